@@ -1,0 +1,129 @@
+"""A vision-language model as configured: where it lies, how its processor and weights load, what identifies it."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sekd.errors import SekdError
+from sekd.pil_processors import use_pil_where_torchvision_is_absent
+
+WEIGHT_FILES = ("*.safetensors", "*.bin")
+PROCESSOR_FILES = ("*token*", "vocab*", "merges.txt", "*chat_template*", "*processor_config.json")
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+
+@dataclass
+class ModelConfig:
+    """One entry of ``conf/model``. ``path`` is a local folder or a hub id; ``dtype`` is torch's name or "auto"."""
+
+    name: str
+    path: str
+    revision: str | None = None
+    dtype: str = "auto"
+    adapter: str | None = None
+    wording: str = "taxonomist"
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+    trust_remote_code: bool = False
+
+
+def load_processor(model: ModelConfig) -> Any:
+    """The model's processor with PIL image processing: the same pixels in both stages, with torchvision or without.
+
+    Raises:
+        SekdError: the folder or hub id holds no processor, or cannot be reached.
+    """
+    use_pil_where_torchvision_is_absent()
+    from transformers import AutoProcessor
+
+    try:
+        return AutoProcessor.from_pretrained(
+            model.path,
+            revision=model.revision,
+            trust_remote_code=model.trust_remote_code,
+            backend="pil",
+            **pixel_bounds(model),
+        )
+    except OSError as error:
+        raise _unreadable(model, "processor", error) from error
+
+
+def pixel_bounds(model: ModelConfig) -> dict[str, int]:
+    """The image processor's pixel bounds that the configuration sets, as transformers and vLLM take them."""
+    bounds = {"min_pixels": model.min_pixels, "max_pixels": model.max_pixels}
+    return {name: value for name, value in bounds.items() if value is not None}
+
+
+def load_vlm(model: ModelConfig, *, dtype: Any = "auto", device: Any = "cpu") -> Any:
+    """The model's weights in transformers, in evaluation mode.
+
+    Raises:
+        SekdError: the folder or hub id holds no such model, or cannot be reached.
+    """
+    from transformers import AutoModelForImageTextToText
+
+    try:
+        vlm = AutoModelForImageTextToText.from_pretrained(
+            model.path, revision=model.revision, trust_remote_code=model.trust_remote_code, dtype=dtype
+        )
+    except OSError as error:
+        raise _unreadable(model, "model", error) from error
+    return vlm.to(device).eval()
+
+
+def model_identity(model: ModelConfig) -> dict[str, Any]:
+    """What a model's answers depend on, for the store's fingerprint: weights, adapter, processor, pixel bounds.
+
+    Files are told by content, so that a moved folder is the same model and an edited one is not.
+    """
+    folder = model_folder(model)
+    return {
+        "weights": digest(folder, ("config.json", *WEIGHT_FILES)),
+        "processor": digest(folder, PROCESSOR_FILES),
+        "adapter": digest(Path(model.adapter), ADAPTER_FILES) if model.adapter else None,
+        "dtype": model.dtype,
+        **pixel_bounds(model),
+    }
+
+
+def model_folder(model: ModelConfig) -> Path:
+    """The local folder of the model's files; a hub id is downloaded, or found in the hub's cache."""
+    if Path(model.path).is_dir():
+        return Path(model.path)
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(model.path, revision=model.revision))
+    except Exception as error:  # the hub raises its own, requests' and OS errors for one and the same cause
+        raise _unreadable(model, "model", error) from error
+
+
+def digest(folder: Path, patterns: tuple[str, ...]) -> str:
+    """SHA-256 over the names and bytes of a folder's files that match any of the patterns.
+
+    A hub cache names each large file by its content's hash already; that name stands in for the bytes.
+    """
+    files = sorted({file for pattern in patterns for file in folder.glob(pattern)})
+    if not files:
+        raise SekdError(f"{folder} holds none of {', '.join(patterns)}: expected a model or adapter folder")
+    total = hashlib.sha256()
+    for file in files:
+        total.update(file.name.encode())
+        blob = Path(os.readlink(file)).name if file.is_symlink() else ""
+        total.update(blob.encode() if len(blob) == 64 else _sha256(file))
+    return total.hexdigest()
+
+
+def _sha256(file: Path) -> bytes:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest().encode()
+
+
+def _unreadable(model: ModelConfig, what: str, error: Exception) -> SekdError:
+    first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return SekdError(
+        f"model {model.name}: no {what} could be loaded from {model.path!r} ({first_line}). "
+        "Expected a folder saved by transformers, or the id of a model on the hub that can be reached."
+    )
