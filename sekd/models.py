@@ -36,16 +36,15 @@ def load_processor(model: ModelConfig) -> Any:
         SekdError: the folder or hub id holds no processor, or cannot be reached.
     """
     use_pil_where_torchvision_is_absent()
-    from transformers import AutoProcessor
+    from transformers import AutoImageProcessor, AutoProcessor
 
+    source = {"revision": model.revision, "trust_remote_code": model.trust_remote_code}
     try:
-        return AutoProcessor.from_pretrained(
-            model.path,
-            revision=model.revision,
-            trust_remote_code=model.trust_remote_code,
-            backend="pil",
-            **pixel_bounds(model),
+        processor = AutoProcessor.from_pretrained(model.path, **source)
+        processor.image_processor = AutoImageProcessor.from_pretrained(
+            model.path, backend="pil", **source, **pixel_bounds(model)
         )
+        return processor
     except OSError as error:
         raise _unreadable(model, "processor", error) from error
 

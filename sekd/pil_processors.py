@@ -17,17 +17,20 @@ QWEN2_VL = "transformers.models.qwen2_vl"
 
 def use_pil_where_torchvision_is_absent() -> None:
     """Make Qwen-VL processors loadable for still images. Does nothing where torchvision is installed."""
-    if importlib.util.find_spec("torchvision") is not None or f"{QWEN2_VL}.image_processing_qwen2_vl" in sys.modules:
+    if (
+        importlib.util.find_spec("torchvision") is not None
+        or f"{QWEN2_VL}.image_processing_qwen2_vl" in sys.modules
+    ):
         return
-    from transformers import AutoVideoProcessor
+    from transformers import processing_utils
+    from transformers.models.auto.video_processing_auto import AutoVideoProcessor
     from transformers.models.qwen2_vl import image_processing_pil_qwen2_vl as pil
-    from transformers.processing_utils import VideosKwargs
     from transformers.video_processing_utils import BaseVideoProcessor
 
     class StillImagesOnly(BaseVideoProcessor):
         """Carries the sizes that vLLM's profiling asks for; processing a video with it is an error."""
 
-        valid_kwargs = VideosKwargs
+        valid_kwargs = processing_utils.VideosKwargs
         model_input_names = ("pixel_values_videos", "video_grid_thw")
         size = {"shortest_edge": 28**2, "longest_edge": 28**2}  # noqa: RUF012 - read as a plain attribute
         patch_size, merge_size, temporal_patch_size = 14, 2, 2
@@ -48,6 +51,7 @@ def use_pil_where_torchvision_is_absent() -> None:
         return StillImagesOnly()
 
     AutoVideoProcessor.from_pretrained = still_images_only
+    processing_utils.transformers_module.VideoProcessorMixin = StillImagesOnly
     _define(
         f"{QWEN2_VL}.image_processing_qwen2_vl",
         smart_resize=pil.smart_resize,

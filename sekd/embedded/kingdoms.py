@@ -1,0 +1,144 @@
+"""The embedded world's taxonomies: five kingdoms of four levels, named so that a deep level needs its parent.
+
+Every image shows four attributes, one for each level of its kingdom's tree. A node's *name* depends on its parent's
+name and its own attribute: the same word stands for different attributes under different parents, as a species
+epithet does under different genera. Who knows the parent needs one look at the image to name the child; who does not
+must work out the whole chain.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+LEVELS = ("order", "family", "genus", "species")
+VALUES = 4  # attribute values a level, and so children a node
+NAMES = (4, 6, 6, 6)  # words a level
+PATTERNS = ("plain", "striped", "dotted", "ringed")
+
+# Words are two syllables and an ending that tells the level, as in zoological nomenclature.
+ONSETS = ("b", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "t", "v", "z")
+VOWELS = ("a", "e", "i", "o", "u")
+ENDINGS = ("iformes", "idae", "us", "ensis")
+
+
+@dataclass(frozen=True)
+class Kingdom:
+    """A taxonomy and what its images show.
+
+    ``attributes`` holds, level by level, the attribute's name and its four values.
+    """
+
+    name: str
+    attributes: tuple[tuple[str, tuple[str, ...]], ...]
+    seed: int
+
+    @cached_property
+    def names(self) -> tuple[tuple[str, ...], ...]:
+        """The words of each level, coarse to fine. No word stands twice in the world."""
+        return tuple(
+            tuple(
+                stem.capitalize() + ENDINGS[level] if level < 3 else stem + ENDINGS[level] for stem in stems
+            )
+            for level, stems in enumerate(_stems()[self.name])
+        )
+
+    @cached_property
+    def tables(self) -> tuple[np.ndarray, ...]:
+        """For each level an integer array [parent name, attribute value] -> name, both as indices.
+
+        Row by row the names differ, so siblings are told apart by name. The first level has a single parent, 0.
+        """
+        rng = np.random.default_rng(self.seed)
+        parents = (1, *NAMES[:-1])
+        return tuple(
+            np.stack([rng.permutation(count)[:VALUES] for _ in range(above)])
+            for count, above in zip(NAMES, parents, strict=True)
+        )
+
+    def name_indices(self, values: np.ndarray) -> np.ndarray:
+        """Attribute values [n, level] -> indices of the names along the path [n, level]."""
+        path = np.zeros_like(values)
+        parent = np.zeros(len(values), dtype=values.dtype)
+        for level, table in enumerate(self.tables):
+            parent = path[:, level] = table[parent, values[:, level]]
+        return path
+
+    def path(self, values: np.ndarray) -> tuple[str, ...]:
+        """Attribute values [level] -> the names along the path, coarse to fine."""
+        indices = self.name_indices(values[None])[0]
+        return tuple(self.names[level][index] for level, index in enumerate(indices))
+
+
+KINGDOMS = {
+    kingdom.name: kingdom
+    for kingdom in (
+        Kingdom(
+            "Fauna",
+            (
+                ("shape", ("disc", "dart", "box", "kite")),
+                ("colour", ("red", "green", "blue", "yellow")),
+                ("pattern", PATTERNS),
+                ("fin", ("finless", "spiked", "sailed", "crowned")),
+            ),
+            seed=11,
+        ),
+        Kingdom(
+            "Flora",
+            (
+                ("colour", ("pink", "purple", "orange", "white")),
+                ("shape", ("daisy", "tulip", "bell", "clover")),
+                ("leaf", ("leafless", "leftleaf", "rightleaf", "bothleaf")),
+                ("pattern", PATTERNS),
+            ),
+            seed=12,
+        ),
+        Kingdom(
+            "Vessel",
+            (
+                ("shape", ("bowl", "flask", "urn", "jar")),
+                ("pattern", PATTERNS),
+                ("colour", ("teal", "brown", "grey", "lime")),
+                ("handle", ("handleless", "lefthandle", "righthandle", "lidded")),
+            ),
+            seed=13,
+        ),
+        Kingdom(
+            "Moth",
+            (
+                ("pattern", PATTERNS),
+                ("shape", ("broad", "tailed", "narrow", "scalloped")),
+                ("antenna", ("bald", "forked", "curled", "clubbed")),
+                ("colour", ("amber", "cyan", "rose", "olive")),
+            ),
+            seed=14,
+        ),
+        Kingdom(
+            "Rocket",
+            (
+                ("shape", ("needle", "dome", "capsule", "saucer")),
+                ("flame", ("unlit", "single", "double", "plume")),
+                ("colour", ("crimson", "azure", "gold", "silver")),
+                ("pattern", PATTERNS),
+            ),
+            seed=15,
+        ),
+    )
+}
+IN_DOMAIN = ("Fauna", "Flora", "Vessel")
+UNSEEN = ("Moth", "Rocket")
+
+
+def _stems(seed: int = 7) -> dict[str, list[list[str]]]:
+    """Distinct stems for every kingdom and level, the same on every machine."""
+    rng = np.random.default_rng(seed)
+    taken: set[str] = set()
+
+    def stem() -> str:
+        while True:
+            word = "".join(rng.choice(part) for part in (ONSETS, VOWELS, ONSETS))
+            if word not in taken:
+                taken.add(word)
+                return word
+
+    return {name: [[stem() for _ in range(count)] for count in NAMES] for name in KINGDOMS}

@@ -1,0 +1,256 @@
+"""Draws one image of the embedded world from its kingdom and attribute values. Knows nothing of names or trees."""
+
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+SIDE = 144  # pixels of the finished image
+DRAWN = 2 * SIDE  # drawn larger and scaled down, for smooth edges
+
+RGB = {
+    "red": (221, 62, 52), "green": (64, 174, 76), "blue": (70, 104, 226), "yellow": (240, 208, 58),
+    "pink": (246, 132, 188), "purple": (148, 68, 200), "orange": (246, 142, 42), "white": (246, 244, 238),
+    "teal": (28, 152, 152), "brown": (146, 92, 52), "grey": (146, 148, 152), "lime": (166, 222, 60),
+    "amber": (250, 176, 40), "cyan": (60, 206, 232), "rose": (236, 92, 128), "olive": (128, 138, 48),
+    "crimson": (204, 34, 62), "azure": (72, 150, 246), "gold": (232, 186, 62), "silver": (204, 210, 220),
+}  # fmt: skip
+SKY = {  # top and bottom of the background
+    "Fauna": ((10, 42, 74), (4, 18, 38)),
+    "Flora": ((116, 148, 132), (60, 84, 60)),
+    "Vessel": ((250, 240, 222), (222, 200, 172)),
+    "Moth": ((52, 38, 78), (22, 16, 40)),
+    "Rocket": ((6, 6, 18), (26, 14, 44)),
+}
+INK = {
+    "Fauna": (232, 240, 246), "Flora": (34, 104, 44), "Vessel": (58, 48, 66), "Moth": (238, 226, 200),
+    "Rocket": (255, 150, 40),
+}  # fmt: skip
+
+Point = tuple[float, float]
+
+
+class Canvas:
+    """A picture being drawn around a centre, in units of the subject's radius."""
+
+    def __init__(self, kingdom: str, rng: np.random.Generator) -> None:
+        self.rng = rng
+        self.ink = INK[kingdom]
+        self.image = _background(kingdom, rng)
+        self.draw = ImageDraw.Draw(self.image)
+        self.radius = DRAWN * rng.uniform(0.24, 0.28)
+        height = {"Flora": 0.40, "Rocket": 0.45, "Fauna": 0.56, "Vessel": 0.56}.get(kingdom, 0.54)
+        self.centre = (
+            DRAWN * (0.5 + rng.uniform(-0.05, 0.05)),
+            DRAWN * (height + rng.uniform(-0.04, 0.04)),
+        )
+        self.body = Image.new("L", self.image.size, 0)
+        self.body_draw = ImageDraw.Draw(self.body)
+
+    def at(self, x: float, y: float) -> Point:
+        """Subject units (x right, y down, the centre at 0, 0) -> drawn pixels."""
+        return self.centre[0] + x * self.radius, self.centre[1] + y * self.radius
+
+    def box(self, x0: float, y0: float, x1: float, y1: float) -> list[Point]:
+        return [self.at(x0, y0), self.at(x1, y1)]
+
+    def points(self, *corners: Point) -> list[Point]:
+        return [self.at(x, y) for x, y in corners]
+
+    @property
+    def line(self) -> int:
+        return round(0.17 * self.radius)
+
+    def ellipse(self, x0: float, y0: float, x1: float, y1: float) -> None:
+        self.body_draw.ellipse(self.box(x0, y0, x1, y1), fill=255)
+
+    def polygon(self, *corners: Point) -> None:
+        self.body_draw.polygon(self.points(*corners), fill=255)
+
+    def mirrored(self, *corners: Point) -> None:
+        """A polygon and its mirror image."""
+        self.polygon(*corners)
+        self.polygon(*((-x, y) for x, y in corners))
+
+
+def render(kingdom: str, attributes: dict[str, str], rng: np.random.Generator) -> Image.Image:
+    """An RGB image of ``SIDE`` x ``SIDE`` pixels; ``rng`` moves position, size, shade and texture a little."""
+    canvas = Canvas(kingdom, rng)
+    DRAW[kingdom](canvas, attributes)
+    shade = np.clip(np.array(RGB[attributes["colour"]]) + rng.integers(-14, 15, 3), 0, 255)
+    skin = _skin(attributes["pattern"], shade, canvas)
+    canvas.image.paste(skin, (0, 0), canvas.body)
+    return canvas.image.resize((SIDE, SIDE), Image.Resampling.BOX)
+
+
+def _background(kingdom: str, rng: np.random.Generator) -> Image.Image:
+    top, bottom = (np.array(colour) + rng.integers(-8, 9, 3) for colour in SKY[kingdom])
+    ramp = np.linspace(0, 1, DRAWN)[:, None]
+    column = np.clip(top * (1 - ramp) + bottom * ramp, 0, 255).astype(np.uint8)
+    image = Image.fromarray(np.repeat(column[:, None], DRAWN, axis=1))
+    draw = ImageDraw.Draw(image)
+    if kingdom in ("Rocket", "Fauna", "Moth"):  # stars, bubbles, motes
+        for x, y, size in rng.uniform(0, 1, (12, 3)) * (DRAWN, DRAWN, 4):
+            draw.ellipse(
+                [x, y, x + size + 2, y + size + 2], fill=tuple(int(v) + 46 for v in column[DRAWN // 2])
+            )
+    if kingdom in ("Flora", "Vessel"):  # ground, table
+        draw.rectangle([0, DRAWN * 0.93, DRAWN, DRAWN], fill=tuple(int(v * 0.8) for v in column[-1]))
+    return image
+
+
+def _skin(pattern: str, shade: np.ndarray, canvas: Canvas) -> Image.Image:
+    """The body's colour with its pattern, over the whole picture; the body's outline cuts it out."""
+    light, dark = tuple(int(v) for v in shade), tuple(int(v * 0.3) for v in shade)
+    skin = Image.new("RGB", canvas.image.size, light)
+    draw = ImageDraw.Draw(skin)
+    shift = canvas.rng.uniform(0, 0.3)
+    if pattern == "striped":
+        for y in np.arange(-1.5 + shift, 1.5, 0.56):
+            draw.rectangle(canvas.box(-2, y, 2, y + 0.23), fill=dark)
+    elif pattern == "dotted":
+        for row, y in enumerate(np.arange(-1.4 + shift, 1.5, 0.46)):
+            for x in np.arange(-1.6 + 0.23 * (row % 2), 1.6, 0.46):
+                draw.ellipse(canvas.box(x, y, x + 0.25, y + 0.25), fill=dark)
+    elif pattern == "ringed":
+        draw.ellipse(canvas.box(-0.62, -0.62, 0.62, 0.62), fill=dark)
+        draw.ellipse(canvas.box(-0.34, -0.34, 0.34, 0.34), fill=light)
+    return skin
+
+
+def _fauna(canvas: Canvas, attributes: dict[str, str]) -> None:
+    """A fish that swims to the right: body, tail, eye, and what grows on its back."""
+    canvas.draw.polygon(canvas.points((-0.9, 0), (-1.6, -0.5), (-1.6, 0.5)), fill=canvas.ink)
+    shape, fin = attributes["shape"], attributes["fin"]
+    if shape == "disc":
+        canvas.ellipse(-1, -0.95, 1, 0.95)
+    elif shape == "dart":
+        canvas.polygon((1.5, 0), (-0.2, -0.62), (-1.25, 0), (-0.2, 0.62))
+    elif shape == "box":
+        canvas.polygon((-0.95, -0.8), (0.95, -0.8), (0.95, 0.8), (-0.95, 0.8))
+    else:
+        canvas.polygon((0, -1.15), (1.05, 0.75), (-1.05, 0.75))
+    top = {"disc": -0.85, "dart": -0.5, "box": -0.75, "kite": -0.75}[shape]
+    if fin == "spiked":
+        canvas.draw.polygon(canvas.points((-0.3, top), (0.3, top), (0, top - 1.0)), fill=canvas.ink)
+    elif fin == "sailed":
+        canvas.draw.polygon(
+            canvas.points((-1, top - 0.55), (1, top - 0.55), (0.7, top), (-0.7, top)), fill=canvas.ink
+        )
+    elif fin == "crowned":
+        for x in (-0.6, 0, 0.6):
+            canvas.draw.ellipse(canvas.box(x - 0.2, top - 0.6, x + 0.2, top - 0.2), fill=canvas.ink)
+
+
+def _flora(canvas: Canvas, attributes: dict[str, str]) -> None:
+    """A flower on its stem."""
+    base = (canvas.at(canvas.rng.uniform(-0.1, 0.1), 0)[0], DRAWN)
+    canvas.draw.line([canvas.centre, base], fill=canvas.ink, width=canvas.line)
+    for side, sign in (("left", -1), ("right", 1)):
+        if attributes["leaf"] in (f"{side}leaf", "bothleaf"):
+            x0, x1 = sorted((sign * 0.1, sign * 1.15))
+            canvas.draw.ellipse(canvas.box(x0, 1.4, x1, 1.95), fill=canvas.ink)
+    shape = attributes["shape"]
+    if shape == "daisy":
+        canvas.ellipse(-1, -1, 1, 1)
+    elif shape == "tulip":
+        canvas.polygon(
+            (-1, -1), (-0.5, -0.35), (0, -1), (0.5, -0.35), (1, -1), (0.75, 0.6), (0, 1), (-0.75, 0.6)
+        )
+    elif shape == "bell":
+        canvas.polygon((-0.35, -1), (0.35, -1), (0.6, 0.2), (1.15, 0.9), (-1.15, 0.9), (-0.6, 0.2))
+    else:
+        for x, y in ((-0.6, 0), (0.6, 0), (0, -0.6), (0, 0.6)):
+            canvas.ellipse(x - 0.5, y - 0.5, x + 0.5, y + 0.5)
+        canvas.ellipse(-0.3, -0.3, 0.3, 0.3)
+
+
+def _vessel(canvas: Canvas, attributes: dict[str, str]) -> None:
+    """A pot on a table."""
+    for side, sign in (("left", -1), ("right", 1)):
+        if attributes["handle"] == f"{side}handle":
+            x0, x1 = sorted((sign * 0.4, sign * 1.7))
+            canvas.draw.ellipse(canvas.box(x0, -0.6, x1, 0.6), outline=canvas.ink, width=canvas.line)
+    if attributes["handle"] == "lidded":
+        canvas.draw.rectangle(canvas.box(-0.8, -1.3, 0.8, -1.0), fill=canvas.ink)
+        canvas.draw.ellipse(canvas.box(-0.22, -1.65, 0.22, -1.21), fill=canvas.ink)
+    shape = attributes["shape"]
+    if shape == "bowl":
+        canvas.polygon((-1.15, -0.6), (1.15, -0.6), (0.6, 0.95), (-0.6, 0.95))
+    elif shape == "flask":
+        canvas.polygon((-0.3, -1), (0.3, -1), (0.3, -0.3), (1.1, 0.95), (-1.1, 0.95), (-0.3, -0.3))
+    elif shape == "urn":
+        canvas.polygon(
+            (-0.6, -1),
+            (0.6, -1),
+            (1.05, -0.2),
+            (0.35, 0.6),
+            (0.7, 0.95),
+            (-0.7, 0.95),
+            (-0.35, 0.6),
+            (-1.05, -0.2),
+        )
+    else:
+        canvas.polygon((-0.8, -1), (0.8, -1), (0.8, 0.95), (-0.8, 0.95))
+
+
+def _moth(canvas: Canvas, attributes: dict[str, str]) -> None:
+    """A moth with spread wings."""
+    antenna = attributes["antenna"]
+    for sign in (-1, 1):
+        tip = (sign * 0.55, -1.5)
+        if antenna != "bald":
+            canvas.draw.line(canvas.points((sign * 0.08, -0.6), tip), fill=canvas.ink, width=canvas.line)
+        if antenna == "forked":
+            canvas.draw.line(
+                canvas.points((sign * 0.3, -1.0), (sign * 1.05, -1.25)), fill=canvas.ink, width=canvas.line
+            )
+        elif antenna == "curled":
+            x0, x1 = sorted((sign * 0.4, sign * 1.1))
+            canvas.draw.arc(canvas.box(x0, -1.75, x1, -1.05), 0, 360, fill=canvas.ink, width=canvas.line)
+        elif antenna == "clubbed":
+            canvas.draw.ellipse(canvas.box(tip[0] - 0.24, -1.74, tip[0] + 0.24, -1.26), fill=canvas.ink)
+    shape = attributes["shape"]
+    if shape == "broad":
+        canvas.mirrored((0, -0.5), (1.35, -0.95), (1.35, 0.85), (0, 0.6))
+    elif shape == "tailed":
+        canvas.mirrored((0, -0.5), (1.35, -0.8), (0.95, 0.2), (0.85, 1.3), (0.4, 0.5), (0, 0.5))
+    elif shape == "narrow":
+        canvas.mirrored((0, -0.45), (1.5, -0.2), (1.4, 0.3), (0, 0.45))
+    else:
+        for x, y in ((0.6, -0.45), (0.55, 0.5)):
+            for sign in (-1, 1):
+                canvas.ellipse(sign * x - 0.6, y - 0.5, sign * x + 0.6, y + 0.5)
+    canvas.polygon((-0.14, -0.75), (0.14, -0.75), (0.14, 0.8), (-0.14, 0.8))
+
+
+def _rocket(canvas: Canvas, attributes: dict[str, str]) -> None:
+    """A rocket that climbs, and its exhaust."""
+    flame = attributes["flame"]
+    if flame == "single":
+        canvas.draw.polygon(canvas.points((-0.25, 0.9), (0.25, 0.9), (0, 1.9)), fill=canvas.ink)
+    elif flame == "double":
+        for x in (-0.6, 0.6):
+            canvas.draw.polygon(canvas.points((x - 0.22, 0.8), (x + 0.22, 0.8), (x, 1.8)), fill=canvas.ink)
+    elif flame == "plume":
+        canvas.draw.polygon(canvas.points((-0.4, 0.8), (0.4, 0.8), (1.2, 1.8), (-1.2, 1.8)), fill=canvas.ink)
+    shape = attributes["shape"]
+    if shape == "needle":
+        canvas.polygon((0, -1.5), (0.55, -0.3), (0.55, 1), (-0.55, 1), (-0.55, -0.3))
+    elif shape == "dome":
+        canvas.ellipse(-0.95, -1.1, 0.95, 0.8)
+        canvas.polygon((-0.95, -0.15), (0.95, -0.15), (0.95, 1), (-0.95, 1))
+    elif shape == "capsule":
+        canvas.polygon((-0.45, -1.05), (0.45, -1.05), (1.15, 1), (-1.15, 1))
+    else:
+        canvas.ellipse(-1.4, -0.35, 1.4, 0.75)
+        canvas.ellipse(-0.6, -0.95, 0.6, 0.4)
+
+
+DRAW: dict[str, Callable[[Canvas, dict[str, str]], None]] = {
+    "Fauna": _fauna,
+    "Flora": _flora,
+    "Vessel": _vessel,
+    "Moth": _moth,
+    "Rocket": _rocket,
+}

@@ -1,0 +1,149 @@
+"""A Qwen2.5-VL of 1.3 M parameters with a word-level tokenizer: the folder that transformers and vLLM both load.
+
+Knows the world's vocabulary, not its images. ``save_random`` writes untrained weights for tests; the trained ones
+lie in ``base/`` and come from ``sekd.embedded.pretrain``.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sekd.embedded.kingdoms import KINGDOMS, LEVELS
+from sekd.pil_processors import use_pil_where_torchvision_is_absent
+
+BASE = Path(__file__).parent / "base"
+
+PAD, UNKNOWN, TURN, END = "<|endoftext|>", "<|unknown|>", "<|im_start|>", "<|im_end|>"
+IMAGE, VIDEO = "<|image_pad|>", "<|video_pad|>"
+VISION_START, VISION_END = "<|vision_start|>", "<|vision_end|>"
+SPECIAL = (PAD, UNKNOWN, TURN, END, VISION_START, VISION_END, IMAGE, VIDEO)
+LETTERS = ("A", "B", "C", "D")
+NUMBERS = ("1", "2", "3", "4")
+ASKED = ("system", "user", "assistant", "known", "describe", "lineage", "list")
+
+IMAGE_SIDE = 48  # pixels, after the processor's resizing
+PATCH, MERGE = 8, 2
+IMAGE_TOKENS = (IMAGE_SIDE // (PATCH * MERGE)) ** 2
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n"
+    "{% if message.content is string %}{{ message.content }}{% else %}{% for part in message.content %}"
+    "{% if part.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% else %}{{ part.text }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def vocabulary() -> list[str]:
+    """Every token, in the order of its id; padded with unused ones to a multiple of 16."""
+    attributes = [attribute for kingdom in KINGDOMS.values() for attribute in kingdom.attributes]
+    words = [
+        *SPECIAL,
+        *LETTERS,
+        *NUMBERS,
+        *ASKED,
+        *LEVELS,
+        *(kingdom.name for kingdom in KINGDOMS.values()),
+        *(name for name, _ in attributes),
+        *(value for _, values in attributes for value in values),
+        *(name for kingdom in KINGDOMS.values() for level in kingdom.names for name in level),
+    ]
+    unique = list(dict.fromkeys(words))
+    return unique + [f"<|unused{index}|>" for index in range(-len(unique) % 16)]
+
+
+def token_ids() -> dict[str, int]:
+    return {token: index for index, token in enumerate(vocabulary())}
+
+
+def config(**text_overrides: Any) -> Any:
+    """The architecture as a ``Qwen2_5_VLConfig``: 5 decoder layers of 128, 2 vision blocks of 96."""
+    from transformers import Qwen2_5_VLConfig
+
+    ids = token_ids()
+    text = {
+        "vocab_size": len(ids),
+        "hidden_size": 128,
+        "intermediate_size": 256,
+        "num_hidden_layers": 5,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "max_position_embeddings": 1024,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 6, 6]},
+        "bos_token_id": ids[TURN],
+        "eos_token_id": ids[END],
+        "pad_token_id": ids[PAD],
+        "tie_word_embeddings": True,
+        **text_overrides,
+    }
+    vision = {
+        "depth": 2,
+        "hidden_size": 96,
+        "intermediate_size": 192,
+        "num_heads": 3,
+        "patch_size": PATCH,
+        "spatial_merge_size": MERGE,
+        "temporal_patch_size": 2,
+        "window_size": IMAGE_SIDE,
+        "out_hidden_size": text["hidden_size"],
+        "fullatt_block_indexes": [0, 1],
+    }
+    return Qwen2_5_VLConfig(
+        text_config=text,
+        vision_config=vision,
+        image_token_id=ids[IMAGE],
+        video_token_id=ids[VIDEO],
+        vision_start_token_id=ids[VISION_START],
+        vision_end_token_id=ids[VISION_END],
+        tie_word_embeddings=True,
+        dtype="float32",
+    )
+
+
+def save_random(folder: Path | str, seed: int = 0, **text_overrides: Any) -> Path:
+    """Write an untrained model to ``folder``: embeddings scaled up, so that its answers are far from uniform."""
+    from transformers import Qwen2_5_VLForConditionalGeneration
+
+    torch.manual_seed(seed)
+    vlm = Qwen2_5_VLForConditionalGeneration(config(**text_overrides))
+    with torch.no_grad():
+        vlm.get_input_embeddings().weight.mul_(4)
+    return save(vlm, Path(folder))
+
+
+def save(vlm: Any, folder: Path) -> Path:
+    """Write weights, configuration, tokenizer, image processor and chat template to ``folder``."""
+    use_pil_where_torchvision_is_absent()
+    from transformers import GenerationConfig
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    ids = token_ids()
+    vlm.generation_config = GenerationConfig(eos_token_id=ids[END], pad_token_id=ids[PAD], do_sample=False)
+    vlm.save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    Qwen2VLImageProcessorPil(
+        patch_size=PATCH,
+        merge_size=MERGE,
+        temporal_patch_size=2,
+        size={"shortest_edge": IMAGE_SIDE**2, "longest_edge": IMAGE_SIDE**2},
+    ).save_pretrained(folder)
+    return folder
+
+
+def tokenizer() -> Any:
+    """Splits on white space and looks words up; anything outside the world's vocabulary is ``<|unknown|>``."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel(token_ids(), unk_token=UNKNOWN))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=words,
+        eos_token=END,
+        pad_token=PAD,
+        unk_token=UNKNOWN,
+        additional_special_tokens=[TURN, VISION_START, VISION_END, IMAGE, VIDEO],
+        chat_template=CHAT_TEMPLATE,
+        model_max_length=1024,
+    )

@@ -1,0 +1,104 @@
+"""Writes the embedded world to disk in iNaturalist 2021's own layout, so that the real dataset code reads it.
+
+``<root>/<split>.json`` holds images, annotations and categories; images lie in ``<root>/<split>/<category folder>/``.
+"""
+
+import argparse
+import json
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from sekd.embedded.kingdoms import IN_DOMAIN, KINGDOMS, LEVELS, UNSEEN, VALUES, Kingdom
+from sekd.embedded.render import SIDE, render
+
+# Images a kingdom. Only in-domain kingdoms are distilled on; val is for every choice made, test for the score.
+IMAGES = {
+    "train_mini": dict.fromkeys(IN_DOMAIN, 500),
+    "val": dict.fromkeys((*IN_DOMAIN, *UNSEEN), 100),
+    "test": {**dict.fromkeys(IN_DOMAIN, 150), **dict.fromkeys(UNSEEN, 400)},
+}
+SEED = 2021
+
+
+def write_world(
+    root: Path | str, *, images: dict[str, dict[str, int]] | None = None, seed: int = SEED
+) -> Path:
+    """Render and write every split.
+
+    Args:
+        root: the folder to write; made when it is missing.
+        images: split -> kingdom -> number of images; ``IMAGES`` by default.
+        seed: of attributes, positions and shades. Splits share no random stream.
+    """
+    root = Path(root)
+    for index, (split, counts) in enumerate((images or IMAGES).items()):
+        _write_split(root, split, counts, np.random.default_rng([seed, index]))
+    return root
+
+
+def sample(kingdom: Kingdom, rng: np.random.Generator, count: int) -> np.ndarray:
+    """Attribute values [count, level], uniform over the tree's leaves."""
+    return rng.integers(0, VALUES, (count, len(kingdom.attributes)))
+
+
+def picture(kingdom: Kingdom, values: np.ndarray, rng: np.random.Generator):  # noqa: ANN201 - a PIL image
+    """The image of one leaf: attribute values [level] -> RGB image."""
+    shown = {name: words[value] for (name, words), value in zip(kingdom.attributes, values, strict=True)}
+    return render(kingdom.name, shown, rng)
+
+
+def categories() -> list[dict[str, object]]:
+    """One category a leaf of every kingdom, with iNaturalist's own columns; phylum and class are not part of it."""
+    rows: list[dict[str, object]] = []
+    for kingdom in KINGDOMS.values():
+        for values in product(range(VALUES), repeat=len(LEVELS)):
+            path = kingdom.path(np.array(values))
+            number = len(rows)
+            rows.append(
+                {
+                    "id": number,
+                    "name": path[-1],
+                    "common_name": " ".join(
+                        words[value] for (_, words), value in zip(kingdom.attributes, values, strict=True)
+                    ),
+                    "supercategory": kingdom.name,
+                    "kingdom": kingdom.name,
+                    "phylum": "",
+                    "class": "",
+                    **dict(zip(LEVELS[:-1], path[:-1], strict=True)),
+                    "specific_epithet": path[-1],
+                    "image_dir_name": "_".join((f"{number:05d}", kingdom.name, *path)),
+                }
+            )
+    return rows
+
+
+def _write_split(root: Path, split: str, counts: dict[str, int], rng: np.random.Generator) -> None:
+    columns = categories()
+    first = {name: index * VALUES ** len(LEVELS) for index, name in enumerate(KINGDOMS)}
+    images, annotations = [], []
+    todo = [
+        (KINGDOMS[name], values)
+        for name, count in counts.items()
+        for values in sample(KINGDOMS[name], rng, count)
+    ]
+    for number, (kingdom, values) in enumerate(tqdm(todo, desc=f"{root / split}", unit="image")):
+        category = columns[first[kingdom.name] + int("".join(map(str, values)), VALUES)]
+        file = Path(split) / str(category["image_dir_name"]) / f"{number:06d}.jpg"
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        picture(kingdom, values, rng).save(root / file, quality=92)
+        images.append({"id": number, "width": SIDE, "height": SIDE, "file_name": str(file), "license": 0})
+        annotations.append({"id": number, "image_id": number, "category_id": category["id"]})
+    licenses = [{"id": 0, "name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"}]
+    table = {"images": images, "annotations": annotations, "categories": columns, "licenses": licenses}
+    # The table is written last: a world whose table exists is whole.
+    (root / f"{split}.json").write_text(json.dumps(table))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Render the embedded world in iNaturalist 2021's layout.")
+    parser.add_argument("root", nargs="?", default="data/demo")
+    write_world(parser.parse_args().root)
