@@ -17,10 +17,7 @@ QWEN2_VL = "transformers.models.qwen2_vl"
 
 def use_pil_where_torchvision_is_absent() -> None:
     """Make Qwen-VL processors loadable for still images. Does nothing where torchvision is installed."""
-    if (
-        importlib.util.find_spec("torchvision") is not None
-        or f"{QWEN2_VL}.image_processing_qwen2_vl" in sys.modules
-    ):
+    if importlib.util.find_spec("torchvision") is not None or f"{QWEN2_VL}.image_processing_qwen2_vl" in sys.modules:
         return
     from transformers import processing_utils
     from transformers.models.auto.video_processing_auto import AutoVideoProcessor
@@ -30,8 +27,8 @@ def use_pil_where_torchvision_is_absent() -> None:
     class StillImagesOnly(BaseVideoProcessor):
         """Carries the sizes that vLLM's profiling asks for; processing a video with it is an error."""
 
-        valid_kwargs = processing_utils.VideosKwargs
-        model_input_names = ("pixel_values_videos", "video_grid_thw")
+        valid_kwargs = processing_utils.VideosKwargs  # type: ignore[assignment]
+        model_input_names = ["pixel_values_videos", "video_grid_thw"]  # noqa: RUF012
         size = {"shortest_edge": 28**2, "longest_edge": 28**2}  # noqa: RUF012 - read as a plain attribute
         patch_size, merge_size, temporal_patch_size = 14, 2, 2
         fps, min_frames, max_frames = 2, 4, 768
@@ -50,8 +47,8 @@ def use_pil_where_torchvision_is_absent() -> None:
     def still_images_only(*_: Any, **__: Any) -> StillImagesOnly:
         return StillImagesOnly()
 
-    AutoVideoProcessor.from_pretrained = still_images_only
-    processing_utils.transformers_module.VideoProcessorMixin = StillImagesOnly
+    vars(processing_utils.transformers_module)["VideoProcessorMixin"] = StillImagesOnly
+    setattr(AutoVideoProcessor, "from_pretrained", still_images_only)  # noqa: B010 - a class method, replaced
     _define(
         f"{QWEN2_VL}.image_processing_qwen2_vl",
         smart_resize=pil.smart_resize,

@@ -37,9 +37,7 @@ class Kingdom:
     def names(self) -> tuple[tuple[str, ...], ...]:
         """The words of each level, coarse to fine. No word stands twice in the world."""
         return tuple(
-            tuple(
-                stem.capitalize() + ENDINGS[level] if level < 3 else stem + ENDINGS[level] for stem in stems
-            )
+            tuple(stem.capitalize() + ENDINGS[level] if level < 3 else stem + ENDINGS[level] for stem in stems)
             for level, stems in enumerate(_stems()[self.name])
         )
 

@@ -91,9 +91,7 @@ def _background(kingdom: str, rng: np.random.Generator) -> Image.Image:
     draw = ImageDraw.Draw(image)
     if kingdom in ("Rocket", "Fauna", "Moth"):  # stars, bubbles, motes
         for x, y, size in rng.uniform(0, 1, (12, 3)) * (DRAWN, DRAWN, 4):
-            draw.ellipse(
-                [x, y, x + size + 2, y + size + 2], fill=tuple(int(v) + 46 for v in column[DRAWN // 2])
-            )
+            draw.ellipse([x, y, x + size + 2, y + size + 2], fill=tuple(int(v) + 46 for v in column[DRAWN // 2]))
     if kingdom in ("Flora", "Vessel"):  # ground, table
         draw.rectangle([0, DRAWN * 0.93, DRAWN, DRAWN], fill=tuple(int(v * 0.8) for v in column[-1]))
     return image
@@ -106,11 +104,11 @@ def _skin(pattern: str, shade: np.ndarray, canvas: Canvas) -> Image.Image:
     draw = ImageDraw.Draw(skin)
     shift = canvas.rng.uniform(0, 0.3)
     if pattern == "striped":
-        for y in np.arange(-1.5 + shift, 1.5, 0.56):
+        for y in np.arange(-1.5 + shift, 1.5, 0.56).tolist():
             draw.rectangle(canvas.box(-2, y, 2, y + 0.23), fill=dark)
     elif pattern == "dotted":
-        for row, y in enumerate(np.arange(-1.4 + shift, 1.5, 0.46)):
-            for x in np.arange(-1.6 + 0.23 * (row % 2), 1.6, 0.46):
+        for row, y in enumerate(np.arange(-1.4 + shift, 1.5, 0.46).tolist()):
+            for x in np.arange(-1.6 + 0.23 * (row % 2), 1.6, 0.46).tolist():
                 draw.ellipse(canvas.box(x, y, x + 0.25, y + 0.25), fill=dark)
     elif pattern == "ringed":
         draw.ellipse(canvas.box(-0.62, -0.62, 0.62, 0.62), fill=dark)
@@ -134,9 +132,7 @@ def _fauna(canvas: Canvas, attributes: dict[str, str]) -> None:
     if fin == "spiked":
         canvas.draw.polygon(canvas.points((-0.3, top), (0.3, top), (0, top - 1.0)), fill=canvas.ink)
     elif fin == "sailed":
-        canvas.draw.polygon(
-            canvas.points((-1, top - 0.55), (1, top - 0.55), (0.7, top), (-0.7, top)), fill=canvas.ink
-        )
+        canvas.draw.polygon(canvas.points((-1, top - 0.55), (1, top - 0.55), (0.7, top), (-0.7, top)), fill=canvas.ink)
     elif fin == "crowned":
         for x in (-0.6, 0, 0.6):
             canvas.draw.ellipse(canvas.box(x - 0.2, top - 0.6, x + 0.2, top - 0.2), fill=canvas.ink)
@@ -154,9 +150,7 @@ def _flora(canvas: Canvas, attributes: dict[str, str]) -> None:
     if shape == "daisy":
         canvas.ellipse(-1, -1, 1, 1)
     elif shape == "tulip":
-        canvas.polygon(
-            (-1, -1), (-0.5, -0.35), (0, -1), (0.5, -0.35), (1, -1), (0.75, 0.6), (0, 1), (-0.75, 0.6)
-        )
+        canvas.polygon((-1, -1), (-0.5, -0.35), (0, -1), (0.5, -0.35), (1, -1), (0.75, 0.6), (0, 1), (-0.75, 0.6))
     elif shape == "bell":
         canvas.polygon((-0.35, -1), (0.35, -1), (0.6, 0.2), (1.15, 0.9), (-1.15, 0.9), (-0.6, 0.2))
     else:

@@ -106,7 +106,7 @@ def save_random(folder: Path | str, seed: int = 0, **text_overrides: Any) -> Pat
     from transformers import Qwen2_5_VLForConditionalGeneration
 
     torch.manual_seed(seed)
-    vlm = Qwen2_5_VLForConditionalGeneration(config(**text_overrides))
+    vlm: Any = Qwen2_5_VLForConditionalGeneration(config(**text_overrides))
     with torch.no_grad():
         vlm.get_input_embeddings().weight.mul_(4)
     return save(vlm, Path(folder))

@@ -9,6 +9,7 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from sekd.embedded.kingdoms import IN_DOMAIN, KINGDOMS, LEVELS, UNSEEN, VALUES, Kingdom
@@ -23,9 +24,7 @@ IMAGES = {
 SEED = 2021
 
 
-def write_world(
-    root: Path | str, *, images: dict[str, dict[str, int]] | None = None, seed: int = SEED
-) -> Path:
+def write_world(root: Path | str, *, images: dict[str, dict[str, int]] | None = None, seed: int = SEED) -> Path:
     """Render and write every split.
 
     Args:
@@ -44,7 +43,7 @@ def sample(kingdom: Kingdom, rng: np.random.Generator, count: int) -> np.ndarray
     return rng.integers(0, VALUES, (count, len(kingdom.attributes)))
 
 
-def picture(kingdom: Kingdom, values: np.ndarray, rng: np.random.Generator):  # noqa: ANN201 - a PIL image
+def picture(kingdom: Kingdom, values: np.ndarray, rng: np.random.Generator) -> Image.Image:
     """The image of one leaf: attribute values [level] -> RGB image."""
     shown = {name: words[value] for (name, words), value in zip(kingdom.attributes, values, strict=True)}
     return render(kingdom.name, shown, rng)
@@ -80,11 +79,7 @@ def _write_split(root: Path, split: str, counts: dict[str, int], rng: np.random.
     columns = categories()
     first = {name: index * VALUES ** len(LEVELS) for index, name in enumerate(KINGDOMS)}
     images, annotations = [], []
-    todo = [
-        (KINGDOMS[name], values)
-        for name, count in counts.items()
-        for values in sample(KINGDOMS[name], rng, count)
-    ]
+    todo = [(KINGDOMS[name], values) for name, count in counts.items() for values in sample(KINGDOMS[name], rng, count)]
     for number, (kingdom, values) in enumerate(tqdm(todo, desc=f"{root / split}", unit="image")):
         category = columns[first[kingdom.name] + int("".join(map(str, values)), VALUES)]
         file = Path(split) / str(category["image_dir_name"]) / f"{number:06d}.jpg"

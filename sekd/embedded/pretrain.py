@@ -1,0 +1,229 @@
+"""Pretrains the embedded base model on the world's lessons: ``make base``.
+
+Two stages. First captions, lineages and listings, so that the model sees and can bind letters to names; then the
+whole mixture. The mixture is written to the model's card as it was used.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from tqdm import tqdm
+
+from sekd.embedded import forward, lessons, tiny_vlm
+from sekd.embedded.exam import examine
+from sekd.embedded.initialise import initialise
+from sekd.embedded.kingdoms import KINGDOMS, LEVELS
+from sekd.embedded.lessons import Lesson, Scene
+from sekd.embedded.muon import Muon
+from sekd.embedded.world import picture, sample
+
+POOL_SEED, EXAM_SEED = 1, 2  # apart from the seed of the world on disk: no image of the demo is pretrained on
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Sequences of each kind in one step. Conditioned counts are a level; quizzes come in lengths 1 to 4."""
+
+    caption: int = 24
+    lineage: int = 24
+    listing: int = 16
+    open_level: int = 24
+    naming: int = 16
+    single: int = 24
+    conditioned: int = 28
+    quiz: int = 24
+    joint: int = 8
+    joint_every: int = 20  # steps between two batches of the joint format
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How long and how fast. Learning rates warm up, hold, and fall linearly over the last part."""
+
+    steps: int = 1400
+    first_stage: int = 160
+    pool: int = 10_000
+    matrices_lr: float = 0.01
+    others_lr: float = 4e-3
+    warm_up: int = 20
+    fall: float = 0.4
+    clip: float = 1.0
+    seed: int = 0
+
+
+class Pool:
+    """Rendered images of all kingdoms, as the image processor hands them to the model."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        from sekd.models import ModelConfig, load_processor
+
+        rng = np.random.default_rng(seed)
+        trees = list(KINGDOMS.values())
+        kingdom = rng.integers(0, len(trees), count)
+        values = np.concatenate([sample(trees[index], rng, 1) for index in kingdom])
+        self.scene = Scene.of(kingdom, values)
+        processor = load_processor(ModelConfig(name="base", path=str(tiny_vlm.BASE)))
+        self.patches = torch.empty(count, forward.GRID**2, 2 * 3 * tiny_vlm.PATCH**2, dtype=torch.float16)
+        for start in tqdm(range(0, count, 100), desc="rendering", unit="00 images"):
+            rows = range(start, min(start + 100, count))
+            images = [picture(trees[kingdom[row]], values[row], rng) for row in rows]
+            self.patches[start : rows.stop] = forward.pixels(images, processor).half()
+
+    def draw(self, count: int, rng: np.random.Generator) -> tuple[Scene, Tensor]:
+        rows = rng.integers(0, len(self.scene), count)
+        return self.scene[rows], self.patches[rows].float()
+
+
+def study(mixture: Mixture, settings: Settings, *, pool: Pool, step: int, rng: np.random.Generator) -> "Step":
+    """The lessons of one step: images to encode, and for each lesson which of them it is about."""
+    first = step < settings.first_stage
+    counts = asdict(mixture)
+    images = 32 if first else max(counts["caption"], counts["conditioned"], counts["single"])
+    scene, patches = pool.draw(images, rng)
+    parts: list[tuple[Lesson, np.ndarray | None]] = []
+    for kind, make in _first_lessons() if first else _all_lessons(mixture, step):
+        rows = rng.permutation(images)[: (32 if first else counts[kind])]
+        parts.append((make(scene[rows], rng), rows))
+    parts.append((lessons.listing(64 if first else mixture.listing, rng), None))
+    return Step(patches, parts)
+
+
+@dataclass(frozen=True)
+class Step:
+    patches: Tensor
+    lessons: list[tuple[Lesson, np.ndarray | None]]
+
+    def loss(self, vlm: Any) -> Tensor:
+        """Weighted cross-entropy of every scored token, over 128: a sum, so that rare lessons count as they come."""
+        images = forward.encode_images(vlm, self.patches)
+        total = torch.zeros(())
+        for lesson, rows in self.lessons:
+            tokens = forward.to_tensor(lesson.tokens)
+            hidden = forward.decode(vlm, tokens, None if rows is None else images[torch.from_numpy(rows)])
+            scores = forward.logits(vlm, hidden[:, lesson.scored - 1])
+            losses = functional.cross_entropy(
+                scores.flatten(0, 1), tokens[:, lesson.scored].flatten(), reduction="none"
+            )
+            total = total + (losses.view(len(tokens), -1) * torch.from_numpy(lesson.weights).float()).sum() / 128
+        return total
+
+
+def _first_lessons() -> Iterator[tuple[str, Any]]:
+    yield "caption", lambda scene, rng: lessons.caption(scene)
+    yield "lineage", lambda scene, rng: lessons.lineage(scene)
+
+
+def _all_lessons(mixture: Mixture, step: int) -> Iterator[tuple[str, Any]]:
+    """Kind and maker of every lesson with images in one step of the second stage."""
+
+    def levels(scene: Scene, rng: np.random.Generator) -> np.ndarray:
+        return rng.integers(0, len(LEVELS), len(scene))
+
+    yield from _first_lessons()
+    yield "open_level", lambda scene, rng: lessons.open_level(scene, int(rng.integers(1, len(LEVELS))))
+    yield "naming", lambda scene, rng: lessons.naming(scene, levels(scene, rng), rng)
+    yield "single", lambda scene, rng: lessons.single(scene, levels(scene, rng), rng)
+    for level in range(1, len(LEVELS)):
+        yield "conditioned", lambda scene, rng, level=level: lessons.conditioned(scene, level, rng)
+    yield "quiz", lambda scene, rng: lessons.quiz(scene, int(rng.integers(1, len(LEVELS) + 1)), rng)
+    if mixture.joint and step % mixture.joint_every == 0:
+        yield "joint", lessons.joint
+
+
+class Trainer:
+    """Muon for the matrices, AdamW for the rest, one schedule for both."""
+
+    def __init__(self, vlm: Any, settings: Settings) -> None:
+        named = list(vlm.named_parameters())
+        matrices = [p for name, p in named if p.ndim == 2 and "embed" not in name and "lm_head" not in name]
+        taken = {id(p) for p in matrices}
+        self.others = [p for _, p in named if id(p) not in taken]
+        self.optimizers = (
+            Muon(matrices, lr=settings.matrices_lr),
+            torch.optim.AdamW(self.others, lr=settings.others_lr, betas=(0.9, 0.98), weight_decay=0.0),
+        )
+        self.rates = (settings.matrices_lr, settings.others_lr)
+        self.settings = settings
+
+    def update(self, loss: Tensor, step: int) -> None:
+        left = 1 - step / self.settings.steps
+        factor = min(1, (step + 1) / self.settings.warm_up) * min(1, max(0.02, left / self.settings.fall))
+        for optimizer, rate in zip(self.optimizers, self.rates, strict=True):
+            optimizer.param_groups[0]["lr"] = rate * factor
+            optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.others, self.settings.clip)
+        for optimizer in self.optimizers:
+            optimizer.step()
+
+
+def pretrain(folder: Path, mixture: Mixture, settings: Settings, examine_every: int = 200) -> dict[str, Any]:
+    """Train from scratch, save to ``folder`` in fp16, and return what the model's card says of it."""
+    from transformers import Qwen2_5_VLForConditionalGeneration
+
+    started = time.monotonic()
+    torch.manual_seed(settings.seed)
+    vlm = Qwen2_5_VLForConditionalGeneration(tiny_vlm.config())
+    initialise(vlm)
+    trainer = Trainer(vlm, settings)
+    pool, exam = Pool(settings.pool, POOL_SEED), Pool(300, EXAM_SEED)
+    rng = np.random.default_rng(settings.seed)
+    seen: dict[str, int] = {"sequences": 0, "tokens": 0}
+    bar = tqdm(range(settings.steps), desc="pretraining", unit="step")
+    for step in bar:
+        lesson = study(mixture, settings, pool=pool, step=step, rng=rng)
+        loss = lesson.loss(vlm)
+        trainer.update(loss, step)
+        seen["sequences"] += sum(len(part.tokens) for part, _ in lesson.lessons)
+        seen["tokens"] += sum(part.tokens.size for part, _ in lesson.lessons)
+        if step % 10 == 0:
+            bar.set_postfix(loss=f"{loss.item():.2f}")
+        if (step + 1) % examine_every == 0 or step + 1 == settings.steps:
+            scores = _examine(vlm, exam)
+            tqdm.write(f"step {step + 1}: {json.dumps(scores)}")
+    tiny_vlm.save(vlm.half(), folder)
+    return {
+        "settings": asdict(settings),
+        "mixture": asdict(mixture),
+        "seen": seen,
+        "exam": scores,
+        "minutes": round((time.monotonic() - started) / 60, 1),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _examine(vlm: Any, exam: Pool) -> dict[str, dict[str, dict[str, float]]]:
+    """Kingdom -> paradigm -> scores, rounded to a tenth of a percent."""
+    scores = {}
+    with torch.inference_mode():
+        for index, name in enumerate(KINGDOMS):
+            rows = np.flatnonzero(exam.scene.kingdom == index)
+            images = forward.encode_images(vlm, exam.patches[rows].float())
+            found = examine(vlm, images, exam.scene[rows])
+            scores[name] = {kind: {key: round(v, 1) for key, v in cell.items()} for kind, cell in found.items()}
+    return scores
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Pretrain the embedded base model.")
+    parser.add_argument("folder", nargs="?", type=Path, default=tiny_vlm.BASE)
+    for field, default in {**asdict(Mixture()), **asdict(Settings())}.items():
+        parser.add_argument(f"--{field}", type=type(default), default=default)
+    given = vars(parser.parse_args())
+    folder = given.pop("folder")
+    mixture = Mixture(**{field: given.pop(field) for field in asdict(Mixture())})
+    facts = pretrain(folder, mixture, Settings(**given))
+    (folder / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
