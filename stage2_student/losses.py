@@ -1,0 +1,136 @@
+"""What ties the student's answer positions to the teacher's: pure functions of tensors, one value a position.
+
+Shape legend: N answer positions, V vocabulary, K stored candidates, C = K + 1 buckets (the last is the tail),
+R layers, D hidden size. Every function returns one loss a position (and layer), unweighted and unreduced:
+weights by loss, by level and by confidence are applied in ``stage2_student.objective``.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+Divergence = Literal["forward", "reverse", "js"]
+Distance = Literal["cosine", "mse"]
+
+# Stored logprobs are float32: a smaller tail cannot be told from the rounding of the candidates' sum.
+TAIL_FLOOR = math.log(torch.finfo(torch.float32).eps)
+
+
+def hard(logits_NV: Tensor, answer_ids_N: Tensor) -> Tensor:
+    """Cross-entropy on the teacher's own answer, ``-log q(answer)`` in nats; [N]. The paper's L_hard."""
+    return F.cross_entropy(_full(logits_NV), answer_ids_N, reduction="none")
+
+
+def soft(
+    logits_NV: Tensor,
+    topk_ids_NK: Tensor,
+    topk_logprobs_NK: Tensor,
+    tail_logprob_N: Tensor,
+    *,
+    temperature: float,
+    divergence: Divergence = "forward",
+) -> Tensor:
+    """Divergence from the teacher's stored candidates, in nats times T²; [N]. The paper's L_soft.
+
+    Both distributions are first reduced to the K candidates and one tail bucket that holds all other mass, then
+    both are tempered, p^(1/T) renormalised, and compared: zero exactly where the student agrees on every bucket.
+    Where K = V there is no tail and this is Hinton's distillation loss (arXiv 1503.02531) over the vocabulary.
+    At K < V it never exceeds the dense loss at T = 1, because merging outcomes can only hide a difference.
+    """
+    student_NC, teacher_NC = buckets(logits_NV, topk_ids_NK, topk_logprobs_NK, tail_logprob_N)
+    return _tempered(student_NC, teacher_NC, temperature, divergence)
+
+
+def buckets(
+    logits_NV: Tensor, topk_ids_NK: Tensor, topk_logprobs_NK: Tensor, tail_logprob_N: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Student's and teacher's log-mass by bucket, [N, K + 1] each, or [N, V] where K = V."""
+    logprobs_NV = F.log_softmax(_full(logits_NV), dim=-1)
+    student_NK = logprobs_NV.gather(-1, topk_ids_NK)
+    if topk_ids_NK.shape[-1] == logits_NV.shape[-1]:
+        return student_NK, topk_logprobs_NK
+    outside_NV = logprobs_NV.scatter(-1, topk_ids_NK, -math.inf)
+    student_tail_N = outside_NV.logsumexp(-1)
+    teacher_tail_N = tail_logprob_N.clamp_min(TAIL_FLOOR)
+    return (
+        torch.cat([student_NK, student_tail_N.unsqueeze(-1)], dim=-1),
+        torch.cat([topk_logprobs_NK, teacher_tail_N.unsqueeze(-1)], dim=-1),
+    )
+
+
+def keep_candidates(topk_logprobs_NK: Tensor, tail_logprob_N: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The first ``k`` candidates' logprobs, with the mass of the dropped ones moved to the tail."""
+    if k == topk_logprobs_NK.shape[-1]:
+        return topk_logprobs_NK, tail_logprob_N
+    dropped_N = topk_logprobs_NK[:, k:].logsumexp(-1)
+    return topk_logprobs_NK[:, :k], torch.logaddexp(tail_logprob_N, dropped_N)
+
+
+def exact(
+    student_ND: Tensor,
+    teacher_ND: Tensor,
+    head: Callable[[Tensor], Tensor],
+    *,
+    temperature: float,
+    divergence: Divergence = "forward",
+    chunk: int = 64,
+) -> Tensor:
+    """Divergence over the full vocabulary from the teacher's last hidden state, in nats times T²; [N].
+
+    Both states are taken after the final norm; ``head`` maps them to logits and is frozen and shared, so it gives
+    back the teacher's own distribution. ``chunk`` positions at a time, and recomputed in the backward pass: the
+    memory is that of ``chunk`` rows of logits, whatever N is.
+    """
+
+    def divergence_of(student_CD: Tensor, teacher_CD: Tensor) -> Tensor:
+        with torch.no_grad():
+            teacher_CV = _full(head(teacher_CD))
+        return _tempered(_full(head(student_CD)), teacher_CV, temperature, divergence)
+
+    parts = [
+        checkpoint(divergence_of, student_CD, teacher_CD, use_reentrant=False)
+        for student_CD, teacher_CD in zip(student_ND.split(chunk), teacher_ND.split(chunk), strict=True)
+    ]
+    return torch.cat(parts)
+
+
+def hidden(student_NRD: Tensor, teacher_NRD: Tensor, *, distance: Distance) -> Tensor:
+    """Distance of decoder states at the answer position, by layer; [N, R]. The paper's L_feat.
+
+    ``cosine``: 1 - cos(s, t), in [0, 2]. ``mse``: |s - t|² / |t|², which is the same for a layer of any scale.
+    """
+    student_NRD, teacher_NRD = _full(student_NRD), _full(teacher_NRD)
+    if distance == "cosine":
+        return 1 - F.cosine_similarity(student_NRD, teacher_NRD, dim=-1)
+    return (student_NRD - teacher_NRD).square().sum(-1) / teacher_NRD.square().sum(-1)
+
+
+def _tempered(student_NC: Tensor, teacher_NC: Tensor, temperature: float, divergence: Divergence) -> Tensor:
+    """T² times the divergence of two rows of logits or logprobs after division by T; [N]."""
+    student_NC = F.log_softmax(student_NC / temperature, dim=-1)
+    teacher_NC = F.log_softmax(teacher_NC / temperature, dim=-1)
+    return temperature**2 * _divergence(student_NC, teacher_NC, divergence)
+
+
+def _divergence(student_NC: Tensor, teacher_NC: Tensor, divergence: Divergence) -> Tensor:
+    if divergence == "forward":
+        return _kl(teacher_NC, student_NC)
+    if divergence == "reverse":
+        return _kl(student_NC, teacher_NC)
+    middle_NC = torch.logaddexp(student_NC, teacher_NC) - math.log(2)
+    return (_kl(teacher_NC, middle_NC) + _kl(student_NC, middle_NC)) / 2
+
+
+def _kl(p_NC: Tensor, q_NC: Tensor) -> Tensor:
+    """KL(p ‖ q) = Σ p (log p - log q) over the last dimension, of logprobs; [N]."""
+    return F.kl_div(q_NC, p_NC, reduction="none", log_target=True).sum(-1)
+
+
+def _full(tensor: Tensor) -> Tensor:
+    """At least float32: a sum over 150,000 half-precision probabilities is no longer a sum."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
