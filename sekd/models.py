@@ -1,7 +1,6 @@
 """A vision-language model as configured: where it lies, how its processor and weights load, what identifies it."""
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,7 +109,7 @@ def digest(folder: Path, patterns: tuple[str, ...]) -> str:
     total = hashlib.sha256()
     for file in files:
         total.update(file.name.encode())
-        blob = Path(os.readlink(file)).name if file.is_symlink() else ""
+        blob = file.readlink().name if file.is_symlink() else ""
         total.update(blob.encode() if len(blob) == 64 else _sha256(file))
     return total.hexdigest()
 

@@ -50,6 +50,7 @@ class Muon(torch.optim.Optimizer):
 
     def _direction(self, matrix: Tensor) -> Tensor:
         state = self.state[matrix]
+        assert matrix.grad is not None
         if "average" not in state:
             state["average"] = torch.zeros_like(matrix)
         state["average"].lerp_(matrix.grad, 1 - self.momentum)

@@ -1,0 +1,91 @@
+# The whole pipeline. `make help` lists the targets; settings are Hydra overrides in ARGS, for example
+#   make student ARGS="loss.soft.weight=0.5 trainer.max_epochs=2"
+
+DATA ?= demo
+MODEL ?= tiny
+RUN ?= $(DATA)
+WORKERS ?= 1
+ARGS ?=
+
+PYTHON := .venv/bin/python
+READY := .venv/.ready
+# One engine: the machine's NVIDIA driver decides which.
+ENGINE := $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
+ifeq ($(ENGINE),cpu)
+TORCH := $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS),--torch-backend cpu)
+endif
+# glibc gives large buffers back to the system at once and asks for them again; keeping them saves a third of a step.
+KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 MALLOC_TOP_PAD_=268435456
+WORLD := $(if $(filter demo%,$(DATA)),data/demo/test.json)
+COMMON = data=$(DATA) model=$(MODEL)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo world peek teacher verify student sweep compare merge evaluate report controls general base bench lint test test-fast clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+
+setup: $(READY) ## build .venv with everything (done by every other target when it is missing or stale)
+
+$(READY): pyproject.toml
+	@test -x $(PYTHON) || python3 -m venv .venv
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: python3 is older than 3.11"; exit 1; }
+	$(PYTHON) -m pip install --quiet --upgrade 'uv>=0.13.8'
+	$(PYTHON) -m uv pip install --python $(PYTHON) --compile-bytecode $(TORCH) -e '.[$(ENGINE),dev]'
+	@touch $@
+
+demo: teacher student evaluate report ## the effect on the embedded world: teacher, student, evaluation, report
+
+world: $(READY) ## render the embedded world to data/demo
+	$(PYTHON) -m sekd.embedded.world data/demo
+
+data/demo/test.json: | $(READY)
+	$(PYTHON) -m sekd.embedded.world data/demo
+
+peek: $(READY) $(WORLD) ## show a dozen images with their questions and prompts, before paying for a pass
+	$(PYTHON) -m sekd.peek $(COMMON) $(ARGS)
+
+teacher: $(READY) $(WORLD) ## stage 1: the conditioned-step pass, stored under artifacts/ (WORKERS=n engines)
+	$(PYTHON) -m stage1_teacher $(COMMON) workers=$(WORKERS) $(ARGS)
+
+verify: $(READY) ## check every byte of the stored passes of DATA
+	$(PYTHON) -m sekd.store.verify artifacts/$(DATA) $(ARGS)
+
+student: $(READY) ## stage 2: distil a LoRA student from the stored pass
+	$(KEEP_MEMORY) $(PYTHON) -m stage2_student $(COMMON) name=$(RUN) $(ARGS)
+
+sweep: $(READY) ## the ablation hard / soft / hidden / all over seeds, or any Hydra grid in ARGS
+	$(KEEP_MEMORY) $(PYTHON) -m stage2_student --multirun $(COMMON) $(or $(ARGS),loss=all,hard,soft,hidden seed=0,1,2)
+
+compare: $(READY) ## one table of all students: mean and spread over seeds, best first
+	$(PYTHON) -m stage2_student.compare $(ARGS)
+
+merge: $(READY) ## write the student merged into its base, for tools that know no adapters
+	$(PYTHON) -m stage2_student.merge runs/$(RUN) $(ARGS)
+
+evaluate: $(READY) $(WORLD) ## base and student, all paradigms, in-domain and unseen
+	$(PYTHON) -m sekd.evaluation $(COMMON) name=$(RUN) $(ARGS)
+
+report: $(READY) ## runs/RUN/report.html
+	$(PYTHON) -m sekd.evaluation.report runs/$(RUN) $(ARGS)
+
+base: $(READY) ## pretrain the embedded base model again (about 25 minutes on two cores)
+	$(KEEP_MEMORY) $(PYTHON) -m sekd.embedded.pretrain $(ARGS)
+
+bench: $(READY) ## side by side with the obvious alternatives, as ratios
+	$(PYTHON) -m benchmarks $(ARGS)
+
+lint: $(READY) ## style, types and import rules
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+test: lint ## lint and every test
+	$(PYTHON) -m pytest $(ARGS)
+
+test-fast: $(READY) ## the tests that take seconds
+	$(PYTHON) -m pytest -m "not slow" $(ARGS)
+
+clean: ## remove what the pipeline made; the environment stays
+	rm -rf data artifacts/*/ runs outputs multirun
