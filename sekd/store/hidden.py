@@ -1,0 +1,202 @@
+"""Hidden states ``[R, L, H]`` in one Zarr array a shard: 64 rows a chunk, uncompressed, CRC-32C behind each chunk.
+
+All chunks of a shard lie in one file (Zarr's sharding), with an index of their places at its end. A chunk that is
+absent would read as fill value without a word, so the fill value is a NaN and the readers here look for the chunk.
+bfloat16 is no Zarr type: its bits are stored as uint16, and the array's attribute ``dtype`` says so.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+
+from sekd.errors import SekdError
+from sekd.store.files import DamagedStoreError
+from sekd.store.schema import Layout
+
+CHUNK_ROWS = 64
+ARRAY_FILE = "c/0/0/0"
+STORED_AS = {"float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}
+BFLOAT16_NAN = 0x7FC0
+FLOAT16_MAX = 65504.0
+ABSENT = np.uint64(2**64 - 1)
+CRC_BYTES = 4
+
+
+def bfloat16_bits(values: np.ndarray) -> np.ndarray:
+    """The bits of float32 values rounded to bfloat16 (nearest, ties to even), as uint16. Values must be no NaN."""
+    bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
+    odd = (bits >> np.uint32(16)) & np.uint32(1)
+    return ((bits + np.uint32(0x7FFF) + odd) >> np.uint32(16)).astype(np.uint16)
+
+
+def as_float32(stored: np.ndarray, dtype: str) -> np.ndarray:
+    """Stored hidden states as float32, exactly; ``dtype`` is the layout's ``hidden_dtype``."""
+    if dtype == "bfloat16":
+        return (stored.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return stored.astype(np.float32)
+
+
+def encode(hidden: np.ndarray, layout: Layout) -> np.ndarray:
+    """Hidden states ``[R, L, H]`` as they are stored. uint16 is taken for the bits of bfloat16.
+
+    Raises:
+        SekdError: another shape or type, a value that is not finite, or one that float16 cannot hold.
+    """
+    shape = (len(layout.layers), layout.hidden_size)
+    if hidden.ndim != 3 or hidden.shape[1:] != shape:
+        raise SekdError(f"hidden states have the shape [rows, {shape[0]}, {shape[1]}], not {list(hidden.shape)}")
+    wanted = np.dtype(STORED_AS[layout.hidden_dtype])
+    if hidden.dtype not in (wanted, np.dtype(np.float32)):
+        raise SekdError(f"hidden states of {layout.hidden_dtype} come as {wanted} or float32, not {hidden.dtype}")
+    if not_finite := where_not_finite(hidden):
+        raise SekdError(f"hidden states are not finite: {_place(not_finite, layout)}")
+    if hidden.dtype == wanted:
+        return np.ascontiguousarray(hidden)
+    stored = bfloat16_bits(hidden) if layout.hidden_dtype == "bfloat16" else _float16(hidden, layout)
+    if overflow := where_not_finite(stored):
+        raise SekdError(f"hidden states leave bfloat16's range: {_place(overflow, layout)}")
+    return stored
+
+
+def _float16(hidden: np.ndarray, layout: Layout) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        stored = hidden.astype(np.float16)
+    if overflow := where_not_finite(stored):
+        value = hidden[overflow]
+        raise SekdError(
+            f"a hidden state of {value:.6g} at {_place(overflow, layout)} is beyond float16's {FLOAT16_MAX:.0f}: "
+            "store hidden states as bfloat16 or float32"
+        )
+    return stored
+
+
+def where_not_finite(stored: np.ndarray) -> tuple[int, ...] | None:
+    """The first place that is infinite or NaN; uint16 is taken for the bits of bfloat16."""
+    exponent = np.uint16(0x7F80)
+    bad = (stored & exponent) == exponent if stored.dtype == np.uint16 else ~np.isfinite(stored)
+    return tuple(int(i) for i in np.argwhere(bad)[0]) if bad.any() else None
+
+
+def _place(place: tuple[int, ...], layout: Layout) -> str:
+    return f"row {place[0]}, layer {layout.layers[place[1]]}, dimension {place[2]}"
+
+
+def chunk_rows(rows: int) -> int:
+    """Rows a chunk: 64, or somewhat fewer where that wastes less on the last chunk, which is stored at full size."""
+    if rows <= CHUNK_ROWS:
+        return max(rows, 1)
+    return min(range(CHUNK_ROWS, CHUNK_ROWS // 2, -1), key=lambda chunk: -rows % chunk)
+
+
+def write_hidden(folder: Path, hidden: np.ndarray, layout: Layout, attributes: dict[str, Any]) -> None:
+    """Write encoded hidden states ``[R, L, H]`` as a new Zarr array. The same values give the same bytes."""
+    import zarr
+    from zarr.codecs import Crc32cCodec
+
+    rows, *shape = hidden.shape
+    chunk = chunk_rows(rows)
+    array = zarr.create_array(
+        store=str(folder),
+        shape=hidden.shape,
+        dtype=STORED_AS[layout.hidden_dtype],
+        chunks=(chunk, *shape),
+        shards=(max(-(-rows // chunk), 1) * chunk, *shape),
+        filters=None,
+        compressors=[Crc32cCodec()],
+        fill_value=BFLOAT16_NAN if layout.hidden_dtype == "bfloat16" else float("nan"),
+        dimension_names=("row", "layer", "hidden"),
+        attributes=attributes,
+        zarr_format=3,
+    )
+    array[:] = hidden
+
+
+@dataclass(frozen=True)
+class HiddenChunks:
+    """Fast verified reads of one shard's hidden states, a chunk at a time; holds no open file, so it may be
+    pickled, forked and shared between threads.
+
+    ``shape`` is ``[R, L, H]``; ``places`` ``[Z, 2]`` are the chunks' offsets and lengths in ``file``.
+    """
+
+    file: Path
+    shape: tuple[int, int, int]
+    chunk_rows: int
+    dtype: np.dtype
+    places: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def rows(self, chunk: int) -> range:
+        """The rows of one chunk, as positions in the shard."""
+        return range(chunk * self.chunk_rows, min((chunk + 1) * self.chunk_rows, self.shape[0]))
+
+    def read(self, chunk: int) -> np.ndarray:
+        """One chunk ``[rows, L, H]`` as stored (bfloat16 as its bits in uint16), writable.
+
+        Raises:
+            DamagedStoreError: the chunk's bytes are not those that were written.
+        """
+        offset, length = (int(n) for n in self.places[chunk])
+        buffer = np.empty(length, np.uint8)
+        descriptor = os.open(self.file, os.O_RDONLY)
+        try:
+            got = os.preadv(descriptor, [buffer.data], offset)
+        finally:
+            os.close(descriptor)
+        data = buffer[:-CRC_BYTES]
+        if got != length or google_crc32c.value(data) != int(buffer[-CRC_BYTES:].view("<u4")[0]):
+            raise DamagedStoreError(self.file, f"chunk {chunk} does not match its checksum")
+        values = data.view(self.dtype).reshape(self.chunk_rows, *self.shape[1:])
+        return values[: len(self.rows(chunk))]
+
+
+def open_chunks(folder: Path, *, files: dict[str, dict[str, Any]]) -> HiddenChunks:
+    """Open a Zarr array that ``write_hidden`` made. ``files`` are the manifest's sizes and SHA-256 of its files.
+
+    Raises:
+        DamagedStoreError: metadata or index changed, the file has another size, or a chunk is absent.
+    """
+    metadata_file, array_file = folder / "zarr.json", folder / ARRAY_FILE
+    metadata = json.loads(_metadata_bytes(metadata_file, files["zarr.json"]))
+    shape = tuple(metadata["shape"])
+    chunk_shape = metadata["codecs"][0]["configuration"]["chunk_shape"]
+    dtype = np.dtype(metadata["data_type"]).newbyteorder("<")
+    places = _read_index(array_file, -(-shape[0] // chunk_shape[0]), files.get(ARRAY_FILE))
+    length = int(np.prod(chunk_shape)) * dtype.itemsize + CRC_BYTES
+    if (places[:, 0] == ABSENT).any():
+        raise DamagedStoreError(array_file, f"chunk {int(np.argmax(places[:, 0] == ABSENT))} is absent")
+    assert (places[:, 1] == length).all(), f"{array_file}: an index that no writer of this format makes"
+    return HiddenChunks(file=array_file, shape=shape, chunk_rows=chunk_shape[0], dtype=dtype, places=places)
+
+
+def _metadata_bytes(file: Path, recorded: dict[str, Any]) -> bytes:
+    if not file.exists():
+        raise DamagedStoreError(file, "missing")
+    raw = file.read_bytes()
+    if hashlib.sha256(raw).hexdigest() != recorded["sha256"]:
+        raise DamagedStoreError(file, "does not match the manifest's checksum")
+    return raw
+
+
+def _read_index(file: Path, chunks: int, recorded: dict[str, Any] | None) -> np.ndarray:
+    """Offsets and lengths ``[Z, 2]``: little-endian uint64 at the end of the file, a CRC-32C behind them."""
+    if recorded is None:
+        return np.empty((0, 2), np.uint64)
+    if not file.exists():
+        raise DamagedStoreError(file, "missing")
+    if (size := file.stat().st_size) != recorded["bytes"]:
+        raise DamagedStoreError(file, f"{size} bytes long, the manifest says {recorded['bytes']}")
+    with file.open("rb") as stream:
+        stream.seek(-(16 * chunks + CRC_BYTES), os.SEEK_END)
+        raw = stream.read()
+    if google_crc32c.value(raw[:-CRC_BYTES]) != int.from_bytes(raw[-CRC_BYTES:], "little"):
+        raise DamagedStoreError(file, "its index of chunks does not match its checksum")
+    return np.frombuffer(raw[:-CRC_BYTES], "<u8").reshape(chunks, 2)

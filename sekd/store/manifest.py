@@ -1,0 +1,134 @@
+"""What a store says about itself: one manifest, and one entry for every shard that is whole.
+
+```
+manifest.json            what was asked, of whom, in which layout        sealed, written once
+manifest/00007.json      shard 7 is whole: its rows and its files' SHA-256   sealed, written last
+shards/00007/            targets.parquet, hidden.zarr/                   covered by the entry
+provenance/00007.json    when, where and by what it was made             sealed; differs from run to run
+tmp/, locks/             only while a run is at work
+```
+
+One small entry a shard, instead of one list of them, is what lets any number of processes on a shared disk write
+disjoint shards without a lock: publishing one is a rename, and nobody rewrites what another has written.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sekd.store.files import DamagedStoreError, read_sealed
+from sekd.store.fingerprint import fingerprint
+from sekd.store.schema import FORMAT, Layout, Plan
+
+MANIFEST = "manifest.json"
+TARGETS = "targets.parquet"
+HIDDEN = "hidden.zarr"
+FOLDERS = ("manifest", "shards", "provenance", "tmp", "locks")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    identity: dict[str, Any]
+    plan: Plan
+    layout: Layout
+
+    @property
+    def fingerprint(self) -> str:
+        """Covers the identity, the layout and the number of examples, but not how they are cut into shards."""
+        return fingerprint(
+            {
+                "format": FORMAT,
+                "identity": self.identity,
+                "layout": self.layout.to_json(),
+                "n_examples": self.plan.n_examples,
+            }
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "fingerprint": self.fingerprint,
+            "identity": self.identity,
+            "layout": self.layout.to_json(),
+            "n_examples": self.plan.n_examples,
+            "shard_size": self.plan.shard_size,
+        }
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One whole shard. ``files`` maps a name inside the shard to its ``bytes`` and ``sha256``; ``skipped`` maps
+    the id of an example of which there are no rows to the reason."""
+
+    fingerprint: str
+    shard: int
+    examples: tuple[int, int]
+    rows: int
+    skipped: dict[str, str]
+    files: dict[str, dict[str, Any]]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "fingerprint": self.fingerprint,
+            "shard": self.shard,
+            "examples": list(self.examples),
+            "rows": self.rows,
+            "skipped": self.skipped,
+            "files": self.files,
+        }
+
+
+def read_manifest(store: Path) -> Manifest:
+    """Raises ``DamagedStoreError`` when the manifest is missing, changed, or of another format."""
+    file = store / MANIFEST
+    body = read_sealed(file)
+    if body.get("format") != FORMAT:
+        raise DamagedStoreError(file, f"written in format {body.get('format')}, this version reads {FORMAT}")
+    plan = Plan(n_examples=body["n_examples"], shard_size=body["shard_size"])
+    manifest = Manifest(identity=body["identity"], plan=plan, layout=Layout(**body["layout"]))
+    if manifest.fingerprint != body["fingerprint"]:
+        raise DamagedStoreError(file, f"its fingerprint is not {body['fingerprint']} as it says")
+    return manifest
+
+
+def entry_file(store: Path, index: int) -> Path:
+    return store / "manifest" / f"{shard_name(index)}.json"
+
+
+def shard_folder(store: Path, index: int) -> Path:
+    return store / "shards" / shard_name(index)
+
+
+def provenance_file(store: Path, index: int) -> Path:
+    return store / "provenance" / f"{shard_name(index)}.json"
+
+
+def shard_name(index: int) -> str:
+    return f"{index:05d}"
+
+
+def read_entry(store: Path, index: int, manifest: Manifest) -> Entry:
+    """The entry of one shard, refused unless it speaks of this shard of this store.
+
+    Raises:
+        DamagedStoreError: missing, changed, or of another fingerprint, shard or plan.
+    """
+    file = entry_file(store, index)
+    body = read_sealed(file)
+    entry = Entry(**{**body, "examples": tuple(body["examples"])})
+    expected = manifest.plan.examples(index)
+    if entry.fingerprint != manifest.fingerprint:
+        raise DamagedStoreError(file, f"of fingerprint {entry.fingerprint}, expected {manifest.fingerprint}")
+    if entry.shard != index:
+        raise DamagedStoreError(file, f"of shard {entry.shard}, expected {index}")
+    if entry.examples != (expected.start, expected.stop):
+        raise DamagedStoreError(
+            file, f"covers examples {entry.examples}, the plan says {(expected.start, expected.stop)}"
+        )
+    return entry
+
+
+def listed(store: Path) -> list[int]:
+    """The shards that have an entry, by their file names alone."""
+    names = (file.stem for file in (store / "manifest").glob("*.json"))
+    return sorted(int(name) for name in names if name.isdigit() and shard_name(int(name)) == name)

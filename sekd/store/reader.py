@@ -1,0 +1,186 @@
+"""The store: the only wall between the teacher and the student. Every read is checked against the manifest."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from sekd.errors import SekdError
+from sekd.store import hidden as hidden_states
+from sekd.store import manifest as m
+from sekd.store import targets, writer
+from sekd.store.files import DamagedStoreError, read_sealed, temporary_name, write_sealed
+from sekd.store.schema import Layout, Plan
+
+if TYPE_CHECKING:
+    import zarr
+
+CREATED = "provenance/store.json"
+
+
+class Store:
+    """One teacher pass on disk: ``artifacts/<dataset>/<fingerprint>/``. Make one with ``create`` or ``open``."""
+
+    def __init__(self, path: Path, manifest: m.Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return self.manifest.identity
+
+    @property
+    def plan(self) -> Plan:
+        return self.manifest.plan
+
+    @property
+    def layout(self) -> Layout:
+        return self.manifest.layout
+
+    @property
+    def fingerprint(self) -> str:
+        return self.manifest.fingerprint
+
+    @classmethod
+    def create(cls, root: Path, *, identity: dict[str, Any], plan: Plan, layout: Layout) -> "Store":
+        """The store of this identity and layout below ``root`` (``artifacts/<dataset>``), new or as it is found.
+
+        How examples are cut into shards changes no answer, so an existing store keeps its own ``shard_size``:
+        use ``store.plan`` from here on.
+
+        Raises:
+            DamagedStoreError: the store exists and its manifest is damaged.
+        """
+        manifest = m.Manifest(identity=identity, plan=plan, layout=layout)
+        path = Path(root) / manifest.fingerprint
+        for folder in m.FOLDERS:
+            (path / folder).mkdir(parents=True, exist_ok=True)
+        if not (path / m.MANIFEST).exists():
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            write_sealed(path / CREATED, {"created": now}, temporary=temporary_name(path / "tmp", "store"))
+            body = manifest.to_json()
+            write_sealed(path / m.MANIFEST, body, temporary=temporary_name(path / "tmp", "manifest"))
+        return cls.open(path)
+
+    @classmethod
+    def open(cls, path: Path) -> "Store":
+        """Open the store in ``path``, whole or still growing.
+
+        Raises:
+            SekdError: there is no store, or its manifest is damaged.
+        """
+        path = Path(path)
+        if not (path / m.MANIFEST).exists():
+            raise SekdError(f"{path} holds no store: expected a {m.MANIFEST} in it; `make teacher` makes one")
+        return cls(path, m.read_manifest(path))
+
+    @classmethod
+    def find(cls, artifacts: Path, dataset: str) -> "Store":
+        """The most recently created complete store of ``dataset``.
+
+        Raises:
+            SekdError: no store of it is complete; the message lists those that are there.
+        """
+        stores = [cls.open(file.parent) for file in sorted((Path(artifacts) / dataset).glob(f"*/{m.MANIFEST}"))]
+        complete = [store for store in stores if not store.missing()]
+        if not complete:
+            found = "".join(
+                f"\n  {s.path}: {s.plan.n_shards - len(s.missing())} of {s.plan.n_shards} shards" for s in stores
+            )
+            raise SekdError(
+                f"no complete teacher pass over {dataset!r} in {artifacts}; `make teacher` makes one. "
+                f"Found: {found or 'none'}"
+            )
+        return max(complete, key=lambda store: read_sealed(store.path / CREATED)["created"])
+
+    def missing(self) -> list[int]:
+        """The shards that are not in the manifest, in order. Read afresh: other processes may be writing."""
+        return sorted(set(range(self.plan.n_shards)) - set(m.listed(self.path)))
+
+    def entry(self, index: int) -> m.Entry:
+        """What the manifest says of shard ``index``: its rows, its files, the examples skipped and why.
+
+        Raises:
+            SekdError: the shard is not written yet, or its entry is damaged or of another store.
+        """
+        if not m.entry_file(self.path, index).exists():
+            raise SekdError(f"{self.path}: shard {index} of {self.plan.n_shards} is missing; run `make teacher`")
+        return m.read_entry(self.path, index, self.manifest)
+
+    def write_shard(
+        self,
+        index: int,
+        rows: pa.Table,
+        hidden: np.ndarray | None,
+        provenance: Mapping[str, Any],
+        *,
+        skipped: Mapping[str, str] | None = None,
+    ) -> None:
+        """Publish shard ``index``: whole, or not at all.
+
+        Args:
+            rows: the columns of ``schema(layout)``, in order of example, then step (0 to ``n_steps - 1``).
+            hidden: ``[R, L, H]`` in the same order; float32 (rounded to the layout's type), the layout's type, or
+                uint16 for the bits of bfloat16. None if and only if the layout has no layers.
+            provenance: JSON-able; kept beside the data, never part of it.
+            skipped: id of every example of this shard that has no rows, and why.
+
+        Raises:
+            SekdError: rows or hidden states that cannot be true, a full disk, or a shard that is already there
+                with other content. The store is as it was before.
+        """
+        writer.write_shard(
+            self.path,
+            self.manifest,
+            index,
+            rows=rows,
+            hidden=hidden,
+            skipped=skipped or {},
+            provenance=provenance,
+        )
+
+    def read_targets(self, index: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows of shard ``index``; every byte of the file is checked, whichever columns are asked for.
+
+        Raises:
+            SekdError: the shard is missing, damaged, or of another store.
+        """
+        return targets.read_targets(
+            m.shard_folder(self.path, index) / m.TARGETS,
+            recorded=self.entry(index).files[m.TARGETS],
+            marks=writer.marks(self.manifest, index),
+            columns=columns,
+        )
+
+    def hidden_chunks(self, index: int) -> hidden_states.HiddenChunks:
+        """Shard ``index``'s hidden states for reading chunk by chunk: the fast way.
+
+        Raises:
+            SekdError: the layout has no layers; the shard is missing, damaged, or of another store.
+        """
+        if not self.layout.layers:
+            raise SekdError(f"{self.path} holds no hidden states: the teacher ran with layers=[]")
+        prefix = m.HIDDEN + "/"
+        files = {name.removeprefix(prefix): f for name, f in self.entry(index).files.items() if name.startswith(prefix)}
+        return hidden_states.open_chunks(m.shard_folder(self.path, index) / m.HIDDEN, files=files)
+
+    def hidden(self, index: int) -> "zarr.Array":
+        """Shard ``index``'s hidden states ``[R, L, H]`` as a read-only Zarr array that checks each chunk it reads.
+
+        Raises:
+            SekdError: as ``hidden_chunks``; a chunk that was changed raises only when it is read.
+        """
+        import zarr
+
+        folder = self.hidden_chunks(index).file.parents[3]
+        return zarr.open_array(str(folder), mode="r")
+
+    def provenance(self, index: int) -> dict[str, Any]:
+        """When, where and by what shard ``index`` was made."""
+        return read_sealed(m.provenance_file(self.path, index))
+
+
+__all__ = ["DamagedStoreError", "Store"]

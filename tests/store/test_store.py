@@ -1,0 +1,64 @@
+"""Reading gives what was written, whoever wrote it and in whatever order."""
+
+import numpy as np
+import pytest
+from store_passes import IDENTITY, PLAN, data_bytes, fill, layout, new_store, shard
+
+from sekd.errors import SekdError
+from sekd.store import Store, as_float32
+
+
+def test_what_is_read_is_what_was_written(tmp_path):
+    store = fill(new_store(tmp_path, hidden_dtype="float32"))
+    for index in range(store.plan.n_shards):
+        rows, hidden = shard(store, index)
+        read = store.read_targets(index)
+        exact = [name for name in read.column_names if "logprob" not in name]
+        assert read.select(exact).equals(rows.select(exact))
+        for name in ("topk_logprobs", "tail_logprob"):
+            got, want = (np.concatenate(t.column(name).to_numpy().ravel(), axis=None) for t in (read, rows))
+            np.testing.assert_allclose(got, want, rtol=1e-5)
+        np.testing.assert_array_equal(store.hidden(index)[:], hidden)
+
+
+def test_only_the_columns_asked_for_are_read(tmp_path):
+    store = fill(new_store(tmp_path))
+    assert store.read_targets(1, ["answer", "topk_ids"]).column_names == ["answer", "topk_ids"]
+
+
+def test_two_passes_leave_equal_bytes(tmp_path):
+    assert data_bytes(fill(new_store(tmp_path / "one"))) == data_bytes(fill(new_store(tmp_path / "two")))
+
+
+def test_missing_shards_are_told_and_only_those(tmp_path):
+    store = new_store(tmp_path)
+    assert store.missing() == [0, 1, 2]
+    store.write_shard(1, *shard(store, 1), {})
+    assert store.missing() == [0, 2]
+    with pytest.raises(SekdError, match="shard 0 of 3 is missing"):
+        store.read_targets(0)
+
+
+def test_creating_a_store_again_opens_it_with_its_own_shard_size(tmp_path):
+    store = fill(new_store(tmp_path))
+    again = Store.create(tmp_path, identity=dict(reversed(IDENTITY.items())), plan=PLAN, layout=layout())
+    assert again.path == store.path
+    assert not again.missing()
+
+
+def test_find_names_what_is_there_until_a_store_is_complete(tmp_path):
+    store = new_store(tmp_path / "demo")
+    store.write_shard(1, *shard(store, 1), {})
+    with pytest.raises(SekdError, match=f"{store.fingerprint}: 1 of 3 shards"):
+        Store.find(tmp_path, "demo")
+    fill(store)
+    new_store(tmp_path / "demo", k=4)
+    assert Store.find(tmp_path, "demo").fingerprint == store.fingerprint
+
+
+def test_chunks_together_are_the_whole_array(tmp_path):
+    store = fill(new_store(tmp_path))
+    chunks = store.hidden_chunks(0)
+    together = np.concatenate([chunks.read(i) for i in range(len(chunks))])
+    np.testing.assert_array_equal(together, store.hidden(0)[:])
+    assert as_float32(together, "bfloat16").dtype == np.float32
