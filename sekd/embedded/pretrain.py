@@ -89,30 +89,35 @@ def study(mixture: Mixture, settings: Settings, *, pool: Pool, step: int, rng: n
     counts = asdict(mixture)
     images = 32 if first else max(counts["caption"], counts["conditioned"], counts["single"])
     scene, patches = pool.draw(images, rng)
-    parts: list[tuple[Lesson, np.ndarray | None]] = []
+    parts: list[tuple[str, Lesson, np.ndarray | None]] = []
     for kind, make in _first_lessons() if first else _all_lessons(mixture, step):
         rows = rng.permutation(images)[: (32 if first else counts[kind])]
-        parts.append((make(scene[rows], rng), rows))
-    parts.append((lessons.listing(64 if first else mixture.listing, rng), None))
+        parts.append((kind, make(scene[rows], rng), rows))
+    parts.append(("listing", lessons.listing(64 if first else mixture.listing, rng), None))
     return Step(patches, parts)
 
 
 @dataclass(frozen=True)
 class Step:
     patches: Tensor
-    lessons: list[tuple[Lesson, np.ndarray | None]]
+    lessons: list[tuple[str, Lesson, np.ndarray | None]]
 
-    def loss(self, vlm: Any) -> Tensor:
-        """Weighted cross-entropy of every scored token, over 128: a sum, so that rare lessons count as they come."""
+    def loss(self, vlm: Any, right: dict[str, float]) -> Tensor:
+        """Weighted cross-entropy of every scored token, over 128: a sum, so that rare lessons count as they come.
+
+        ``right`` takes the share of scored tokens that were the likeliest, a running mean for each kind of lesson.
+        """
         images = forward.encode_images(vlm, self.patches)
         total = torch.zeros(())
-        for lesson, rows in self.lessons:
+        for kind, lesson, rows in self.lessons:
             tokens = forward.to_tensor(lesson.tokens)
             hidden = forward.decode(vlm, tokens, None if rows is None else images[torch.from_numpy(rows)])
             scores = forward.logits(vlm, hidden[:, lesson.scored - 1])
             losses = functional.cross_entropy(
                 scores.flatten(0, 1), tokens[:, lesson.scored].flatten(), reduction="none"
             )
+            hits = (scores.argmax(-1) == tokens[:, lesson.scored])[:, lesson.weights >= 0.5].float().mean().item()
+            right[kind] = 0.9 * right.get(kind, hits) + 0.1 * hits
             total = total + (losses.view(len(tokens), -1) * torch.from_numpy(lesson.weights).float()).sum() / 128
         return total
 
@@ -177,16 +182,18 @@ def pretrain(folder: Path, mixture: Mixture, settings: Settings, examine_every: 
     trainer = Trainer(vlm, settings)
     pool, exam = Pool(settings.pool, POOL_SEED), Pool(300, EXAM_SEED)
     rng = np.random.default_rng(settings.seed)
+    right: dict[str, float] = {}
     seen: dict[str, int] = {"sequences": 0, "tokens": 0}
     bar = tqdm(range(settings.steps), desc="pretraining", unit="step")
     for step in bar:
         lesson = study(mixture, settings, pool=pool, step=step, rng=rng)
-        loss = lesson.loss(vlm)
+        loss = lesson.loss(vlm, right)
         trainer.update(loss, step)
-        seen["sequences"] += sum(len(part.tokens) for part, _ in lesson.lessons)
-        seen["tokens"] += sum(part.tokens.size for part, _ in lesson.lessons)
-        if step % 10 == 0:
+        seen["sequences"] += sum(len(part.tokens) for _, part, _ in lesson.lessons)
+        seen["tokens"] += sum(part.tokens.size for _, part, _ in lesson.lessons)
+        if step % 20 == 0:
             bar.set_postfix(loss=f"{loss.item():.2f}")
+            tqdm.write(f"step {step}: " + " ".join(f"{kind} {share:.2f}" for kind, share in right.items()))
         if (step + 1) % examine_every == 0 or step + 1 == settings.steps:
             scores = _examine(vlm, exam)
             tqdm.write(f"step {step + 1}: {json.dumps(scores)}")
