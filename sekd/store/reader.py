@@ -58,11 +58,10 @@ class Store:
         path = Path(root) / manifest.fingerprint
         for folder in m.FOLDERS:
             (path / folder).mkdir(parents=True, exist_ok=True)
-        if not (path / m.MANIFEST).exists():
-            now = datetime.now(UTC).isoformat(timespec="seconds")
-            write_sealed(path / CREATED, {"created": now}, temporary=temporary_name(path / "tmp", "store"))
-            body = manifest.to_json()
-            write_sealed(path / m.MANIFEST, body, temporary=temporary_name(path / "tmp", "manifest"))
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        for file, body in ((CREATED, {"created": now}), (m.MANIFEST, manifest.to_json())):
+            if not (path / file).exists():
+                write_sealed(path / file, body, temporary=temporary_name(path / "tmp", "store"))
         return cls.open(path)
 
     @classmethod

