@@ -152,6 +152,23 @@ def listing(count: int, rng: np.random.Generator, pairs: int = 10) -> Lesson:
     return Lesson(tokens, second, np.full(pairs, 0.5), has_image=False)
 
 
+def reading(scene: Scene, level: np.ndarray, rng: np.random.Generator) -> Lesson:
+    """A single question whose answer the prompt states: the letter has to be found, not the name."""
+    asked = ask_level(scene, level, rng)
+    number = NUMBER[level]
+    stated = np.stack(
+        [np.full(len(scene), ID["known"]), LEVEL[level], scene.name_tokens()[np.arange(len(scene)), level]], 1
+    )
+    return _lesson(scene, np.concatenate([stated, asked.tokens(number)], 1), asked.reply(number), name=0.3)
+
+
+def seeing(scene: Scene, level: np.ndarray, rng: np.random.Generator) -> Lesson:
+    """A single question about one attribute."""
+    asked = ask_attribute(scene, level, rng)
+    number = NUMBER[rng.integers(0, len(LEVELS), len(scene))]
+    return _lesson(scene, asked.tokens(number), asked.reply(number), name=0.3)
+
+
 def naming(scene: Scene, level: np.ndarray, rng: np.random.Generator) -> Lesson:
     """A single question answered the other way round: the name, then its letter."""
     asked = ask_level(scene, level, rng)

@@ -37,6 +37,8 @@ class Mixture:
     lineage: int = 24
     listing: int = 16
     open_level: int = 24
+    reading: int = 12
+    seeing: int = 16
     naming: int = 16
     single: int = 24
     conditioned: int = 28
@@ -50,7 +52,7 @@ class Settings:
     """How long and how fast. Learning rates warm up, hold, and fall linearly over the last part."""
 
     steps: int = 1400
-    first_stage: int = 160
+    first_stage: int = 300
     pool: int = 10_000
     matrices_lr: float = 0.01
     others_lr: float = 4e-3
@@ -122,17 +124,20 @@ class Step:
         return total
 
 
+def levels(scene: Scene, rng: np.random.Generator) -> np.ndarray:
+    """A level for each image [B]."""
+    return rng.integers(0, len(LEVELS), len(scene))
+
+
 def _first_lessons() -> Iterator[tuple[str, Any]]:
     yield "caption", lambda scene, rng: lessons.caption(scene)
     yield "lineage", lambda scene, rng: lessons.lineage(scene)
+    yield "reading", lambda scene, rng: lessons.reading(scene, levels(scene, rng), rng)
+    yield "seeing", lambda scene, rng: lessons.seeing(scene, levels(scene, rng), rng)
 
 
 def _all_lessons(mixture: Mixture, step: int) -> Iterator[tuple[str, Any]]:
     """Kind and maker of every lesson with images in one step of the second stage."""
-
-    def levels(scene: Scene, rng: np.random.Generator) -> np.ndarray:
-        return rng.integers(0, len(LEVELS), len(scene))
-
     yield from _first_lessons()
     yield "open_level", lambda scene, rng: lessons.open_level(scene, int(rng.integers(1, len(LEVELS))))
     yield "naming", lambda scene, rng: lessons.naming(scene, levels(scene, rng), rng)
@@ -194,7 +199,7 @@ def pretrain(folder: Path, mixture: Mixture, settings: Settings, examine_every: 
         if step % 20 == 0:
             bar.set_postfix(loss=f"{loss.item():.2f}")
             tqdm.write(f"step {step}: " + " ".join(f"{kind} {share:.2f}" for kind, share in right.items()))
-        if (step + 1) % examine_every == 0 or step + 1 == settings.steps:
+        if ((step + 1) % examine_every == 0 and step > settings.first_stage) or step + 1 == settings.steps:
             scores = _examine(vlm, exam)
             tqdm.write(f"step {step + 1}: {json.dumps(scores)}")
     tiny_vlm.save(vlm.half(), folder)
