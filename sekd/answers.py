@@ -1,0 +1,240 @@
+"""From a model's words to the option it chose at each level; ``None`` where that cannot be told.
+
+A letter counts as a choice where it is marked as one ("(b)", "**D**", "B.", "Answer: C") or stands alone, never as the
+article "A" or the first letter of a word; otherwise an option's own name does, where exactly one is named. Several
+different choices for one question are no choice. Knows nothing about what is true.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
+
+from sekd.errors import SekdError
+from sekd.questions import LETTERS, Question
+from sekd.taxonomy import fold
+
+Parser = Literal["lenient", "benchmark"]
+Choose = Callable[[str, Question], int | None]
+Segment = tuple[int, str]  # index of a question, and the words about it
+
+LETTER = r"(?P<letter>[A-Za-z])(?![\w'’])"
+AT_START = re.compile(rf"[\W_]*(?:option\s+)?{LETTER}", re.IGNORECASE)
+AFTER_CUE = re.compile(
+    rf"\b(?:answer|choice|option|choose|select|pick)\b(?:\s+(?:is|would\s+be|must\s+be))?[\W_]*(?:option\s+)?{LETTER}",
+    re.IGNORECASE,
+)
+MARKED = re.compile(r"[(\[](?P<letter>[A-Za-z])[)\]]|(?<![\w'’])(?P<bare>[A-Z])(?=\s*(?:[).:*]|$))", re.MULTILINE)
+ALONE = re.compile(rf"(?<![\w'’]){LETTER}")
+HEDGE = re.compile(r"(?<![\w'’])([A-Z])\W?\s*(?:or|and|/|&|,)\s*\W?([A-Z])(?![\w'’])")
+SEQUENCE = re.compile(r"[\W_]*[A-Za-z](?:[\W_]+[A-Za-z])*[\W_]*|\s*[A-Z]+\s*")
+
+# How answers are told apart, from the surest sign to the weakest.
+LABELLED = re.compile(r"\b(?:q|question|answer|step)\s*#?(\d{1,2})(?!\w)[\s:.)\]\-–—=*]*", re.IGNORECASE)
+LINE_NUMBER = re.compile(r"^[\W_]*(\d{1,2})(?![\w,]|\.\d)[\s:.)\]\-–—=*]*", re.MULTILINE)
+INLINE_NUMBER = re.compile(r"(?<![\w.])(\d{1,2})\s*[-.:)=]*\s*(?=[(*\[\"']*[A-Za-z](?![A-Za-z]))")
+KEY_NUMBER = re.compile(r"\D*?(\d{1,2})\D*")
+
+
+def parse_single(text: str, question: Question, *, parser: Parser = "lenient") -> int | None:
+    """The option that a reply to one question chooses, by index; ``None`` is a parse failure.
+
+    Args:
+        parser: "benchmark" takes the first of A to D found anywhere, as the benchmark's reference script does, which
+            reads "Answer: C" as A.
+    """
+    if parser == "lenient":
+        answers = _from_json(text, [question])
+        if answers is not None:
+            return answers[0]
+    return _chooser(parser)(text, question)
+
+
+def parse_joint(text: str, questions: Sequence[Question], *, parser: Parser = "lenient") -> list[int | None]:
+    """The options that one reply to several questions chooses: an index a question, ``None`` for a parse failure.
+
+    Understands numbered answers in any order, answers that name their level, a JSON object or list, and as many bare
+    letters, or lines, as there are questions.
+    """
+    choose = _chooser(parser)
+    if parser == "lenient":
+        answers = _from_json(text, questions)
+        if answers is not None:
+            return answers
+    found: list[int | None] = [None] * len(questions)
+    for index, words in _segments(text, questions):
+        if found[index] is None:  # a model that runs on repeats itself: its first answer counts
+            found[index] = choose(words, questions[index])
+    return found
+
+
+def choose_first_letter(text: str, question: Question) -> int | None:
+    """The reference script's rule: the first of A to D, wherever it stands."""
+    match = re.search("[A-D]", text)
+    return _in_range(match.group(), question) if match else None
+
+
+def choose(text: str, question: Question) -> int | None:
+    """The one option that the words choose, by letter or by name."""
+    named = [index for index, name in enumerate(question.options) if fold(name) == fold(text.strip(" \t\n.,;:*\"'`"))]
+    if named:
+        return named[0]
+    start = AT_START.match(text)
+    hedge = HEDGE.search(text)
+    if hedge and hedge.group(1) != hedge.group(2):
+        return None
+    if start and _is_choice(start, question):
+        return _in_range(start["letter"], question)
+    after_cue = [match for match in AFTER_CUE.finditer(text) if _is_choice(match, question)]
+    if after_cue:
+        return _in_range(after_cue[-1]["letter"], question)
+    return (
+        _only({_in_range(match["letter"] or match["bare"], question) for match in MARKED.finditer(text)})
+        if MARKED.search(text)
+        else _named_or_alone(text, question)
+    )
+
+
+def _named_or_alone(text: str, question: Question) -> int | None:
+    named = _mentioned(text, question)
+    if named:
+        return _only(named)
+    alone = {_in_range(match["letter"], question) for match in ALONE.finditer(text) if _is_choice(match, question)}
+    return _only(alone)
+
+
+def _chooser(parser: str) -> Choose:
+    if parser not in ("lenient", "benchmark"):
+        raise SekdError(f"parser={parser!r} is unknown: choose lenient or benchmark")
+    return choose if parser == "lenient" else choose_first_letter
+
+
+def _is_choice(match: re.Match[str], question: Question) -> bool:
+    """Whether a single letter is an option's letter, rather than an article or an initial."""
+    letter, text = match["letter"], match.string
+    rest = text[match.end("letter") :]
+    spoken = rest.lstrip(" \t")
+    followed_by_word = spoken != rest and spoken[:1].isalnum()
+    if followed_by_word and any(fold(spoken).startswith(fold(name)) for name in question.options):
+        return True
+    if letter.islower():
+        enclosed = text[: match.start("letter")][-1:] in ("(", "[", "*", '"', "'") or rest[:1] in (")", ".", ":", "]")
+        return enclosed or text.strip() == letter
+    return not (followed_by_word and letter in "AI")  # both are words too
+
+
+def _mentioned(text: str, question: Question) -> set[int | None]:
+    """The options whose names the text holds; a name inside a longer one that was found does not count."""
+    rest = fold(text)
+    found: set[int | None] = set()
+    for index in sorted(range(len(question.options)), key=lambda index: -len(question.options[index])):
+        pattern = rf"(?<!\w){re.escape(fold(question.options[index]))}(?!\w)"
+        rest, count = re.subn(pattern, "\0", rest)
+        if count:
+            found.add(index)
+    return found
+
+
+def _only(choices: set[int | None]) -> int | None:
+    return next(iter(choices)) if len(choices) == 1 else None
+
+
+def _in_range(letter: str, question: Question) -> int | None:
+    index = LETTERS.find(letter.upper())
+    return index if index < len(question.options) else None
+
+
+def _segments(text: str, questions: Sequence[Question]) -> Iterator[Segment]:
+    """The words about each question, by the signs that tell most questions apart."""
+    marks = max(_all_marks(text, questions), key=lambda marks: len({index for index, _, _ in marks} - {None}))
+    if not any(index is not None for index, _, _ in marks):
+        yield from _unmarked(text, questions)
+    stops = [start for _, start, _ in marks[1:]] + [len(text)]
+    for (index, _, start), stop in zip(marks, stops, strict=False):
+        if index is not None:
+            yield index, text[start:stop]
+
+
+def _all_marks(text: str, questions: Sequence[Question]) -> Iterator[list[tuple[int | None, int, int]]]:
+    """For each kind of sign, where it stands: (index of the question or None beyond the last, start, end)."""
+    yield _numbered(LABELLED, text, questions)
+    levels = {fold(question.level): index for index, question in enumerate(questions)}
+    names = "|".join(re.escape(level) for level in sorted(levels, key=len, reverse=True))
+    pattern = re.compile(rf"(?<!\w)({names})(?!\w)[\s*_\"']*(?:\bis\b|:|=|-|–|—|→)[\s*_]*", re.IGNORECASE)
+    yield [(levels.get(fold(mark.group(1))), mark.start(), mark.end()) for mark in pattern.finditer(text)]
+    yield _numbered(LINE_NUMBER, text, questions)
+    yield _numbered(INLINE_NUMBER, text, questions)
+
+
+def _numbered(pattern: re.Pattern[str], text: str, questions: Sequence[Question]) -> list[tuple[int | None, int, int]]:
+    marks = [(int(mark.group(1)) - 1, mark.start(), mark.end()) for mark in pattern.finditer(text)]
+    return [(number if 0 <= number < len(questions) else None, start, stop) for number, start, stop in marks]
+
+
+def _unmarked(text: str, questions: Sequence[Question]) -> Iterator[Segment]:
+    """Bare letters, or lines, where there are exactly as many as questions; a single question needs no sign at all."""
+    if len(questions) == 1:
+        yield 0, text
+        return
+    letters = re.findall("[A-Za-z]", text) if SEQUENCE.fullmatch(text) else []
+    lines = [line for line in text.splitlines() if line.strip()]
+    parts = letters if len(letters) == len(questions) else lines
+    if len(parts) == len(questions):
+        yield from enumerate(parts)
+
+
+def _from_json(text: str, questions: Sequence[Question]) -> list[int | None] | None:
+    """The answers of the first JSON object or list in the text that holds any."""
+    for mark in re.finditer(r"[{\[]", text):
+        try:
+            value, _ = json.JSONDecoder().raw_decode(text, mark.start())
+        except (ValueError, RecursionError):
+            continue
+        answers = _json_answers(value, questions)
+        if any(answer is not None for answer in answers):
+            return answers
+    return None
+
+
+def _json_answers(value: Any, questions: Sequence[Question]) -> list[int | None]:
+    found: list[int | None] = [None] * len(questions)
+    for index, words in _json_segments(value, questions):
+        if found[index] is None:
+            found[index] = choose(words, questions[index])
+    return found
+
+
+def _json_segments(value: Any, questions: Sequence[Question]) -> Iterator[Segment]:
+    if isinstance(value, list):
+        if len(value) == len(questions) and all(isinstance(item, str) for item in value):
+            yield from enumerate(value)
+        for item in value:
+            if isinstance(item, dict):
+                yield from _json_segments(_keyed(item), questions)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            index = _json_index(key, questions)
+            item = _keyed(item).get("", item) if isinstance(item, dict) else item
+            if index is not None and isinstance(item, str):
+                yield index, item
+            elif isinstance(item, (list, dict)):
+                yield from _json_segments(item, questions)
+
+
+def _keyed(item: dict[str, Any]) -> dict[str, Any]:
+    """``{"question": 2, "answer": "B"}`` as ``{"2": "B"}``; anything else as it is."""
+    by_name = {fold(key): value for key, value in item.items()}
+    answer = next((by_name[key] for key in ("answer", "letter", "choice", "option") if key in by_name), None)
+    asked = next((by_name[key] for key in ("question", "number", "q", "id", "level") if key in by_name), "")
+    return {str(asked): answer} if isinstance(answer, str) and isinstance(asked, (str, int)) else item
+
+
+def _json_index(key: str, questions: Sequence[Question]) -> int | None:
+    """The question that a key means: by its level's name, else by its number, else the only one there is."""
+    levels = [fold(question.level) for question in questions]
+    if fold(key) in levels:
+        return levels.index(fold(key))
+    number = KEY_NUMBER.fullmatch(key)
+    if number:
+        return int(number.group(1)) - 1 if 1 <= int(number.group(1)) <= len(questions) else None
+    return 0 if len(questions) == 1 else None

@@ -1,0 +1,164 @@
+"""Scores of predicted paths against true ones, and how sure they are.
+
+Definitions are those of "Vision LLMs Are Bad at Hierarchical Visual Understanding" (arXiv 2505.24840), as its reference
+script computes them. For a true path t of d names and a predicted path p, names compared without case:
+
+    HCA    1 if p = t
+    leaf   1 if the last names agree
+    POR    share of the d levels that agree
+    S-POR  length of the longest agreeing beginning / d
+    TOR    share of the d - 1 adjacent pairs of levels in which both agree; 0 where d = 1
+
+Means over paths, in percent. Levels that are null in the truth are dropped. What did not parse is ``None``, and wrong.
+
+Shape legend: N paths, D the greatest depth, R resamples.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sekd.errors import SekdError
+
+Path = Sequence[str | None]
+METRICS = ("hca", "leaf", "por", "s_por", "tor")
+RESAMPLES = 2000
+LEVEL = 95  # percent
+
+
+def score(
+    truth: Sequence[Path], predicted: Sequence[Path], *, intervals: bool = False, seed: int = 0
+) -> dict[str, Any]:
+    """Every metric of N predicted paths.
+
+    Args:
+        truth: names coarse to fine, a path each.
+        predicted: the same, ``None`` where nothing parsed.
+        intervals: add "intervals", the bootstrap 95 % interval of each of the five metrics, as (low, high).
+
+    Returns:
+        "n"; "hca", "leaf", "por", "s_por", "tor" in percent; "per_level", the accuracy at each depth over the
+        paths that reach it, in percent, with "per_level_n"; "given_right_parent" and "given_wrong_parent", a list by
+        depth of {"accuracy": percent or None, "n": count}, empty-handed at depth 0, which has no parent.
+
+    Raises:
+        SekdError: no path, not as many predictions as truths, or a truth without names.
+    """
+    agree_ND, reached_ND = _agreement(truth, predicted)
+    scores = per_path(truth, predicted)
+    result: dict[str, Any] = {"n": len(truth), **{name: 100 * float(scores[name].mean()) for name in METRICS}}
+    result["per_level"] = [
+        100 * float(agree[there].mean()) for agree, there in zip(agree_ND.T, reached_ND.T, strict=True)
+    ]
+    result["per_level_n"] = [int(there.sum()) for there in reached_ND.T]
+    result["given_right_parent"] = _given_parent(agree_ND, reached_ND, parent=True)
+    result["given_wrong_parent"] = _given_parent(agree_ND, reached_ND, parent=False)
+    if intervals:
+        result["intervals"] = {name: bootstrap_interval(100 * scores[name], seed=seed) for name in METRICS}
+    return result
+
+
+def per_path(truth: Sequence[Path], predicted: Sequence[Path]) -> dict[str, np.ndarray]:
+    """The five metrics of each path: [N] each, in 0 … 1."""
+    agree_ND, reached_ND = _agreement(truth, predicted)
+    depth_N = reached_ND.sum(1)
+    # Beyond a path's depth nothing agrees, so sums over D are sums over the path.
+    pairs_N = (agree_ND[:, 1:] & agree_ND[:, :-1]).sum(1)
+    right_N = agree_ND.sum(1)
+    folded = [_aligned(t, p) for t, p in zip(truth, predicted, strict=True)]
+    same_length_N = np.array([len(t) == len(p) for t, p in folded])
+    return {
+        "hca": ((right_N == depth_N) & same_length_N).astype(float),
+        "leaf": np.array([bool(p) and p[-1] == t[-1] for t, p in folded], float),
+        "por": right_N / depth_N,
+        "s_por": np.logical_and.accumulate(agree_ND, 1).sum(1) / depth_N,
+        "tor": pairs_N / np.maximum(depth_N - 1, 1),
+    }
+
+
+def parse_failures(predicted: Sequence[Path]) -> dict[str, Any]:
+    """The share of answers that did not parse, in percent: "overall", and "per_level" over the paths that reach it."""
+    reached = max(map(len, predicted), default=0)
+    failed = [[name is None for name in path] for path in predicted]
+    by_level = [[path[depth] for path in failed if len(path) > depth] for depth in range(reached)]
+    everything = [answer for path in failed for answer in path]
+    return {
+        "overall": 100 * float(np.mean(everything)) if everything else 0.0,
+        "per_level": [100 * float(np.mean(level)) for level in by_level],
+        "n": len(everything),
+    }
+
+
+def bootstrap_interval(
+    values_N: Sequence[float] | np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[float, float]:
+    """The 95 % percentile interval of the mean, by resampling the N values with replacement."""
+    means_R = _resampled_means(np.asarray(values_N, float), resamples, seed)
+    low, high = np.percentile(means_R, [(100 - LEVEL) / 2, (100 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def paired_difference(
+    first_N: Sequence[float] | np.ndarray,
+    second_N: Sequence[float] | np.ndarray,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, float]:
+    """How much higher the second's mean is, both measured on the same N items, with its 95 % bootstrap interval.
+
+    Returns:
+        "difference", "low" and "high", in the unit of the values.
+    """
+    if len(first_N) != len(second_N):
+        raise SekdError(f"paired values must belong to the same items: got {len(first_N)} and {len(second_N)}")
+    difference_N = np.asarray(second_N, float) - np.asarray(first_N, float)
+    low, high = bootstrap_interval(difference_N, resamples=resamples, seed=seed)
+    return {"difference": float(difference_N.mean()), "low": low, "high": high}
+
+
+def _resampled_means(values_N: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """Means [R]. Values that repeat are drawn as counts of a multinomial, which is the same law and far faster."""
+    if not len(values_N):
+        raise SekdError("nothing to resample: expected at least one value")
+    rng = np.random.default_rng(seed)
+    distinct, counts = np.unique(values_N, return_counts=True)
+    at_once = max(1, 10**7 // len(distinct))  # bounds the memory that the counts take
+    means = [
+        rng.multinomial(len(values_N), counts / len(values_N), size=min(at_once, resamples - done)) @ distinct
+        for done in range(0, resamples, at_once)
+    ]
+    return np.concatenate(means) / len(values_N)
+
+
+def _given_parent(agree_ND: np.ndarray, reached_ND: np.ndarray, *, parent: bool) -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]] = [{"accuracy": None, "n": 0}]
+    for depth in range(1, agree_ND.shape[1]):
+        chosen = agree_ND[reached_ND[:, depth] & (agree_ND[:, depth - 1] == parent), depth]
+        entries.append({"accuracy": 100 * float(chosen.mean()) if len(chosen) else None, "n": len(chosen)})
+    return entries
+
+
+def _agreement(truth: Sequence[Path], predicted: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
+    """Whether prediction and truth agree at each depth, and whether the truth reaches it: [N, D] each."""
+    if not len(truth) or len(truth) != len(predicted):
+        raise SekdError(f"scores need as many predicted paths as true ones: got {len(predicted)} for {len(truth)}")
+    rows = [_aligned(t, p) for t, p in zip(truth, predicted, strict=True)]
+    deepest = max(len(t) for t, _ in rows)
+    agree_ND = np.zeros((len(rows), deepest), bool)
+    reached_ND = np.zeros((len(rows), deepest), bool)
+    for row, (t, p) in enumerate(rows):
+        if not t:
+            raise SekdError(f"true path {row} holds no name: expected at least one")
+        reached_ND[row, : len(t)] = True
+        agree_ND[row, : min(len(t), len(p))] = [a == b for a, b in zip(t, p, strict=False)]
+    return agree_ND, reached_ND
+
+
+def _aligned(truth: Path, predicted: Path) -> tuple[list[str], list[str | None]]:
+    """Both without case, and without the levels that are null in the truth."""
+    kept = [level for level, name in enumerate(truth) if name is not None]
+    beyond = range(len(truth), len(predicted))
+    p = [predicted[level] for level in [*kept, *beyond] if level < len(predicted)]
+    return [str(truth[level]).lower() for level in kept], [None if name is None else name.lower() for name in p]

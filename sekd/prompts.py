@@ -1,0 +1,244 @@
+"""The three ways of asking the same model, as chat messages; and where in its answers the letters stand.
+
+Joint asks for every level in one reply, independent for one level without context, conditioned for one level with the
+answers above it known. The text is data: ``prompts.yaml``.
+
+The text before a letter is the same in all three. Where one question is asked, the assistant's turn is opened with
+the *primer* ("Q2:"), and the model's next token is the letter; a joint answer's lines open with the same words. So the
+letter is one and the same token for teacher and student, and the states before it are comparable.
+"""
+
+import string
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sekd.errors import SekdError
+from sekd.questions import LETTERS, Question
+
+TEMPLATES = Path(__file__).with_name("prompts.yaml")
+Message = dict[str, Any]
+
+# What each template may, and must, fill in.
+FIELDS = {
+    "joint": {"questions"},
+    "independent": {"question"},
+    "conditioned": {"facts", "question"},
+    "question": {"number", "level", "options"},
+    "option": {"letter", "name"},
+    "facts": {"facts"},
+    "fact": {"level", "name"},
+    "prefix": {"number"},
+    "named": {"name"},
+}
+
+
+@dataclass(frozen=True)
+class Wording:
+    """One entry of ``prompts.yaml``, which says what each template is for."""
+
+    name: str
+    joint: str
+    independent: str
+    conditioned: str
+    question: str
+    question_joiner: str
+    option: str
+    option_joiner: str
+    facts: str
+    fact: str
+    fact_joiner: str
+    prefix: str
+    named: str
+    answer_joiner: str
+    system: str | None = None
+    dialogue: bool = False
+
+    def __post_init__(self) -> None:
+        for template, expected in FIELDS.items():
+            if template == "conditioned" and self.dialogue:
+                expected = {"question"}
+            found = {name for _, name, _, _ in string.Formatter().parse(getattr(self, template)) if name is not None}
+            if found != expected:
+                names = ", ".join(f"{{{name}}}" for name in sorted(expected))
+                raise SekdError(f"wording {self.name}: template {template!r} must fill in {names} and nothing else")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Chat messages, image first; ``primer`` opens the assistant's turn, "" where the model opens it itself."""
+
+    messages: list[Message]
+    primer: str
+
+
+class Prompter:
+    """Words questions. A question's number is its 1-based place among the sample's questions, however it is asked."""
+
+    def __init__(self, wording: Wording) -> None:
+        self.wording = wording
+
+    @classmethod
+    def named(cls, name: str) -> "Prompter":
+        """A wording of ``prompts.yaml``.
+
+        Raises:
+            SekdError: there is none of that name.
+        """
+        wordings = load_wordings()
+        if name not in wordings:
+            raise SekdError(f"wording {name!r} is unknown: {TEMPLATES.name} holds {', '.join(wordings)}")
+        return cls(wordings[name])
+
+    def identity(self) -> dict[str, Any]:
+        """What the prompts depend on, for the store's fingerprint: every template, whatever it is called."""
+        return {name: value for name, value in asdict(self.wording).items() if name != "name"}
+
+    def joint(self, questions: Sequence[Question]) -> Prompt:
+        """Every question at once, answered in one reply."""
+        asked = self.wording.question_joiner.join(
+            self._question(question, number) for number, question in enumerate(questions, start=1)
+        )
+        return Prompt(self._opening(self.wording.joint.format(questions=asked)), primer="")
+
+    def independent(self, questions: Sequence[Question], step: int) -> Prompt:
+        """The question at index ``step`` alone."""
+        text = self.wording.independent.format(question=self._question(questions[step], step + 1))
+        return Prompt(self._opening(text), self._prefix(step))
+
+    def conditioned(self, questions: Sequence[Question], step: int, answers: Sequence[int]) -> Prompt:
+        """The question at index ``step``, with the answers (option indices) to all questions before it."""
+        assert len(answers) >= step, "a step needs the answers to all steps before it"
+        if self.wording.dialogue:
+            return self._dialogue(questions, step, answers)
+        known = self.wording.fact_joiner.join(
+            self.wording.fact.format(level=question.level, name=question.options[answer])
+            for question, answer in zip(questions[:step], answers[:step], strict=True)
+        )
+        text = self.wording.conditioned.format(
+            facts=self.wording.facts.format(facts=known) if step else "",
+            question=self._question(questions[step], step + 1),
+        )
+        return Prompt(self._opening(text), self._prefix(step))
+
+    def joint_answer(self, questions: Sequence[Question], answers: Sequence[int]) -> tuple[str, list[tuple[int, int]]]:
+        """The reply that gives these answers (option indices), and each letter's [start, end) in it, in characters."""
+        text, spans = "", []
+        for step, (question, answer) in enumerate(zip(questions, answers, strict=True)):
+            text += self.wording.answer_joiner if step else ""
+            text += f"{self._prefix(step)} "
+            spans.append((len(text), len(text) + 1))
+            text += LETTERS[answer] + self._named(question, answer)
+        return text, spans
+
+    def render(self, processor: Any, prompt: Prompt) -> str:
+        """The prompt as the model's own chat template writes it, up to and with the primer.
+
+        Args:
+            processor: a processor or tokenizer of transformers.
+
+        Raises:
+            SekdError: it has no chat template, or one that drops the text or the image of a message.
+        """
+        if not getattr(processor, "chat_template", None):
+            raise SekdError("the model's processor has no chat template: a chat model is needed")
+        text = processor.apply_chat_template(prompt.messages, tokenize=False, add_generation_prompt=True)
+        for message in prompt.messages:
+            for part in message["content"]:
+                if part["type"] == "text" and part["text"].strip() not in text:
+                    raise SekdError(
+                        f"the model's chat template drops the {message['role']}'s text: it must write messages whose "
+                        "content is a list of parts"
+                    )
+        return text + prompt.primer
+
+    def letter_ids(self, tokenizer: Any, n_options: int) -> list[int]:
+        """Token ids of " A", " B", … as they follow the primer, which are also those in a joint answer.
+
+        Raises:
+            SekdError: a letter is not one token of its own there.
+        """
+        prefix = self._prefix(0)
+        before = _ids(tokenizer, prefix)
+        ids = []
+        for letter in LETTERS[:n_options]:
+            with_letter = _ids(tokenizer, f"{prefix} {letter}")
+            if with_letter[:-1] != before:
+                raise SekdError(
+                    f"wording {self.wording.name}: the letter {letter} after {prefix!r} is not one token of this "
+                    "model's tokenizer; choose another wording"
+                )
+            ids.append(with_letter[-1])
+        if len(set(ids)) < n_options:
+            raise SekdError(f"wording {self.wording.name}: this model's tokenizer does not tell the letters apart")
+        return ids
+
+    def answer_tokens(
+        self, tokenizer: Any, questions: Sequence[Question], answers: Sequence[int]
+    ) -> tuple[list[int], list[int]]:
+        """The joint answer as token ids, and the index of each letter in them.
+
+        The letters are the same tokens as ``letter_ids``: what the teacher was asked for is what the student says.
+
+        Raises:
+            SekdError: they are not, so the two answer positions would not be comparable.
+        """
+        text, spans = self.joint_answer(questions, answers)
+        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        ids, ends = list(encoded["input_ids"]), [end for _, end in encoded["offset_mapping"]]
+        positions = [next(index for index, end in enumerate(ends) if end >= stop) for _, stop in spans]
+        letters = self.letter_ids(tokenizer, max(len(question.options) for question in questions))
+        for number, (position, answer) in enumerate(zip(positions, answers, strict=True), start=1):
+            if ids[position] != letters[answer]:
+                raise SekdError(
+                    f"wording {self.wording.name}: in the joint answer the letter of question {number} is token "
+                    f"{ids[position]}, but {letters[answer]} where that question is asked alone; "
+                    "choose another wording for this model"
+                )
+        return ids, positions
+
+    def _dialogue(self, questions: Sequence[Question], step: int, answers: Sequence[int]) -> Prompt:
+        messages = self._opening(self.wording.conditioned.format(question=self._question(questions[0], 1)))
+        for earlier in range(step):
+            letter = LETTERS[answers[earlier]]
+            said = f"{self._prefix(earlier)} {letter}{self._named(questions[earlier], answers[earlier])}"
+            messages.append({"role": "assistant", "content": [_text(said)]})
+            asked = self._question(questions[earlier + 1], earlier + 2)
+            messages.append({"role": "user", "content": [_text(asked)]})
+        return Prompt(messages, self._prefix(step))
+
+    def _opening(self, text: str) -> list[Message]:
+        system = self.wording.system
+        first: list[Message] = [{"role": "system", "content": [_text(system)]}] if system else []
+        return [*first, {"role": "user", "content": [{"type": "image"}, _text(text)]}]
+
+    def _question(self, question: Question, number: int) -> str:
+        options = self.wording.option_joiner.join(
+            self.wording.option.format(letter=letter, name=name)
+            for letter, name in zip(LETTERS, question.options, strict=False)
+        )
+        return self.wording.question.format(number=number, level=question.level, options=options)
+
+    def _prefix(self, step: int) -> str:
+        return self.wording.prefix.format(number=step + 1)
+
+    def _named(self, question: Question, answer: int) -> str:
+        return self.wording.named.format(name=question.options[answer])
+
+
+@cache
+def load_wordings(path: Path = TEMPLATES) -> dict[str, Wording]:
+    """Every wording of a templates file, by name."""
+    return {name: Wording(name=name, **entry) for name, entry in yaml.safe_load(path.read_text()).items()}
+
+
+def _text(text: str) -> Message:
+    return {"type": "text", "text": text}
+
+
+def _ids(tokenizer: Any, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
