@@ -1,0 +1,46 @@
+"""How the engine runs: speed and memory alone. Nothing in here is part of an artifact's identity."""
+
+from dataclasses import dataclass
+
+
+@dataclass
+class EngineConfig:
+    """One entry of ``conf/engine``.
+
+    Attributes:
+        name: the entry's name, for provenance.
+        device: "cpu" or "cuda"; which of the two builds of vLLM is expected to be installed.
+        in_process: run vLLM's core in this process. Starts in seconds and makes its schedule a function of the
+            requests alone; with it off the core runs beside image reading and prompt building.
+        eager: no compilation and no CUDA graphs.
+        batch_invariant: vLLM's batch-invariant CUDA kernels (compute capability 9 and up): a row's bits no longer
+            depend on what else is in the batch.
+        threads: torch threads of one engine on CPU; more engines (``workers``) scale better than more threads.
+        max_model_len: longest prompt plus answer in tokens (at most the model's own limit). A longer one is refused.
+        max_num_seqs: most requests in one engine step, and the bound on images that are being asked about.
+        max_num_batched_tokens: most tokens in one engine step.
+        block_size: tokens a KV block; None leaves vLLM's own. A prefix is reused by whole blocks.
+        kv_cache_gb: size of the KV cache in GiB; None takes what ``memory_share`` leaves.
+        memory_share: share of the GPU's memory that the engine may take.
+        tensor_parallel_size: GPUs over which one engine's weights are split.
+        prefix_caching: keep the image's prefix between the steps of a path. Off only to measure what it saves.
+        image_cache_gb: processed images kept by the engine, in GiB.
+        readers: threads that read and decode images ahead of the engine.
+    """
+
+    name: str = "cpu"
+    device: str = "cpu"
+    in_process: bool = True
+    eager: bool = True
+    batch_invariant: bool = False
+    threads: int = 1
+    max_model_len: int = 4096
+    max_num_seqs: int = 64
+    max_num_batched_tokens: int = 4096
+    block_size: int | None = 32
+    kv_cache_gb: float | None = 0.5
+    memory_share: float = 0.9
+    tensor_parallel_size: int = 1
+    prefix_caching: bool = True
+    image_cache_gb: float = 0.5
+    readers: int = 2

@@ -1,0 +1,215 @@
+"""A vLLM KV connector that hands out hidden states at the answer position.
+
+With the speculative method ``extract_hidden_states`` vLLM keeps the chosen layers' outputs of every token in a KV
+cache of its own, addressed by the same blocks as the keys and values. Of those rows one a request is wanted: that of
+the last prompt position, whose logits predict the answer. So the scheduler's half of this connector notes, in the step
+that completes a request's prefill, in which block and slot that position lies (true under chunked prefill and prefix
+caching alike), and the worker's half copies it into a ``RowReader``'s ring after the forward pass. The caller learns
+its row's stamp from ``RequestOutput.kv_transfer_params``. Only requests that ask for it are copied.
+
+    kv [blocks, layers, slots, hidden]
+"""
+
+import queue
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from vllm.config import get_layers_from_vllm_config
+from vllm.distributed.kv_transfer.kv_connector.v1.base import (
+    KVConnectorBase_V1,
+    KVConnectorMetadata,
+    KVConnectorRole,
+    SupportsHMA,
+)
+
+from sekd.inference.hidden_rows import RowWriter
+
+CAPTURE = "sekd_capture"  # key in a request's kv_transfer_params that asks for its row
+STAMP = "sekd_stamp"  # key in the result's kv_transfer_params that names the row
+
+
+@dataclass
+class Wanted(KVConnectorMetadata):
+    """Which rows of this step's cache to copy: three parallel lists."""
+
+    stamps: list[int] = field(default_factory=list)
+    blocks: list[int] = field(default_factory=list)
+    slots: list[int] = field(default_factory=list)
+
+
+class AnswerPositionConnector(KVConnectorBase_V1, SupportsHMA):
+    """Both halves; vLLM makes one instance for the scheduler and one for each worker."""
+
+    def __init__(self, vllm_config: Any, role: KVConnectorRole, kv_cache_config: Any = None) -> None:
+        super().__init__(vllm_config=vllm_config, role=role, kv_cache_config=kv_cache_config)
+        self._group, self._block_size = _hidden_state_group(kv_cache_config)
+        self._prompt_lengths: dict[str, int] = {}
+        self._stamps: dict[str, int] = {}
+        self._last_stamp = 0
+        self._copier: RowCopier | None = None
+
+    @property
+    def requires_kv_delivery(self) -> bool:
+        """No: a row is copied in the step that computes it, so a preempted request owes nothing."""
+        return False
+
+    # --- scheduler ---
+
+    def get_num_new_matched_tokens(self, request: Any, num_computed_tokens: int) -> tuple[int, bool]:
+        """Nothing is ever loaded from outside."""
+        return 0, False
+
+    def update_state_after_alloc(self, request: Any, blocks: Any, num_external_tokens: int) -> None:
+        """Nothing to do: nothing was loaded."""
+        assert num_external_tokens == 0
+
+    def on_new_request(self, request: Any) -> None:
+        """Remember the requests that want their row."""
+        if (request.kv_transfer_params or {}).get(CAPTURE):
+            self._prompt_lengths[request.request_id] = request.num_prompt_tokens
+
+    def build_connector_meta(self, scheduler_output: Any) -> Wanted:
+        """The rows that this step completes."""
+        new, cached = scheduler_output.scheduled_new_reqs, scheduler_output.scheduled_cached_reqs
+        starts = [(request.req_id, request.num_computed_tokens) for request in new]
+        starts += zip(cached.req_ids, cached.num_computed_tokens, strict=True)
+        wanted = Wanted()
+        for request_id, start in starts:
+            end = start + scheduler_output.num_scheduled_tokens[request_id]
+            if start < self._prompt_lengths.get(request_id, 0) <= end:
+                blocks = scheduler_output.kv_connector_block_state.get_block_ids(request_id)[self._group]
+                self._want(wanted, request_id, blocks)
+        return wanted
+
+    def _want(self, wanted: Wanted, request_id: str, blocks: list[int]) -> None:
+        position = self._prompt_lengths[request_id] - 1
+        self._last_stamp += 1  # a preempted request passes here again and gets a new row
+        self._stamps[request_id] = self._last_stamp
+        wanted.stamps.append(self._last_stamp)
+        wanted.blocks.append(blocks[position // self._block_size])
+        wanted.slots.append(position % self._block_size)
+
+    def request_finished(self, request: Any, block_ids: list[int]) -> tuple[bool, dict[str, Any] | None]:
+        """Free the blocks at once and tell the caller which row is its own."""
+        self._prompt_lengths.pop(request.request_id, None)
+        stamp = self._stamps.pop(request.request_id, None)
+        return False, None if stamp is None else {STAMP: stamp}
+
+    def request_finished_all_groups(
+        self, request: Any, block_ids: tuple[list[int], ...]
+    ) -> tuple[bool, dict[str, Any] | None]:
+        """The same for several cache groups."""
+        return self.request_finished(request, [])
+
+    def reset_cache(self) -> bool:
+        """Nothing is kept between requests."""
+        return True
+
+    # --- worker ---
+
+    def register_kv_caches(self, kv_caches: dict[str, torch.Tensor]) -> None:
+        """Find the cache of hidden states; of several tensor-parallel workers the first one copies."""
+        from vllm.distributed.parallel_state import get_tensor_model_parallel_rank
+        from vllm.model_executor.models.extract_hidden_states import CacheOnlyAttentionLayer
+
+        layers = get_layers_from_vllm_config(self._vllm_config, CacheOnlyAttentionLayer, list(kv_caches))
+        (name,) = layers
+        kv = kv_caches[name]
+        assert kv.shape[2] == self._block_size, (kv.shape, self._block_size)
+        if get_tensor_model_parallel_rank() == 0:
+            transfer: Any = self._vllm_config.kv_transfer_config
+            self._copier = RowCopier(
+                kv,
+                path=transfer.get_from_extra_config("path", None),
+                slots=transfer.get_from_extra_config("slots", None),
+            )
+
+    def wait_for_save(self) -> None:
+        """After the step's forward pass: copy the wanted rows out."""
+        if self._copier is None or not self.has_connector_metadata():
+            return
+        wanted = self._get_connector_metadata()
+        if isinstance(wanted, Wanted) and wanted.stamps:
+            self._copier.copy(wanted)
+
+    def start_load_kv(self, forward_context: Any, **kwargs: Any) -> None:
+        """Nothing is loaded."""
+
+    def wait_for_layer_load(self, layer_name: str) -> None:
+        """Nothing is loaded."""
+
+    def save_kv_layer(self, layer_name: str, kv_layer: torch.Tensor, attn_metadata: Any, **kwargs: Any) -> None:
+        """Rows are copied once a step, not once a layer."""
+
+    def shutdown(self) -> None:
+        """Write what is still on its way and release the ring."""
+        if self._copier is not None:
+            self._copier.close()
+            self._copier = None
+
+
+class RowCopier:
+    """Copies rows from the cache into the ring: at once on CPU; on CUDA through pinned memory, behind the engine.
+
+    Args:
+        kv: the cache, [blocks, layers, slots, hidden].
+        path, slots: the ring.
+    """
+
+    def __init__(self, kv: torch.Tensor, *, path: str, slots: int) -> None:
+        self._kv = kv
+        row_bytes = kv.shape[1] * kv.shape[3] * kv.element_size()
+        self._writer = RowWriter(path, slots=slots, row_bytes=row_bytes)
+        self._behind: queue.SimpleQueue | None = None
+        if kv.device.type == "cuda":
+            self._behind = queue.SimpleQueue()
+            self._thread = threading.Thread(target=self._write_behind, name="hidden-rows", daemon=True)
+            self._thread.start()
+
+    def copy(self, wanted: Wanted) -> None:
+        """Copy one step's rows. The gather runs on the compute stream, hence after the pass and before the next."""
+        blocks, slots = torch.tensor(wanted.blocks), torch.tensor(wanted.slots)
+        if self._behind is None:
+            self._write(wanted.stamps, self._kv[blocks, :, slots])
+            return
+        device = self._kv.device
+        blocks = blocks.pin_memory().to(device, non_blocking=True)
+        slots = slots.pin_memory().to(device, non_blocking=True)
+        rows = self._kv[blocks, :, slots]
+        host = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True)
+        host.copy_(rows, non_blocking=True)
+        arrived = torch.cuda.Event()
+        arrived.record()
+        self._behind.put((wanted.stamps, host, arrived))
+
+    def _write(self, stamps: list[int], rows: torch.Tensor) -> None:
+        raw = rows.contiguous().view(torch.uint8).numpy().reshape(len(stamps), -1)
+        for stamp, row in zip(stamps, raw, strict=True):
+            self._writer.write(stamp, row)
+
+    def _write_behind(self) -> None:
+        assert self._behind is not None
+        while (item := self._behind.get()) is not None:
+            stamps, host, arrived = item
+            arrived.synchronize()
+            self._write(stamps, host)
+
+    def close(self) -> None:
+        """Write what was copied, then release the ring."""
+        if self._behind is not None:
+            self._behind.put(None)
+            self._thread.join()
+        self._writer.close()
+
+
+def _hidden_state_group(kv_cache_config: Any) -> tuple[int, int]:
+    """Index and block size of the cache group that holds hidden states (its own, or the only one)."""
+    from vllm.v1.kv_cache_interface import HiddenStateCacheSpec
+
+    groups = kv_cache_config.kv_cache_groups
+    own = [i for i, group in enumerate(groups) if isinstance(group.kv_cache_spec, HiddenStateCacheSpec)]
+    assert len(own) == 1 or len(groups) == 1, groups
+    index = own[0] if own else 0
+    return index, groups[index].kv_cache_spec.block_size

@@ -1,0 +1,29 @@
+"""What has to be said to vLLM and torch before they are imported."""
+
+import logging
+import os
+from pathlib import Path
+
+from sekd.inference.config import EngineConfig
+from sekd.models import ModelConfig
+
+
+def prepare(model: ModelConfig, engine: EngineConfig) -> None:
+    """Set the environment variables that vLLM reads on import and at start. What the user has set himself stays."""
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0" if engine.in_process else "1"
+    defaults = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR", "TOKENIZERS_PARALLELISM": "false"}
+    if engine.device == "cpu":
+        # Without compilation no C++ compiler is needed; binding would put all workers on the same cores.
+        defaults |= {"TORCHDYNAMO_DISABLE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+        os.environ["OMP_NUM_THREADS"] = str(engine.threads)
+    if engine.batch_invariant:
+        defaults["VLLM_BATCH_INVARIANT"] = "1"
+    if Path(model.path).is_dir():
+        defaults["HF_HUB_OFFLINE"] = "1"
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+
+
+def quieten() -> None:
+    """Drop what vLLM logs once a request on CPU ("doesn't allow to use torch.set_num_threads"): it costs time."""
+    logging.getLogger("vllm.v1.worker.cpu_worker").setLevel(logging.ERROR)

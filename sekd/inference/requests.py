@@ -1,0 +1,70 @@
+"""What is asked of the engine and what comes back."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+TAIL_FLOOR = 2.0**-24  # half the spacing of float32 below one: a smaller rest mass is rounding
+
+
+class UnreadableImageError(Exception):
+    """Raised inside a conversation whose image cannot be read; names the file and the cause."""
+
+
+@dataclass(frozen=True)
+class StepRequest:
+    """One prompt about one image.
+
+    Attributes:
+        prompt_text: the chat template's text with the model's image placeholder in it, ready to be continued.
+        image: a file, read ahead of the engine, or an image in memory.
+        image_key: names the image's content: requests with one key share its processing and its cached prefix.
+        letter_ids: the answer is one token out of these; None generates freely.
+        max_tokens: most tokens to generate.
+        topk: how many of the first token's most likely ones to report, over the whole vocabulary.
+        capture: hand out the hidden states of the prompt's last position, whose logits predict the first token.
+    """
+
+    prompt_text: str
+    image: Path | Image.Image
+    image_key: str
+    letter_ids: tuple[int, ...] | None = None
+    max_tokens: int = 1
+    topk: int = 0
+    capture: bool = False
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """The engine's answer to one request.
+
+    Attributes:
+        token_ids: generated token ids.
+        text: their text; empty where ``letter_ids`` restricted the answer.
+        topk_ids: int32 [k], the most likely first tokens, unrestricted, most likely first.
+        topk_logprobs: float32 [k], their natural-log probabilities over the whole vocabulary.
+        tail_logprob: log of the probability mass outside the k, at least log(2**-24).
+        letter_mass: probability of ``letter_ids`` together, as far as the k and the answer show it.
+        hidden: [layers, hidden] in the engine's dtype (bfloat16 as its bits in uint16), or None.
+        prompt_tokens, cached_tokens: the prompt's length, and how much of it was found in the KV cache.
+        latency: seconds from submission to result.
+    """
+
+    token_ids: tuple[int, ...]
+    text: str
+    topk_ids: np.ndarray
+    topk_logprobs: np.ndarray
+    tail_logprob: float
+    letter_mass: float
+    hidden: np.ndarray | None
+    prompt_tokens: int
+    cached_tokens: int
+    latency: float
+
+
+def tail_logprob(topk_logprobs: np.ndarray) -> float:
+    """Log of the probability mass outside the top k, summed in float64 and floored at ``TAIL_FLOOR``."""
+    outside = 1.0 - np.exp(topk_logprobs.astype(np.float64)).sum()
+    return float(np.log(max(outside, TAIL_FLOOR)))

@@ -1,0 +1,171 @@
+"""This project's configuration in vLLM's words. Imported only once ``environment`` is prepared."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from vllm import EngineArgs, SamplingParams
+from vllm.model_executor.models.interfaces import supports_eagle3
+from vllm.sampling_params import RequestOutputKind
+from vllm.v1.engine.llm_engine import LLMEngine
+
+from sekd.errors import SekdError
+from sekd.inference import environment
+from sekd.inference.config import EngineConfig
+from sekd.inference.connector import CAPTURE
+from sekd.inference.hidden_rows import RowReader
+from sekd.inference.requests import StepRequest
+from sekd.models import ModelConfig, load_processor, pixel_bounds
+
+NUMPY_DTYPES: dict[str, np.dtype] = {
+    "torch.float32": np.dtype(np.float32),
+    "torch.float16": np.dtype(np.float16),
+    "torch.bfloat16": np.dtype(np.uint16),  # its bits
+}
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the sizes that vLLM reserves
+
+
+@dataclass
+class Built:
+    """A started engine, the ring its hidden states arrive in, and the model's dimensions."""
+
+    llm_engine: LLMEngine
+    rows: RowReader | None
+    hidden_size: int
+    num_layers: int
+    vocab_size: int
+
+
+def build(
+    model: ModelConfig, engine: EngineConfig, *, layers: tuple[int, ...], max_lora_rank: int, slots: int
+) -> Built:
+    """Start vLLM; what can be refused is refused before any weight is loaded."""
+    arguments = engine_arguments(model, engine, max_lora_rank=max_lora_rank)
+    rows = None
+    try:
+        dimensions = EngineArgs(**arguments).create_model_config()
+        arguments["max_model_len"] = min(engine.max_model_len, dimensions.max_model_len)
+        if layers:
+            check_layers(dimensions, layers, name=model.name)
+            shape = (len(layers), dimensions.get_hidden_size())
+            rows = RowReader(shape=shape, dtype=NUMPY_DTYPES[str(dimensions.dtype)], slots=slots)
+            arguments |= capture_arguments(layers, rows, slots=slots)
+        llm_engine = LLMEngine.from_engine_args(EngineArgs(**arguments))
+    except SekdError:
+        raise
+    except (ValueError, RuntimeError, OSError) as error:
+        raise SekdError(f"model {model.name}: vLLM could not serve {model.path!r}: {_cause(error)}") from error
+    environment.quieten()
+    share_image_processor(llm_engine, model)
+    return Built(
+        llm_engine=llm_engine,
+        rows=rows,
+        hidden_size=dimensions.get_hidden_size(),
+        num_layers=dimensions.get_total_num_hidden_layers(),
+        vocab_size=dimensions.get_vocab_size(),
+    )
+
+
+def share_image_processor(llm_engine: LLMEngine, model: ModelConfig) -> None:
+    """Let vLLM turn images into pixels with the very processor that the student's stage loads."""
+    processor = llm_engine.renderer.mm_processor.info.get_hf_processor()
+    processor.image_processor = load_processor(model).image_processor
+
+
+def _cause(error: Exception) -> str:
+    """The sentence in vLLM's (often pydantic's) error that says what is wrong."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return next((line for line in lines if line.startswith("Value error,")), lines[0]).removeprefix("Value error, ")
+
+
+def engine_arguments(model: ModelConfig, engine: EngineConfig, *, max_lora_rank: int) -> dict[str, Any]:
+    """``EngineArgs`` without the capture of hidden states."""
+    arguments: dict[str, Any] = {
+        "model": model.path,
+        "revision": model.revision,
+        "trust_remote_code": model.trust_remote_code,
+        "dtype": model.dtype,
+        "seed": 0,
+        "max_num_seqs": engine.max_num_seqs,
+        "max_num_batched_tokens": engine.max_num_batched_tokens,
+        "enforce_eager": engine.eager,
+        "enable_prefix_caching": engine.prefix_caching,
+        "tensor_parallel_size": engine.tensor_parallel_size,
+        "limit_mm_per_prompt": {"image": 1, "video": 0},
+        "mm_processor_cache_gb": engine.image_cache_gb,
+        "mm_processor_kwargs": pixel_bounds(model) or None,
+        "max_logprobs": -1,
+        "logprobs_mode": "raw_logprobs",
+        "disable_log_stats": True,
+    }
+    if engine.block_size is not None:
+        arguments["block_size"] = engine.block_size
+    if engine.kv_cache_gb is not None:
+        arguments["kv_cache_memory_bytes"] = int(engine.kv_cache_gb * 2**30)
+    if engine.device == "cuda":
+        arguments["gpu_memory_utilization"] = engine.memory_share
+    if max_lora_rank:
+        rank = next(rank for rank in LORA_RANKS if rank >= max_lora_rank)
+        arguments |= {"enable_lora": True, "max_lora_rank": rank, "max_loras": 1, "max_cpu_loras": 8}
+    return arguments
+
+
+def capture_arguments(layers: tuple[int, ...], rows: RowReader, *, slots: int) -> dict[str, Any]:
+    """What makes vLLM keep hidden states and hand them to the connector."""
+    return {
+        "speculative_config": {
+            "method": "extract_hidden_states",
+            "num_speculative_tokens": 1,
+            "draft_model_config": {"hf_config": {"eagle_aux_hidden_state_layer_ids": list(layers)}},
+        },
+        "kv_transfer_config": {
+            "kv_connector": "AnswerPositionConnector",
+            "kv_connector_module_path": "sekd.inference.connector",
+            "kv_role": "kv_producer",
+            "kv_connector_extra_config": {"path": rows.path, "slots": slots},
+        },
+    }
+
+
+def check_layers(model_config: Any, layers: tuple[int, ...], *, name: str) -> None:
+    """Refuse layers the model does not have, and models that do not hand out their layers.
+
+    Raises:
+        SekdError: says which layers there are, or to go without.
+    """
+    total = model_config.get_total_num_hidden_layers()
+    if list(layers) != sorted(set(layers)) or not 0 <= layers[0] <= layers[-1] <= total:
+        raise SekdError(
+            f"model {name} has decoder layers 1 to {total} (and 0, its embeddings); asked for {list(layers)}"
+        )
+    architecture, _ = model_config.registry.resolve_model_cls(model_config.architectures, model_config)
+    if not supports_eagle3(architecture):
+        raise SekdError(
+            f"model {name} ({architecture.__name__}) does not hand out hidden states in vLLM. "
+            "layers=[] distils from answers and distributions alone."
+        )
+
+
+def sampling_params(request: StepRequest) -> SamplingParams:
+    """Greedy decoding; logprobs are those of the whole vocabulary, whatever the answer is restricted to."""
+    return SamplingParams(
+        max_tokens=request.max_tokens,
+        temperature=0.0,
+        logprobs=request.topk or None,
+        allowed_token_ids=list(request.letter_ids) if request.letter_ids else None,
+        flat_logprobs=True,
+        detokenize=request.letter_ids is None,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+        extra_args={"kv_transfer_params": {CAPTURE: True}} if request.capture else None,
+    )
+
+
+def adapter_rank(adapter: Path) -> int:
+    """The rank that vLLM must be started with to serve an adapter."""
+    import json
+
+    file = adapter / "adapter_config.json"
+    if not file.is_file():
+        raise SekdError(f"{adapter} is no LoRA adapter: expected adapter_config.json in it, as `make student` writes")
+    return int(json.loads(file.read_text())["r"])

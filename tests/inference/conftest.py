@@ -1,0 +1,40 @@
+"""One engine for all tests that need one, over an untrained embedded model; images and prompts to ask it about."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from engine_reference import LAYERS, picture
+
+from sekd.embedded.tiny_vlm import save_random
+from sekd.inference.config import EngineConfig
+from sekd.inference.engine import Engine
+from sekd.models import ModelConfig
+
+SMALL = EngineConfig(kv_cache_gb=0.0625, max_num_seqs=16, max_num_batched_tokens=512, image_cache_gb=0.1)
+
+
+@pytest.fixture(scope="session")
+def random_model(tmp_path_factory: pytest.TempPathFactory) -> ModelConfig:
+    folder = save_random(tmp_path_factory.mktemp("models") / "random", seed=1)
+    return ModelConfig(name="random", path=str(folder), dtype="float32", wording="terse")
+
+
+@pytest.fixture(scope="session")
+def engine(random_model: ModelConfig) -> Iterator[Engine]:
+    with Engine(random_model, SMALL, layers=LAYERS, max_lora_rank=4) as engine:
+        yield engine
+
+
+@pytest.fixture(autouse=True)
+def fresh(request: pytest.FixtureRequest) -> None:
+    """No test sees what an earlier one left in the engine's caches."""
+    if "engine" in request.fixturenames:
+        request.getfixturevalue("engine").reset()
+
+
+@pytest.fixture
+def picture_file(tmp_path: Path) -> Path:
+    path = tmp_path / "picture.png"
+    picture(0).save(path)
+    return path
