@@ -1,0 +1,119 @@
+"""The three paradigms on the engine, held against the same prompts in transformers."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from engine_reference import LAYERS, Reference, assert_agrees, picture, relative_error
+
+from sekd.inference.engine import Engine
+from sekd.inference.paradigms import Answers, Asker, Subject
+from sekd.inference.settings import adapter_rank
+from sekd.models import ModelConfig
+from sekd.prompts import Prompter
+from sekd.questions import Question
+
+LEVELS = ("order", "family", "genus", "species")
+OPTIONS = (
+    ("user", "list", "known", "lineage"),
+    ("system", "describe", "order"),
+    ("A", "B", "C", "D"),
+    ("1", "2", "3", "4"),
+)
+
+
+def subject(number: int) -> Subject:
+    questions = tuple(
+        Question(depth + 1, level, tuple(np.roll(options, number)), truth=None)
+        for depth, (level, options) in enumerate(zip(LEVELS, OPTIONS, strict=True))
+    )
+    return Subject(picture(number), str(number), questions)
+
+
+@pytest.fixture(scope="module")
+def reference(random_model: ModelConfig) -> Reference:
+    return Reference(random_model)
+
+
+@pytest.fixture(scope="module")
+def asker(reference: Reference) -> Asker:
+    return Asker(Prompter.named("terse"), reference.processor, topk=8, capture=True, max_answer_tokens=16)
+
+
+@pytest.fixture(scope="module")
+def adapter(random_model: ModelConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from peft import LoraConfig, get_peft_model
+
+    from sekd.models import load_vlm
+
+    torch.manual_seed(3)
+    targets = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+    vlm = get_peft_model(load_vlm(random_model, dtype=torch.float32), LoraConfig(r=4, target_modules=targets))
+    for name, weight in vlm.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.3)
+    folder = tmp_path_factory.mktemp("adapters") / "loud"
+    vlm.save_pretrained(folder)
+    return folder
+
+
+def run(engine: Engine, asker: Asker, paradigm: str, adapter: Path | None = None) -> Answers:
+    (answers,) = engine.drive([asker.ask(paradigm, subject(1))], adapter=adapter)
+    return answers
+
+
+def test_conditioned_steps_are_told_the_models_own_answers(engine: Engine, asker: Asker, reference: Reference) -> None:
+    answers = run(engine, asker, "conditioned")
+    questions, prompter = subject(1).questions, Prompter.named("terse")
+    for step, result in enumerate(answers.results):
+        text = prompter.render(reference.processor, prompter.conditioned(questions, step, answers.chosen))
+        expected = reference(text, picture(1))
+        assert_agrees(result, expected, LAYERS)
+        letters = asker.letter_ids(len(questions[step].options))
+        assert answers.chosen[step] == int(np.argmax(expected.logprobs[list(letters)]))
+
+
+def test_independent_levels_see_no_context(engine: Engine, asker: Asker, reference: Reference) -> None:
+    answers = run(engine, asker, "independent")
+    prompter = Prompter.named("terse")
+    for step, result in enumerate(answers.results):
+        text = prompter.render(reference.processor, prompter.independent(subject(1).questions, step))
+        assert_agrees(result, reference(text, picture(1)), LAYERS)
+
+
+def test_a_joint_answer_is_what_transformers_generates(engine: Engine, asker: Asker, reference: Reference) -> None:
+    (result,) = run(engine, asker, "joint").results
+    prompter = Prompter.named("terse")
+    text = prompter.render(reference.processor, prompter.joint(subject(1).questions))
+    inputs = reference.processor(text=[text], images=[picture(1)], return_tensors="pt")
+    generated = reference.vlm.generate(**inputs, max_new_tokens=16, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+    assert list(result.token_ids) == generated.tolist()
+    assert result.hidden is None
+
+
+def test_letter_mass_is_the_probability_of_the_letters(engine: Engine, reference: Reference) -> None:
+    asker = Asker(Prompter.named("terse"), reference.processor, topk=224)
+    result = run(engine, asker, "independent").results[0]
+    letters = asker.letter_ids(4)
+    chosen = np.isin(result.topk_ids, letters)
+    assert result.letter_mass == pytest.approx(np.exp(result.topk_logprobs[chosen]).sum(), rel=1e-5)
+
+
+def test_an_adapter_answers_as_in_peft_and_leaves_the_base_alone(
+    engine: Engine, asker: Asker, reference: Reference, adapter: Path, random_model: ModelConfig
+) -> None:
+    from peft import PeftModel
+
+    plain = run(engine, asker, "independent").results
+    adapted = run(engine, asker, "independent", adapter=adapter).results
+    again = run(engine, asker, "independent").results
+    tuned = Reference(random_model)
+    tuned.vlm = PeftModel.from_pretrained(tuned.vlm, adapter).eval()
+    prompter = Prompter.named("terse")
+    for step, result in enumerate(adapted):
+        text = prompter.render(tuned.processor, prompter.independent(subject(1).questions, step))
+        assert_agrees(result, tuned(text, picture(1)), LAYERS)
+        assert relative_error(result.topk_logprobs, plain[step].topk_logprobs) > 1e-3
+        assert relative_error(again[step].topk_logprobs, plain[step].topk_logprobs) < 1e-5
+    assert adapter_rank(adapter) == 4
