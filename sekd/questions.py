@@ -7,13 +7,11 @@ order. Levels at which the tree offers no alternative are left out.
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from sekd.errors import SekdError
 from sekd.taxonomy import Taxonomy, fold
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-Distractors = Literal["random", "similar"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ def build_questions(
     path: Sequence[str],
     taxonomy: Taxonomy,
     seed: int,
-    distractors: Distractors = "random",
+    distractors: str = "random",
     options: int = 4,
 ) -> tuple[Question, ...]:
     """The questions of one sample, coarse to fine, below the taxonomy's skipped levels.
@@ -52,7 +50,7 @@ def build_questions(
         options: choices a question, the truth included; fewer where the level holds fewer names.
 
     Raises:
-        SekdError: the taxonomy holds no such node.
+        SekdError: the taxonomy holds no such node, or the kind or number of options is none that there is.
     """
     check_choices(distractors, options)
     nodes = taxonomy.path(path)

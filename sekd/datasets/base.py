@@ -1,0 +1,91 @@
+"""What a dataset is once it is read, whatever it was on disk. Images are named, never opened."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sekd.datasets.config import DataConfig
+from sekd.questions import Question, build_questions
+from sekd.taxonomy import Taxonomy
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One image. ``id`` is stable: where the image lies below the root. ``image`` is relative to the root."""
+
+    id: str
+    image: Path
+    path: tuple[str, ...] | None  # names coarse to fine, the skipped levels included; None where unknown
+    questions: tuple[Question, ...] | None = None  # where the dataset gives them; built from the path otherwise
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a format's reader returns: every example of a part, in any order, and what it left out and why."""
+
+    taxonomy: Taxonomy
+    examples: list[Example]
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The examples of one split, in the fixed order in which they are asked, and what was left out and why."""
+
+    config: DataConfig
+    split: str
+    taxonomy: Taxonomy
+    examples: list[Example]
+    notes: list[str]
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+    @property
+    def root(self) -> Path:
+        return Path(self.config.root)
+
+    def image_path(self, example: Example) -> Path:
+        return self.root / example.image
+
+    def questions(self, example: Example) -> tuple[Question, ...]:
+        """The example's questions, coarse to fine: as the dataset gives them, or built from its path."""
+        if example.questions is not None:
+            return example.questions
+        assert example.path is not None, "an example has a path or questions of its own"
+        return build_questions(
+            sample_id=example.id,
+            path=example.path,
+            taxonomy=self.taxonomy,
+            seed=self.config.seed,
+            distractors=self.config.distractors,
+            options=self.config.options,
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """What the questions asked depend on, for the store's fingerprint: the items in order, the tree, the choices.
+
+        Where the folder lies is not part of it.
+        """
+        return {
+            "name": self.name,
+            "split": self.split,
+            "items": _digest(
+                [example.id, example.path, [vars(question) for question in example.questions or ()]]
+                for example in self.examples
+            ),
+            "taxonomy": _digest([self.taxonomy.skip, self.taxonomy.level_names, *self.taxonomy.leaves]),
+            "seed": self.config.seed,
+            "distractors": self.config.distractors,
+            "options": self.config.options,
+        }
+
+
+def _digest(items: Any) -> str:
+    total = hashlib.sha256()
+    for item in items:
+        total.update(json.dumps(item, ensure_ascii=False).encode() + b"\n")
+    return total.hexdigest()

@@ -1,0 +1,102 @@
+"""A dataset as configured: one entry of ``conf/data``."""
+
+import re
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from sekd.errors import SekdError
+from sekd.questions import check_choices
+
+CONFIGS = Path(__file__).parents[2] / "conf" / "data"
+SPLITS = ("train", "val", "test")  # distilled on; tuned on; scored on
+
+
+@dataclass
+class DataConfig:
+    """Where a dataset lies, which of it is used, and how it is asked about.
+
+    A split is the dataset's own file or part ("val.json", "train"), or a share of its images by a fixed hash of their
+    ids: "val.json@0-10%" and "val.json@10-100%" have no image in common, now or when images are added.
+    """
+
+    name: str
+    format: str
+    root: str
+    splits: dict[str, str | None]
+    hierarchy: str | None = None  # JSON or CSV; looked for in the root, then from where the command runs
+    partial_hierarchy: bool = False  # classes that the hierarchy does not hold are left out and counted, no error
+    levels: list[str] | None = None  # names, coarse to fine; for inat the columns that make the path
+    skip: int = 0  # so many first levels are not asked about
+    within: dict[str, list[str]] = field(default_factory=dict)  # inat: column -> values kept
+    wnids: list[str] | None = None  # imagenet: first and last WordNet id kept
+    recorded_root: str | None = None  # choices: what stands for the root in the file's image paths; found when null
+    seed: int = 0
+    distractors: str = "random"
+    options: int = 4
+    classes: list[str] | None = None  # only images with one of these names in their path
+    limit: int | None = None  # so many images, drawn by seed; a smaller limit's images are the larger one's first
+    missing_share: float = 0.01  # more listed images than this share absent from the disk is an error
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one split reads: a file or part of the dataset, and the share [low, high) of it, in percent."""
+
+    source: str
+    low: float = 0
+    high: float = 100
+
+    def overlaps(self, other: "Part") -> bool:
+        return self.source == other.source and self.low < other.high and other.low < self.high
+
+
+def part_of(config: DataConfig, split: str) -> Part:
+    """What a split reads.
+
+    Raises:
+        SekdError: the dataset has no such split, its share is not one, or val and test share images with another.
+    """
+    parts = {name: _part(config, name, text) for name, text in config.splits.items() if text is not None}
+    for first, second in combinations(parts, 2):
+        if parts[first].overlaps(parts[second]):
+            raise SekdError(
+                f"data {config.name}: splits {first} ({config.splits[first]}) and {second} ({config.splits[second]}) "
+                "share images; give each its own share, like val.json@0-10% and val.json@10-100%"
+            )
+    if split not in parts:
+        raise SekdError(
+            f"data {config.name} has no split {split!r}: it has {', '.join(parts)}; set data.splits.{split}"
+        )
+    return parts[split]
+
+
+def check_config(config: DataConfig, formats: dict[str, Any]) -> None:
+    """Faults that need no file to be seen."""
+    if config.format not in formats:
+        raise SekdError(f"data {config.name}: format {config.format!r} is unknown: choose {', '.join(formats)}")
+    check_choices(config.distractors, config.options)
+    if not Path(config.root).is_dir():
+        raise SekdError(
+            f"data {config.name}: the folder {config.root} does not exist; set data.root to where the dataset lies"
+        )
+    if config.limit is not None and config.limit < 1:
+        raise SekdError(f"data {config.name}: data.limit={config.limit}: expected at least one image, or null for all")
+
+
+def known_datasets() -> list[str]:
+    """The names that ``data=`` takes."""
+    return sorted(file.stem for file in CONFIGS.glob("*.yaml"))
+
+
+def _part(config: DataConfig, split: str, text: str) -> Part:
+    match = re.fullmatch(r"(?P<source>[^@]+)(?:@(?P<low>[\d.]+)-(?P<high>[\d.]+)%)?", text)
+    if not match or (match["low"] and not 0 <= float(match["low"]) < float(match["high"]) <= 100):
+        raise SekdError(
+            f"data {config.name}: split {split} is {text!r}; expected a file or part, or a share of one like "
+            "val.json@0-10%"
+        )
+    if match["low"] is None:
+        return Part(match["source"])
+    return Part(match["source"], float(match["low"]), float(match["high"]))

@@ -1,0 +1,92 @@
+"""Image files: whether they are there, whether they decode, and their pixels. Nothing else opens them."""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from sekd.errors import SekdError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+# How a whole file of a format ends, give or take what cameras append.
+ENDINGS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
+TAIL = 4096
+LISTED = 5
+DECODE_ERRORS = (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError)
+
+
+def open_image(path: Path | str) -> Image.Image:
+    """The image's pixels as RGB.
+
+    Raises:
+        SekdError: the file is absent, or does not decode.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except FileNotFoundError:
+        raise SekdError(f"image {path} is absent: put it back, or remove it from the dataset's list") from None
+    except DECODE_ERRORS as error:
+        raise SekdError(f"image {path} does not decode ({_first_line(error)}): copy it again or remove it") from error
+
+
+def check_images(paths: Sequence[Path], *, workers: int | None = None) -> None:
+    """Make sure that files decode, before anything expensive starts: header and ending, all of it where in doubt.
+
+    Raises:
+        SekdError: some do not; names the first few.
+    """
+    with ThreadPoolExecutor(workers or min(16, (os.cpu_count() or 1) * 2)) as pool:
+        faults = [fault for fault in pool.map(_fault, paths, chunksize=64) if fault]
+    if faults:
+        more = f", and {len(faults) - LISTED} more" if len(faults) > LISTED else ""
+        raise SekdError(
+            f"{len(faults)} of {len(paths)} images do not decode: {', '.join(faults[:LISTED])}{more}. "
+            "Copy them again or remove them"
+        )
+
+
+def present(root: Path, images: Iterable[Path]) -> set[Path]:
+    """Those of the images, relative to root, that are on disk. Lists each folder once rather than asking per image."""
+    by_folder: dict[Path, list[Path]] = defaultdict(list)
+    for image in images:
+        by_folder[image.parent].append(image)
+    found: set[Path] = set()
+    for folder, wanted in by_folder.items():
+        if len(wanted) == 1:
+            found.update(image for image in wanted if (root / image).is_file())
+        elif (root / folder).is_dir():
+            names = {entry.name for entry in os.scandir(root / folder)}
+            found.update(image for image in wanted if image.name in names)
+    return found
+
+
+def image_files(folder: Path) -> list[str]:
+    """Names of the image files directly in a folder, sorted."""
+    return sorted(entry.name for entry in os.scandir(folder) if entry.name.lower().endswith(SUFFIXES))
+
+
+def _fault(path: Path) -> str | None:
+    try:
+        with Image.open(path) as image:
+            ending = ENDINGS.get(image.format or "")
+            if ending is None or ending not in _tail(path):
+                image.load()
+    except DECODE_ERRORS as error:
+        return f"{path} ({_first_line(error)})"
+    return None
+
+
+def _tail(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - TAIL))
+        return file.read()
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "no image format known"
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,68 @@
+"""iNaturalist 2021, or any set in its layout: one JSON a split, with images, annotations and categories.
+
+A category's columns are its path: kingdom, phylum, class, order, family, genus, and its name for the species.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sekd.datasets.base import Example, Listing
+from sekd.datasets.config import DataConfig, Part
+from sekd.datasets.tables import read_json
+from sekd.errors import SekdError
+from sekd.taxonomy import Names, Taxonomy, fold
+
+LEVELS = ("kingdom", "phylum", "class", "order", "family", "genus", "species")
+COLUMNS = {"species": "name"}  # the species' own column holds its epithet alone
+
+
+def read(config: DataConfig, part: Part) -> Listing:
+    """Every annotated image of ``<root>/<part>`` whose category lies within the configured values."""
+    file = Path(config.root) / part.source
+    table = read_json(file, holds=("images", "annotations", "categories"))
+    known = {category["id"] for category in table["categories"]}
+    levels = config.levels or LEVELS
+    paths = _paths(_within(table["categories"], config.within, file), levels, file)
+    taxonomy = Taxonomy(paths.values(), skip=config.skip, level_names=levels)
+    labels = {annotation["image_id"]: annotation["category_id"] for annotation in table["annotations"]}
+    stray = set(labels.values()) - known
+    if stray:
+        raise SekdError(f"{file}: annotations name the category {min(stray)}, which is not among its categories")
+    examples = [
+        Example(image["file_name"], Path(image["file_name"]), paths[labels[image["id"]]])
+        for image in table["images"]
+        if labels.get(image["id"]) in paths
+    ]
+    unlabelled = sum(image["id"] not in labels for image in table["images"])
+    return Listing(taxonomy, examples, [f"{unlabelled} images of {file} have no annotation"] if unlabelled else [])
+
+
+def _within(
+    categories: Sequence[Mapping[str, Any]], within: Mapping[str, Sequence[str]], file: Path
+) -> list[Mapping[str, Any]]:
+    kept = list(categories)
+    for column, values in within.items():
+        wanted = {fold(value) for value in values}
+        held = {str(category.get(column)) for category in kept}
+        kept = [category for category in kept if fold(str(category.get(column))) in wanted]
+        if not kept:
+            raise SekdError(
+                f"{file}: no category has {column} in {', '.join(values)}; it holds {', '.join(sorted(held)[:20])}; "
+                "set data.within"
+            )
+    return kept
+
+
+def _paths(categories: Sequence[Mapping[str, Any]], levels: Sequence[str], file: Path) -> dict[int, Names]:
+    paths = {}
+    for category in categories:
+        path = tuple(str(category.get(COLUMNS.get(level, level)) or "").strip() for level in levels)
+        if not all(path):
+            empty = levels[path.index("")]
+            raise SekdError(
+                f"{file}: category {category['id']} ({category.get('name')}) has no path: its {empty} is missing or "
+                "empty; fill it in, or set data.levels to the columns that every category has"
+            )
+        paths[category["id"]] = path
+    return paths
