@@ -173,13 +173,12 @@ class Engine:
 
     def _result(self, output: Any, request: StepRequest, since: float) -> StepResult:
         answer = output.outputs[0]
-        # Position 0 of flat logprobs: the sampled token, then the top k in order, unrestricted.
-        ids, logprobs = [], []
-        if answer.logprobs is not None:
-            ids, logprobs = answer.logprobs.token_ids[: request.topk + 1], answer.logprobs.logprobs[: request.topk + 1]
-        topk = np.asarray(logprobs[1:], np.float32)
+        ids, logprobs = _flat_logprobs(answer, request.topk)
+        topk = logprobs[0, 1:]
         letters = set(request.letter_ids or ())
-        mass = {token: np.exp(value) for token, value in zip(ids, logprobs, strict=True) if token in letters}
+        mass = {
+            token: np.exp(value) for token, value in zip(ids[0].tolist(), logprobs[0], strict=True) if token in letters
+        }
         prompt_tokens, cached = len(output.prompt_token_ids), output.num_cached_tokens or 0
         self.stats.requests += 1
         self.stats.prompt_tokens += prompt_tokens
@@ -188,8 +187,10 @@ class Engine:
         return StepResult(
             token_ids=tuple(answer.token_ids),
             text=answer.text,
-            topk_ids=np.asarray(ids[1:], np.int32),
+            topk_ids=ids[0, 1:],
             topk_logprobs=topk,
+            topk_ids_by_token=ids[:, 1:],
+            topk_logprobs_by_token=logprobs[:, 1:],
             tail_logprob=tail_logprob(topk),
             letter_mass=float(sum(mass.values())),
             hidden=self._hidden(output) if request.capture else None,
@@ -208,3 +209,12 @@ class Engine:
         if self._submitted and self._vllm is not None:
             self._vllm.abort_request(list(self._submitted))
         self._submitted.clear()
+
+
+def _flat_logprobs(answer: Any, topk: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ids and logprobs [tokens, 1 + k] of vLLM's flat list: at each token the one sampled, then the k likeliest."""
+    flat, tokens = answer.logprobs, len(answer.token_ids)
+    if flat is None:
+        return np.full((tokens, 1), -1, np.int32), np.full((tokens, 1), -np.inf, np.float32)
+    rows = np.asarray(flat.start_indices)[:, None] + np.arange(topk + 1)
+    return np.asarray(flat.token_ids, np.int32)[rows], np.asarray(flat.logprobs, np.float32)[rows]

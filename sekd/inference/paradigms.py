@@ -48,7 +48,7 @@ class Asker:
     Args:
         prompter: the wording.
         processor: the model's processor, for its chat template and tokenizer.
-        topk: most likely tokens to report with each answer of a single question.
+        topk: most likely tokens to report with each generated token.
         capture: hand out hidden states at each answer position of a single question.
         max_answer_tokens: most tokens of a joint answer.
         parser: how joint answers are read (see ``sekd.answers``).
@@ -95,7 +95,9 @@ class Asker:
     def joint(self, subject: Subject) -> Generator[StepRequest, StepResult, Answers]:
         """All levels in one generation."""
         text = self._prompter.render(self._processor, self._prompter.joint(subject.questions))
-        result = yield StepRequest(text, subject.image, subject.key, max_tokens=self._max_answer_tokens)
+        result = yield StepRequest(
+            text, subject.image, subject.key, max_tokens=self._max_answer_tokens, topk=self._topk
+        )
         return Answers(tuple(parse_joint(result.text, subject.questions, parser=self._parser)), (result,))
 
     def letter_ids(self, options: int) -> tuple[int, ...]:

@@ -23,7 +23,7 @@ class StepRequest:
         image_key: names the image's content: requests with one key share its processing and its cached prefix.
         letter_ids: the answer is one token out of these; None generates freely.
         max_tokens: most tokens to generate.
-        topk: how many of the first token's most likely ones to report, over the whole vocabulary.
+        topk: how many of each generated token's most likely alternatives to report, over the whole vocabulary.
         capture: hand out the hidden states of the prompt's last position, whose logits predict the first token.
     """
 
@@ -45,6 +45,7 @@ class StepResult:
         text: their text; empty where ``letter_ids`` restricted the answer.
         topk_ids: int32 [k], the most likely first tokens, unrestricted, most likely first.
         topk_logprobs: float32 [k], their natural-log probabilities over the whole vocabulary.
+        topk_ids_by_token, topk_logprobs_by_token: the same for every generated token, [tokens, k]; row 0 is the first.
         tail_logprob: log of the probability mass outside the k, at least log(2**-24).
         letter_mass: probability of ``letter_ids`` together, as far as the k and the answer show it.
         hidden: [layers, hidden] in the engine's dtype (bfloat16 as its bits in uint16), or None.
@@ -56,6 +57,8 @@ class StepResult:
     text: str
     topk_ids: np.ndarray
     topk_logprobs: np.ndarray
+    topk_ids_by_token: np.ndarray
+    topk_logprobs_by_token: np.ndarray
     tail_logprob: float
     letter_mass: float
     hidden: np.ndarray | None

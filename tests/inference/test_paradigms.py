@@ -90,6 +90,10 @@ def test_a_joint_answer_is_what_transformers_generates(engine: Engine, asker: As
     generated = reference.vlm.generate(**inputs, max_new_tokens=16, do_sample=False)[0, inputs["input_ids"].shape[1] :]
     assert list(result.token_ids) == generated.tolist()
     assert result.hidden is None
+    assert result.topk_ids_by_token.shape == result.topk_logprobs_by_token.shape == (len(generated), 8)
+    # Greedy decoding: each token is the likeliest of its own row.
+    assert result.topk_ids_by_token[:, 0].tolist() == generated.tolist()
+    assert (np.diff(result.topk_logprobs_by_token, axis=1) <= 0).all()
 
 
 def test_letter_mass_is_the_probability_of_the_letters(engine: Engine, reference: Reference) -> None:

@@ -42,7 +42,7 @@ class Scripted:
         done = [(ticket, text) for ticket, (left, text) in self.waiting.items() if left <= 0]
         for ticket, _ in done:
             del self.waiting[ticket]
-        return [(ticket, StepResult((), text, NOTHING, NOTHING, 0.0, 0.0, None, 1, 0, 0.0)) for ticket, text in done]
+        return [(ticket, StepResult((), text, *[NOTHING] * 4, 0.0, 0.0, None, 1, 0, 0.0)) for ticket, text in done]
 
 
 def path_of(name: int, steps: int, image: Any = None) -> Generator:
