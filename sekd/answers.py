@@ -18,6 +18,7 @@ Parser = Literal["lenient", "benchmark"]
 Choose = Callable[[str, Question], int | None]
 Segment = tuple[int, str]  # index of a question, and the words about it
 
+NAME = "\0"  # stands for an option's name
 LETTER = r"(?P<letter>[A-Za-z])(?![\w'’])"
 AT_START = re.compile(rf"[\W_]*(?:option\s+)?{LETTER}", re.IGNORECASE)
 AFTER_CUE = re.compile(
@@ -76,31 +77,20 @@ def choose_first_letter(text: str, question: Question) -> int | None:
 
 def choose(text: str, question: Question) -> int | None:
     """The one option that the words choose, by letter or by name."""
-    named = [index for index, name in enumerate(question.options) if fold(name) == fold(text.strip(" \t\n.,;:*\"'`"))]
-    if named:
-        return named[0]
-    start = AT_START.match(text)
-    hedge = HEDGE.search(text)
+    text, named = _hide_names(text, question)
+    if text.strip(" \t\n.,;:*\"'`") == NAME:
+        return _only(named)
+    start, hedge = AT_START.match(text), HEDGE.search(text)
     if hedge and hedge.group(1) != hedge.group(2):
         return None
-    if start and _is_choice(start, question):
+    if start and _is_choice(start):
         return _in_range(start["letter"], question)
-    after_cue = [match for match in AFTER_CUE.finditer(text) if _is_choice(match, question)]
+    after_cue = [match for match in AFTER_CUE.finditer(text) if _is_choice(match)]
     if after_cue:
         return _in_range(after_cue[-1]["letter"], question)
-    return (
-        _only({_in_range(match["letter"] or match["bare"], question) for match in MARKED.finditer(text)})
-        if MARKED.search(text)
-        else _named_or_alone(text, question)
-    )
-
-
-def _named_or_alone(text: str, question: Question) -> int | None:
-    named = _mentioned(text, question)
-    if named:
-        return _only(named)
-    alone = {_in_range(match["letter"], question) for match in ALONE.finditer(text) if _is_choice(match, question)}
-    return _only(alone)
+    marked = {_in_range(match["letter"] or match["bare"], question) for match in MARKED.finditer(text)}
+    alone = {_in_range(match["letter"], question) for match in ALONE.finditer(text) if _is_choice(match)}
+    return _only(marked or named or alone)
 
 
 def _chooser(parser: str) -> Choose:
@@ -109,30 +99,33 @@ def _chooser(parser: str) -> Choose:
     return choose if parser == "lenient" else choose_first_letter
 
 
-def _is_choice(match: re.Match[str], question: Question) -> bool:
+def _is_choice(match: re.Match[str]) -> bool:
     """Whether a single letter is an option's letter, rather than an article or an initial."""
     letter, text = match["letter"], match.string
-    rest = text[match.end("letter") :]
+    rest = text[match.end("letter") : match.end("letter") + 8]
     spoken = rest.lstrip(" \t")
-    followed_by_word = spoken != rest and spoken[:1].isalnum()
-    if followed_by_word and any(fold(spoken).startswith(fold(name)) for name in question.options):
+    if spoken != rest and spoken.startswith(NAME):
         return True
     if letter.islower():
         enclosed = text[: match.start("letter")][-1:] in ("(", "[", "*", '"', "'") or rest[:1] in (")", ".", ":", "]")
         return enclosed or text.strip() == letter
+    followed_by_word = spoken != rest and spoken[:1].isalnum()
     return not (followed_by_word and letter in "AI")  # both are words too
 
 
-def _mentioned(text: str, question: Question) -> set[int | None]:
-    """The options whose names the text holds; a name inside a longer one that was found does not count."""
-    rest = fold(text)
+def _hide_names(text: str, question: Question) -> tuple[str, set[int | None]]:
+    """The text with a sign in place of each option's name, so that letters within names are none; and whose they were.
+
+    A name within a longer one that was found does not count.
+    """
     found: set[int | None] = set()
     for index in sorted(range(len(question.options)), key=lambda index: -len(question.options[index])):
-        pattern = rf"(?<!\w){re.escape(fold(question.options[index]))}(?!\w)"
-        rest, count = re.subn(pattern, "\0", rest)
-        if count:
-            found.add(index)
-    return found
+        name = question.options[index].strip()
+        if len(name) > 1:
+            text, count = re.subn(rf"(?<!\w){re.escape(name)}(?!\w)", NAME, text, flags=re.IGNORECASE)
+            if count:
+                found.add(index)
+    return text, found
 
 
 def _only(choices: set[int | None]) -> int | None:

@@ -142,7 +142,7 @@ class Prompter:
             processor: a processor or tokenizer of transformers.
 
         Raises:
-            SekdError: it has no chat template, or one that drops the text or the image of a message.
+            SekdError: it has no chat template, or one that drops a message's text.
         """
         if not getattr(processor, "chat_template", None):
             raise SekdError("the model's processor has no chat template: a chat model is needed")

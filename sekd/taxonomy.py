@@ -55,8 +55,9 @@ class Taxonomy:
             names = tuple(name.strip() for name in path)
             _check_path(names, skip)
             folded = fold_path(names)
-            for depth in range(len(names)):
-                spelled.setdefault(folded[: depth + 1], names[: depth + 1])
+            for depth, name in enumerate(names):
+                above = spelled[folded[:depth]] if depth else ()
+                spelled.setdefault(folded[: depth + 1], (*above, name))
             leaves.setdefault(folded, spelled[folded])
         if not leaves:
             raise SekdError("the taxonomy holds no path: expected at least one leaf with its names, coarse to fine")
