@@ -7,15 +7,14 @@ weights by loss, by level and by confidence are applied in ``stage2_student.obje
 
 import math
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-Divergence = Literal["forward", "reverse", "js"]
-Distance = Literal["cosine", "mse"]
+DIVERGENCES = ("forward", "reverse", "js")
+DISTANCES = ("cosine", "mse")
 
 # Stored logprobs are float32: a smaller tail cannot be told from the rounding of the candidates' sum.
 TAIL_FLOOR = math.log(torch.finfo(torch.float32).eps)
@@ -33,7 +32,7 @@ def soft(
     tail_logprob_N: Tensor,
     *,
     temperature: float,
-    divergence: Divergence = "forward",
+    divergence: str = "forward",
 ) -> Tensor:
     """Divergence from the teacher's stored candidates, in nats times T²; [N]. The paper's L_soft.
 
@@ -77,7 +76,7 @@ def exact(
     head: Callable[[Tensor], Tensor],
     *,
     temperature: float,
-    divergence: Divergence = "forward",
+    divergence: str = "forward",
     chunk: int = 64,
 ) -> Tensor:
     """Divergence over the full vocabulary from the teacher's last hidden state, in nats times T²; [N].
@@ -92,14 +91,15 @@ def exact(
             teacher_CV = _full(head(teacher_CD))
         return _tempered(_full(head(student_CD)), teacher_CV, temperature, divergence)
 
-    parts = [
-        checkpoint(divergence_of, student_CD, teacher_CD, use_reentrant=False)
-        for student_CD, teacher_CD in zip(student_ND.split(chunk), teacher_ND.split(chunk), strict=True)
-    ]
-    return torch.cat(parts)
+    return _in_chunks(divergence_of, student_ND, teacher_ND, chunk=chunk)
 
 
-def hidden(student_NRD: Tensor, teacher_NRD: Tensor, *, distance: Distance) -> Tensor:
+def chunked_hard(states_ND: Tensor, tokens_N: Tensor, head: Callable[[Tensor], Tensor], *, chunk: int = 64) -> Tensor:
+    """Cross-entropy on ``tokens_N`` from states after the final norm, in nats; [N]. Memory as in ``exact``."""
+    return _in_chunks(lambda states, tokens: hard(head(states), tokens), states_ND, tokens_N, chunk=chunk)
+
+
+def hidden(student_NRD: Tensor, teacher_NRD: Tensor, *, distance: str) -> Tensor:
     """Distance of decoder states at the answer position, by layer; [N, R]. The paper's L_feat.
 
     ``cosine``: 1 - cos(s, t), in [0, 2]. ``mse``: |s - t|² / |t|², which is the same for a layer of any scale.
@@ -110,14 +110,20 @@ def hidden(student_NRD: Tensor, teacher_NRD: Tensor, *, distance: Distance) -> T
     return (student_NRD - teacher_NRD).square().sum(-1) / teacher_NRD.square().sum(-1)
 
 
-def _tempered(student_NC: Tensor, teacher_NC: Tensor, temperature: float, divergence: Divergence) -> Tensor:
+def _in_chunks(loss: Callable[[Tensor, Tensor], Tensor], a_N: Tensor, b_N: Tensor, *, chunk: int) -> Tensor:
+    """One loss a position, ``chunk`` positions at a time; what a chunk needs is recomputed in the backward pass."""
+    pairs = zip(a_N.split(chunk), b_N.split(chunk), strict=True)
+    return torch.cat([checkpoint(loss, a, b, use_reentrant=False) for a, b in pairs])
+
+
+def _tempered(student_NC: Tensor, teacher_NC: Tensor, temperature: float, divergence: str) -> Tensor:
     """T² times the divergence of two rows of logits or logprobs after division by T; [N]."""
     student_NC = F.log_softmax(student_NC / temperature, dim=-1)
     teacher_NC = F.log_softmax(teacher_NC / temperature, dim=-1)
     return temperature**2 * _divergence(student_NC, teacher_NC, divergence)
 
 
-def _divergence(student_NC: Tensor, teacher_NC: Tensor, divergence: Divergence) -> Tensor:
+def _divergence(student_NC: Tensor, teacher_NC: Tensor, divergence: str) -> Tensor:
     if divergence == "forward":
         return _kl(teacher_NC, student_NC)
     if divergence == "reverse":

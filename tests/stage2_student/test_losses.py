@@ -165,3 +165,12 @@ def test_hidden_distances_are_zero_for_equal_states_and_ignore_the_scale_of_a_la
     scaled = losses.hidden(student * 100, teacher * 100, distance="mse")
     torch.testing.assert_close(scaled, losses.hidden(student, teacher, distance="mse"))
     assert losses.hidden(-teacher, teacher, distance="cosine").allclose(torch.tensor(2.0))
+
+
+def test_chunked_cross_entropy_is_that_of_all_logits_at_once() -> None:
+    torch.manual_seed(10)
+    head = torch.nn.Linear(D, V, bias=False)
+    states, tokens = torch.randn(N, D), torch.randint(0, V, (N,))
+    torch.testing.assert_close(
+        losses.chunked_hard(states, tokens, head, chunk=4), losses.hard(head(states), tokens), atol=1e-6, rtol=1e-6
+    )

@@ -1,0 +1,167 @@
+"""Every setting of stage 2, as typed dataclasses, composed by ``conf/student.yaml``. Past the entry nothing sees Hydra.
+
+The defaults are those of a real model of several billion parameters; ``conf/recipe/<model>.yaml`` holds what differs.
+"""
+
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING
+
+from sekd.datasets.config import DataConfig
+from sekd.models import ModelConfig
+
+
+@dataclass
+class HardConfig:
+    """Cross-entropy on the teacher's answer."""
+
+    weight: float = 1.0
+
+
+@dataclass
+class SoftConfig:
+    """Divergence from the teacher's distribution.
+
+    ``source`` is ``topk`` (the stored candidates and a tail bucket) or ``exact`` (the full vocabulary, from the stored
+    last layer through the frozen head). ``k`` candidates are used, all stored ones by default. ``chunk`` positions of
+    full-vocabulary logits exist at a time under ``exact``.
+    """
+
+    weight: float = 1.0
+    temperature: float = 2.0
+    divergence: str = "forward"
+    source: str = "topk"
+    k: int | None = None
+    chunk: int = 64
+
+
+@dataclass
+class HiddenConfig:
+    """Distance between decoder states.
+
+    ``layers`` are indices in transformers' ``hidden_states``; negative ones count from the last layer, so -1 is the
+    last. With ``after_norm`` the last layer is compared after the final norm, which is what the head reads; every
+    other layer is compared as it is stored.
+    """
+
+    weight: float = 1.0
+    distance: str = "cosine"
+    layers: list[int] = field(default_factory=lambda: [-1])
+    after_norm: bool = True
+
+
+@dataclass
+class FormatConfig:
+    """Cross-entropy on the other tokens of the joint answer, so that the student keeps writing whole answers."""
+
+    weight: float = 0.1
+
+
+@dataclass
+class LossConfig:
+    """Weights by loss and by level, and how much a step counts whose parent's answer was unsure.
+
+    ``levels`` maps a level's name to its weight, 1 where it is not named. ``confidence`` is the exponent γ of
+    p(parent's answer)^γ, the weight of a step below the first: 0 trusts every answer alike.
+    """
+
+    name: str = "all"
+    hard: HardConfig = field(default_factory=HardConfig)
+    soft: SoftConfig = field(default_factory=SoftConfig)
+    hidden: HiddenConfig = field(default_factory=HiddenConfig)
+    format: FormatConfig = field(default_factory=FormatConfig)
+    levels: dict[str, float] = field(default_factory=dict)
+    confidence: float = 0.0
+
+
+@dataclass
+class LoraSettings:
+    """PEFT LoRA on the language model's linear layers of these names; everything else is frozen."""
+
+    rank: int = 64
+    alpha: int = 64
+    dropout: float = 0.05
+    targets: list[str] = field(
+        default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    )
+
+
+@dataclass
+class OptimConfig:
+    """AdamW with linear warm-up and cosine decay to ``final_lr`` of the peak. ``batch_size`` is of one process."""
+
+    lr: float = 5e-5
+    weight_decay: float = 0.0
+    batch_size: int = 4
+    accumulate: int = 1
+    epochs: int = 1
+    warmup_steps: int = 20
+    final_lr: float = 0.02
+    clip_norm: float = 1.0
+
+
+@dataclass
+class StreamConfig:
+    """How the stored pass is read: ``buffer`` examples of one process are mixed at a time, of ``open_shards`` shards.
+
+    ``workers`` processes read and encode, ``ahead`` buffers each before they are asked for; 0 workers do it in the
+    training process. Neither changes the order. ``group_by_length`` puts examples of similar length in one batch.
+    """
+
+    buffer: int = 64
+    open_shards: int = 8
+    workers: int = 4
+    ahead: int = 2
+    group_by_length: bool = True
+
+
+@dataclass
+class TrainerConfig:
+    """What is handed to Lightning. ``precision`` auto is bf16 on GPU and fp32 on CPU."""
+
+    name: str = "default"
+    strategy: str = "auto"
+    accelerator: str = "auto"
+    devices: str = "auto"
+    nodes: int = 1
+    precision: str = "auto"
+    gradient_checkpointing: bool = False
+    loggers: list[str] = field(default_factory=lambda: ["csv", "tensorboard"])
+    log_every: int = 10
+    checkpoint_every: int = 50
+    progress: bool = True
+    threads: int | None = None
+    max_steps: int | None = None
+
+
+@dataclass
+class ValidationConfig:
+    """``times`` times on the way and once at the end: agreement with the teacher on the share ``held_out`` of the
+    stored examples, which are never trained on, and greedy joint answers to ``images`` images of ``split``."""
+
+    times: int = 3
+    held_out: float = 0.02
+    images: int = 100
+    batch_size: int = 50
+    split: str = "val"
+
+
+@dataclass
+class StudentConfig:
+    """One run. ``name`` is its folder in ``runs``, made up from the overrides when it is not given. ``store`` names a
+    stored pass; by default it is the newest whole one of the dataset. ``force`` repeats a run that is there."""
+
+    model: ModelConfig = MISSING
+    data: DataConfig = MISSING
+    loss: LossConfig = field(default_factory=LossConfig)
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    stream: StreamConfig = field(default_factory=StreamConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    name: str | None = None
+    seed: int = 0
+    store: str | None = None
+    artifacts: str = "artifacts"
+    runs: str = "runs"
+    force: bool = False

@@ -1,0 +1,110 @@
+"""Lightning's view of the data: the training stream, the held-out part of the store, and images to ask about."""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningDataModule
+
+from sekd.datasets import load_dataset
+from sekd.prompts import Prompter
+from sekd.store import Store
+from sekd.store.hidden import CHUNK_ROWS
+from stage2_student.config import StudentConfig
+from stage2_student.decode import Prompts
+from stage2_student.encode import Batch, Encoder
+from stage2_student.order import Order, Run
+from stage2_student.stored import HeldOut, Reader, Wanted
+from stage2_student.stream import Source, Stream
+
+
+class HeldOutBatches:
+    """The held-out examples in store order, every one weighing the same."""
+
+    def __init__(self, reader: Reader, encoder: Encoder, counts: tuple[int, ...], *, batch_size: int) -> None:
+        self._reader = reader
+        self._encoder = encoder
+        self._batch_size = batch_size
+        self._runs = [
+            Run(shard, start, min(start + batch_size, count))
+            for shard, count in enumerate(counts)
+            for start in range(0, count, batch_size)
+        ]
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for run in self._runs:
+            paths = list(self._reader.read((run,)))
+            yield self._encoder.batch(paths, images=len(paths), all_images=len(paths), world=1)
+
+
+class StudentData(LightningDataModule):
+    """What one run reads.
+
+    Args:
+        wanted: what the losses ask for; nothing else is read.
+    """
+
+    def __init__(self, config: StudentConfig, *, store: Store, processor: Any, wanted: Wanted) -> None:
+        super().__init__()
+        self._config = config
+        self._store = store
+        self._apart = HeldOut(round(1 / config.validation.held_out) if config.validation.held_out else 0)
+        self._encoder = Encoder(
+            processor,
+            Prompter.named(config.model.wording),
+            Path(config.data.root),
+            max_pixels=config.model.max_pixels,
+        )
+        self._make_reader = partial(Reader, store, wanted, apart=self._apart, open_shards=config.stream.open_shards)
+        self.stream: Stream | None = None
+
+    def train_dataloader(self) -> Stream:
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        config = self._config
+        source = Source(
+            make_reader=partial(self._make_reader, held_out=False),
+            encoder=self._encoder,
+            group_by_length=config.stream.group_by_length,
+            world=world,
+        )
+        self.stream = Stream(
+            source,
+            self.order(rank, world),
+            epochs=config.optim.epochs,
+            workers=config.stream.workers,
+            ahead=config.stream.ahead,
+        )
+        return self.stream
+
+    def val_dataloader(self) -> list[HeldOutBatches | Prompts]:
+        """Held-out examples of the store, then prompts; each only where there are any."""
+        config = self._config.validation
+        counts = self._apart.counts(self._store, held_out=True)
+        loaders: list[HeldOutBatches | Prompts] = []
+        if sum(counts):
+            reader = self._make_reader(held_out=True)
+            loaders.append(HeldOutBatches(reader, self._encoder, counts, batch_size=config.batch_size))
+        if config.images:
+            dataset = load_dataset(self._config.data, config.split)
+            loaders.append(Prompts(dataset, self._encoder, images=config.images, batch_size=config.batch_size))
+        return loaders
+
+    def order(self, rank: int, world: int) -> Order:
+        """The training examples' order, as one rank sees it."""
+        counts = self._apart.counts(self._store, held_out=False)
+        entries = [self._store.entry(shard) for shard in range(len(counts))]
+        stored = sum(entry.examples[1] - entry.examples[0] - len(entry.skipped) for entry in entries)
+        return Order(
+            counts=counts,
+            chunk=max(CHUNK_ROWS * stored // sum(entry.rows for entry in entries), 1),
+            open_shards=self._config.stream.open_shards,
+            batch_size=self._config.optim.batch_size,
+            buffer=self._config.stream.buffer,
+            seed=self._config.seed,
+            rank=rank,
+            world=world,
+        )

@@ -1,0 +1,86 @@
+"""Greedy joint answers of the student as it is being trained, scored where the truth is known.
+
+A sign on the way, from transformers' own generation; the scores to report come from ``sekd.evaluation``.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from sekd.answers import parse_joint
+from sekd.datasets import Dataset, Example
+from sekd.metrics import parse_failures, score
+from sekd.questions import Question
+from stage2_student.encode import Encoder
+
+SPARE_TOKENS = 8  # beyond the longest answer that could be right
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Joint prompts of several images, padded on the left, and their questions."""
+
+    inputs: dict[str, torch.Tensor]
+    questions: list[tuple[Question, ...]]
+    max_new_tokens: int
+
+    def to(self, *args: Any, **kwargs: Any) -> "Asked":
+        """The same on another device; Lightning calls it."""
+        moved = {name: value.to(*args, **kwargs) for name, value in self.inputs.items()}
+        return Asked(moved, self.questions, self.max_new_tokens)
+
+
+class Prompts:
+    """The first ``images`` images of a held-out split with known truth, in batches."""
+
+    def __init__(self, dataset: Dataset, encoder: Encoder, *, images: int, batch_size: int) -> None:
+        self._dataset = dataset
+        self._encoder = encoder
+        self._batch_size = batch_size
+        self._examples = spread(dataset.examples, images)
+
+    def __len__(self) -> int:
+        return -(-len(self._examples) // self._batch_size)
+
+    def __iter__(self) -> Iterator[Asked]:
+        for start in range(0, len(self._examples), self._batch_size):
+            examples = self._examples[start : start + self._batch_size]
+            questions = [self._dataset.questions(example) for example in examples]
+            longest = max(self._encoder.answer_length(asked) for asked in questions)
+            inputs = self._encoder.prompts([self._dataset.image_path(example) for example in examples], questions)
+            yield Asked(inputs, questions, longest + SPARE_TOKENS)
+
+
+def spread(examples: Sequence[Example], count: int) -> list[Example]:
+    """``count`` examples, evenly spread over the list: datasets list class after class."""
+    count = min(count, len(examples))
+    return [examples[index * len(examples) // count] for index in range(count)]
+
+
+@torch.no_grad()
+def answer(vlm: Any, tokenizer: Any, asked: Asked) -> list[str]:
+    """The model's greedy replies."""
+    tokens = vlm.generate(
+        **asked.inputs,
+        max_new_tokens=asked.max_new_tokens,
+        do_sample=False,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    return tokenizer.batch_decode(tokens[:, asked.inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+def scored(replies: Sequence[str], questions: Sequence[tuple[Question, ...]]) -> dict[str, float]:
+    """The benchmark's metrics of the replies, in percent, over questions whose truth is known, with parse failures."""
+    truth = [[question.truth_name for question in asked] for asked in questions]
+    predicted = [
+        [None if choice is None else question.options[choice] for choice, question in zip(parsed, asked, strict=True)]
+        for parsed, asked in (
+            (parse_joint(reply, asked), asked) for reply, asked in zip(replies, questions, strict=True)
+        )
+    ]
+    scores = score(truth, predicted)
+    kept = {name: scores[name] for name in ("hca", "leaf", "por", "s_por", "tor")}
+    return {**kept, "parse_failures": parse_failures(predicted)["overall"], "n": len(predicted)}

@@ -1,0 +1,273 @@
+"""From stored paths to tensors: the joint prompt, the image, the teacher's answers, and where each letter stands.
+
+Knows the processor and the wording, not the store and not the losses.
+
+Shape legend: B images, T tokens, N letters of all images (answer positions), M other answer tokens, K candidates,
+R layers, D hidden size. A *position* is the one whose logits predict a token: the position before it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sekd.errors import SekdError
+from sekd.prompts import Prompter
+from sekd.questions import Question
+from stage2_student import stored
+from stage2_student.stored import TeacherPath
+
+PIXELS_A_TOKEN = 28 * 28  # of Qwen2.5-VL; only to tell long examples from short ones before they are encoded
+CHARACTERS_A_TOKEN = 4
+
+
+@dataclass(frozen=True)
+class Positions:
+    """Places in a batch: which row [N], which position in it [N], and the token that follows there [N]."""
+
+    rows: Tensor
+    places: Tensor
+    tokens: Tensor
+
+    def to(self, *args: Any, **kwargs: Any) -> "Positions":
+        return _moved(self, args, kwargs)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The teacher's most likely tokens at every answer position, and the log of all other tokens' mass."""
+
+    ids_NK: Tensor
+    logprobs_NK: Tensor
+    tail_N: Tensor
+
+    def to(self, *args: Any, **kwargs: Any) -> "Candidates":
+        return _moved(self, args, kwargs)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Joint prompts with the teacher's answers, ready for the model.
+
+    Attributes:
+        inputs: what the model's forward takes.
+        letters: the answer positions, [N]; images in order, steps in order.
+        others: the other answer tokens and the end of the turn, [M].
+        answers_N: the teacher's option index.
+        levels_N: index in ``level_names``.
+        shares_N, shares_M: how much a position counts, so that a weighted sum over all ranks is the mean over the
+            examples of the step (times the number of ranks, which gradient averaging divides by).
+        candidates, hidden_NRD: as stored; None where no loss asks for them.
+        trust_N: the teacher's probability of the answer to the step above, 1 for the first step; by the candidates.
+        images: how many images count; 0 where the one that is here fills a place.
+    """
+
+    inputs: dict[str, Tensor]
+    letters: Positions
+    others: Positions
+    answers_N: Tensor
+    levels_N: Tensor
+    level_names: tuple[str, ...]
+    shares_N: Tensor
+    shares_M: Tensor
+    candidates: Candidates | None
+    trust_N: Tensor | None
+    hidden_NRD: Tensor | None
+    images: int
+
+    def to(self, *args: Any, **kwargs: Any) -> "Batch":
+        """The same on another device; Lightning calls it."""
+        return _moved(self, args, kwargs)
+
+
+class Encoder:
+    """Turns paths into batches. Holds no reference to the store, so that workers can be given a copy.
+
+    Args:
+        root: the folder that stored image paths are relative to.
+        max_pixels: the image processor's bound, for the estimate of an example's length.
+    """
+
+    def __init__(self, processor: Any, prompter: Prompter, root: Path, *, max_pixels: int | None = None) -> None:
+        self._processor = processor
+        self._tokenizer = processor.tokenizer
+        self._prompter = prompter
+        self._root = root
+        self._max_pixels = max_pixels or 2**62
+
+    def length(self, path: TeacherPath) -> float:
+        """About how many tokens an example will be, without decoding its image."""
+        with _open(self._root / path.image) as image:
+            pixels = min(image.width * image.height, self._max_pixels)
+        return pixels / PIXELS_A_TOKEN + len(self._prompt(path.questions)) / CHARACTERS_A_TOKEN
+
+    def batch(self, paths: Sequence[TeacherPath], *, images: int, all_images: int, world: int) -> Batch:
+        """One batch, padded on the right.
+
+        Args:
+            images: how many of the paths count: all, or none.
+            all_images: how many count on all ``world`` ranks together.
+
+        Raises:
+            SekdError: an image cannot be read, or a letter is not the token that the teacher chose.
+        """
+        answers = [self._answer(path) for path in paths]
+        inputs, starts = self._extended(self._processed(paths), [ids for ids, _ in answers])
+        letters, others = _positions(answers, starts)
+        share = world / all_images if images else 0.0
+        candidates = _candidates([path.candidates for path in paths if path.candidates])
+        steps = [len(path.answers) for path in paths]
+        names = tuple(dict.fromkeys(question.level for path in paths for question in path.questions))
+        levels = [names.index(question.level) for path in paths for question in path.questions]
+        return Batch(
+            inputs=inputs,
+            letters=letters,
+            others=others,
+            answers_N=torch.tensor([answer for path in paths for answer in path.answers]),
+            levels_N=torch.tensor(levels),
+            level_names=names,
+            shares_N=_shares(share, steps),
+            shares_M=_shares(share, [len(ids) - n for (ids, _), n in zip(answers, steps, strict=True)]),
+            candidates=candidates,
+            trust_N=None if candidates is None else _trust(candidates, letters.tokens, steps),
+            hidden_NRD=_stacked([path.hidden_SRD for path in paths if path.hidden_SRD is not None]),
+            images=images,
+        )
+
+    def prompts(self, images: Sequence[Path], questions: Sequence[Sequence[Question]]) -> dict[str, Tensor]:
+        """Joint prompts alone, padded on the left, for the model to go on from."""
+        self._tokenizer.padding_side = "left"
+        texts = [self._prompt(asked) for asked in questions]
+        return dict(self._process(texts, [read_image(image) for image in images]))
+
+    def answer_length(self, questions: Sequence[Question]) -> int:
+        """Tokens of the longest joint answer that there is to these questions."""
+        longest = [max(range(len(q.options)), key=lambda i: len(q.options[i])) for q in questions]
+        ids, _ = self._prompter.answer_tokens(self._tokenizer, questions, longest)
+        return len(ids) + 1
+
+    def _prompt(self, questions: Sequence[Question]) -> str:
+        return self._prompter.render(self._processor, self._prompter.joint(questions))
+
+    def _answer(self, path: TeacherPath) -> tuple[list[int], list[int]]:
+        """The answer's tokens with the end of the turn, and the index of each letter."""
+        ids, letters = self._prompter.answer_tokens(self._tokenizer, path.questions, path.answers)
+        return [*ids, self._tokenizer.eos_token_id], letters
+
+    def _processed(self, paths: Sequence[TeacherPath]) -> dict[str, Tensor]:
+        self._tokenizer.padding_side = "right"
+        texts = [self._prompt(path.questions) for path in paths]
+        return self._process(texts, [read_image(self._root / path.image) for path in paths])
+
+    def _process(self, texts: list[str], images: list[Image.Image]) -> dict[str, Tensor]:
+        return dict(self._processor(text=texts, images=images, padding=True, return_tensors="pt"))
+
+    def _extended(self, inputs: dict[str, Tensor], answers: list[list[int]]) -> tuple[dict[str, Tensor], list[int]]:
+        """Prompts [B, T] with each row's answer after its own prompt, and where in its row each answer starts."""
+        prompts = inputs["input_ids"]
+        starts = inputs["attention_mask"].sum(dim=1).tolist()
+        length = max(start + len(ids) for start, ids in zip(starts, answers, strict=True))
+        by_token = [name for name, value in inputs.items() if value.shape == prompts.shape]
+        longer = {name: _lengthened(inputs[name], length) for name in by_token}
+        longer["input_ids"][longer["attention_mask"] == 0] = self._tokenizer.pad_token_id
+        for row, (start, ids) in enumerate(zip(starts, answers, strict=True)):
+            longer["input_ids"][row, start : start + len(ids)] = torch.tensor(ids)
+            longer["attention_mask"][row, start : start + len(ids)] = 1
+        return {**inputs, **longer}, starts
+
+
+def read_image(path: Path) -> Image.Image:
+    """The image as RGB.
+
+    Raises:
+        SekdError: it cannot be read; the message names the file.
+    """
+    with _open(path) as image:
+        try:
+            return image.convert("RGB")
+        except (OSError, SyntaxError) as error:
+            raise _unreadable(path, error) from error
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        return Image.open(path)
+    except (OSError, SyntaxError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> SekdError:
+    return SekdError(
+        f"{path} cannot be read as an image ({error}), though the teacher read it: "
+        "put the dataset back as it was, or run `make teacher` on what is there now"
+    )
+
+
+def _positions(answers: Sequence[tuple[list[int], list[int]]], starts: Sequence[int]) -> tuple[Positions, Positions]:
+    """Where letters, and where all other answer tokens, are predicted."""
+    letters: list[tuple[int, int, int]] = []
+    others: list[tuple[int, int, int]] = []
+    for row, ((ids, letter_indices), start) in enumerate(zip(answers, starts, strict=True)):
+        for index, token in enumerate(ids):
+            (letters if index in letter_indices else others).append((row, start + index - 1, token))
+    return _columns(letters), _columns(others)
+
+
+def _columns(places: list[tuple[int, int, int]]) -> Positions:
+    rows, positions, tokens = torch.tensor(places).T.contiguous()
+    return Positions(rows, positions, tokens)
+
+
+def _lengthened(values: Tensor, length: int) -> Tensor:
+    longer = values.new_zeros(values.shape[0], length)
+    longer[:, : values.shape[1]] = values
+    return longer
+
+
+def _shares(share: float, counts: Sequence[int]) -> Tensor:
+    """An example's share of the step, spread evenly over its positions."""
+    return torch.tensor([share / count for count in counts for _ in range(count)], dtype=torch.float32)
+
+
+def _candidates(parts: Sequence[stored.Candidates]) -> Candidates | None:
+    if not parts:
+        return None
+    return Candidates(
+        ids_NK=torch.from_numpy(np.concatenate([one.ids_SK for one in parts])).long(),
+        logprobs_NK=torch.from_numpy(np.concatenate([one.logprobs_SK for one in parts])),
+        tail_N=torch.from_numpy(np.concatenate([one.tail_S for one in parts])),
+    )
+
+
+def _trust(candidates: Candidates, letters_N: Tensor, steps: Sequence[int]) -> Tensor:
+    """How sure the teacher was of the answer above, [N].
+
+    A letter outside the stored candidates has at most the tail's probability, and at most the last candidate's.
+    """
+    found_NK = candidates.ids_NK == letters_N[:, None]
+    bound_N = torch.minimum(candidates.tail_N, candidates.logprobs_NK[:, -1])
+    stored_N = candidates.logprobs_NK.masked_fill(~found_NK, -torch.inf).amax(dim=1)
+    own_N = torch.where(found_NK.any(dim=1), stored_N, bound_N).exp()
+    above_N = own_N.roll(1)
+    above_N[torch.tensor([0, *steps[:-1]]).cumsum(dim=0)] = 1.0
+    return above_N
+
+
+def _stacked(arrays: Sequence[np.ndarray]) -> Tensor | None:
+    return torch.from_numpy(np.concatenate(arrays)) if arrays else None
+
+
+def _moved(value: Any, args: tuple, kwargs: dict) -> Any:
+    """A dataclass with every tensor in it moved as ``Tensor.to`` does."""
+
+    def move(item: Any) -> Any:
+        if isinstance(item, dict):
+            return {name: move(inner) for name, inner in item.items()}
+        return item.to(*args, **kwargs) if isinstance(item, Tensor | Positions | Candidates) else item
+
+    return replace(value, **{field.name: move(getattr(value, field.name)) for field in fields(value)})

@@ -1,0 +1,88 @@
+"""Writes the student: a PEFT adapter that transformers and vLLM load as it is, and a card that tells its lineage."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from stage2_student.config import StudentConfig
+from stage2_student.model import Student
+
+CARD = """\
+---
+base_model: {base}
+library_name: peft
+tags: [lora, sekd, visual-question-answering]
+---
+
+# Student of {name}
+
+Answers all levels of a taxonomy in a single pass, taught by its own base model in conditioned steps
+(self-elicited knowledge distillation, arXiv 2511.18415).
+
+## Lineage
+
+| | |
+|---|---|
+| base model | `{base}` |
+| data | {data}, split `train` as stored |
+| teacher's pass | `{store}`, fingerprint `{fingerprint}` |
+| losses | hard × {loss.hard.weight}, soft × {loss.soft.weight} ({loss.soft.source}, T = {loss.soft.temperature}, \
+{loss.soft.divergence}), hidden × {loss.hidden.weight} ({loss.hidden.distance}, layers {loss.hidden.layers}), \
+format × {loss.format.weight} |
+| LoRA | rank {lora.rank}, alpha {lora.alpha}, dropout {lora.dropout}, on {targets} of the language model |
+| optimiser | AdamW, peak {optim.lr}, batch {optim.batch_size} × {optim.accumulate}, {optim.epochs} epochs |
+| seed | {seed} |
+| prompts | wording `{wording}` |
+
+Every setting stands in `../config.yaml`.
+
+## Scores at the end of training
+
+{scores}
+
+Greedy decoding in transformers on `{split}`; `agreement` is with the teacher's answers on stored examples kept apart
+from training, in shares of 1. The scores to report come from `make evaluate`.
+
+## Use
+
+```python
+from peft import PeftModel
+from transformers import AutoModelForImageTextToText
+
+student = PeftModel.from_pretrained(AutoModelForImageTextToText.from_pretrained({base!r}), {adapter!r})
+```
+
+In vLLM: `LLM({base!r}, enable_lora=True, max_lora_rank={lora.rank})` with a `LoRARequest` for this folder.
+"""
+
+
+def save_adapter(student: Student, weights: Mapping[str, Tensor], folder: Path, *, base: str) -> None:
+    """Write the trained weights, named as in the Lightning module's state, in PEFT's format."""
+    student.vlm.peft_config["default"].base_model_name_or_path = base
+    named = {name.removeprefix("student.vlm."): value for name, value in weights.items()}
+    student.vlm.save_pretrained(str(folder), state_dict=named, save_embedding_layers=False)
+
+
+def write_card(
+    config: StudentConfig, scores: Mapping[str, float], folder: Path, *, store: Path, fingerprint: str
+) -> None:
+    """The adapter's ``README.md``: data, settings, scores and lineage."""
+    rows = "\n".join(f"| {name} | {value:.4g} |" for name, value in scores.items())
+    text = CARD.format(
+        base=config.model.path,
+        name=config.name,
+        data=config.data.name,
+        store=store,
+        fingerprint=fingerprint,
+        loss=config.loss,
+        lora=config.lora,
+        targets=", ".join(config.lora.targets),
+        optim=config.optim,
+        seed=config.seed,
+        wording=config.model.wording,
+        split=config.validation.split,
+        scores=f"| | |\n|---|---|\n{rows}" if rows else "Nothing was validated.",
+        adapter=str(folder),
+    )
+    (folder / "README.md").write_text(text)

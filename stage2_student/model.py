@@ -1,0 +1,125 @@
+"""The student: a frozen vision-language model with LoRA on its language model, read at answer positions alone.
+
+Shape legend: B images, T tokens, N answer positions, M other answer tokens, R layers, D hidden size, V vocabulary.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from sekd.errors import SekdError
+from stage2_student.config import LoraSettings
+from stage2_student.encode import Batch, Positions
+
+
+@dataclass(frozen=True)
+class States:
+    """What the losses need of a forward pass. ``last`` states are after the final norm, as the head reads them.
+
+    ``layers`` are [N, D] each and numbered as in the store: layer i is transformers' ``hidden_states[i]``, and the last
+    layer is *before* the final norm.
+    """
+
+    last_ND: Tensor
+    layers: dict[int, Tensor]
+    others_MD: Tensor | None
+
+
+class Student(nn.Module):
+    """A PEFT model around a VLM of transformers. The head is applied to gathered positions, never to all tokens."""
+
+    def __init__(self, vlm: Any, lora: LoraSettings, *, gradient_checkpointing: bool = False) -> None:
+        super().__init__()
+        from peft import LoraConfig, get_peft_model
+
+        if gradient_checkpointing:
+            vlm.gradient_checkpointing_enable({"use_reentrant": False})
+        pattern = target_pattern(vlm, lora.targets)
+        settings = LoraConfig(
+            r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=pattern, bias="none"
+        )
+        self.vlm = get_peft_model(vlm, settings)
+
+    @property
+    def base(self) -> Any:
+        """The VLM itself, with the adapter's layers in it."""
+        return self.vlm.get_base_model()
+
+    @property
+    def decoder(self) -> Any:
+        return self.base.get_decoder()
+
+    @property
+    def norm(self) -> nn.Module:
+        """The final norm, frozen."""
+        return self.decoder.norm
+
+    @property
+    def head(self) -> Any:
+        """Hidden states after the final norm to logits, frozen."""
+        return self.base.get_output_embeddings()
+
+    @property
+    def blocks(self) -> set[type[nn.Module]]:
+        """The kinds of module of which the decoder is a pile."""
+        return {type(layer) for layer in self.decoder.layers}
+
+    @property
+    def n_layers(self) -> int:
+        return len(self.decoder.layers)
+
+    def forward(self, batch: Batch, *, layers: Sequence[int] = (), others: bool = True) -> States:
+        """States at the answer positions; ``layers`` as the store numbers them."""
+        with self._watched(layers) as seen:
+            last_BTD = self.base.model(**batch.inputs, use_cache=False).last_hidden_state
+        return States(
+            last_ND=_gather(last_BTD, batch.letters),
+            layers={layer: _gather(seen[layer], batch.letters) for layer in layers},
+            others_MD=_gather(last_BTD, batch.others) if others else None,
+        )
+
+    @contextmanager
+    def _watched(self, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
+        """The outputs [B, T, D] of the wanted layers of the pass that runs inside; recomputations are not watched."""
+        seen: dict[int, Tensor] = {}
+
+        def watch_input(_: Any, args: tuple, kwargs: dict) -> None:
+            seen[0] = args[0] if args else kwargs["hidden_states"]
+
+        def watch_output(layer: int) -> Any:
+            def watch(_: Any, __: Any, output: Any) -> None:
+                seen[layer] = output[0] if isinstance(output, tuple) else output
+
+            return watch
+
+        modules = self.decoder.layers
+        hooks = [modules[layer - 1].register_forward_hook(watch_output(layer)) for layer in layers if layer]
+        if 0 in layers:
+            hooks.append(modules[0].register_forward_pre_hook(watch_input, with_kwargs=True))
+        try:
+            yield seen
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+def target_pattern(vlm: Any, targets: Sequence[str]) -> str:
+    """The regular expression by which PEFT finds the language model's layers of these names, and no others.
+
+    Raises:
+        SekdError: the language model has no linear layer of one of the names.
+    """
+    prefix = next(name for name, module in vlm.named_modules() if module is vlm.get_decoder())
+    decoder = vlm.get_decoder()
+    found = {name.rsplit(".", 1)[-1] for name, module in decoder.named_modules() if isinstance(module, nn.Linear)}
+    if unknown := sorted(set(targets) - found) or not targets:
+        raise SekdError(f"lora.targets: the language model has no linear layers {unknown}; it has {sorted(found)}")
+    return rf"{re.escape(prefix)}\..*\.({'|'.join(map(re.escape, targets))})"
+
+
+def _gather(states_BTD: Tensor, positions: Positions) -> Tensor:
+    return states_BTD[positions.rows, positions.places]

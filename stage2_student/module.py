@@ -1,0 +1,184 @@
+"""Lightning's view of the training: which step is taken, with which optimiser, and what is written down about it."""
+
+import math
+import time
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from stage2_student.config import OptimConfig
+from stage2_student.decode import Asked, answer, scored
+from stage2_student.encode import Batch
+from stage2_student.model import Student
+from stage2_student.objective import Objective, Outcome
+from stage2_student.stream import Stream
+
+
+class StudentModule(LightningModule):
+    """Distils the student. Checkpoints hold what is trained and nothing of the frozen model.
+
+    Args:
+        letter_ids: the letters' token ids, in letter order.
+        seed: of dropout; with the step's number it is all that dropout depends on, so a resumed run repeats it.
+    """
+
+    strict_loading = False
+
+    def __init__(
+        self,
+        student: Student,
+        objective: Objective,
+        optim: OptimConfig,
+        *,
+        tokenizer: Any,
+        letter_ids: list[int],
+        seed: int,
+        log_every: int,
+    ) -> None:
+        super().__init__()
+        self.student = student
+        self._objective = objective
+        self._optim = optim
+        self._tokenizer = tokenizer
+        self._letter_ids = letter_ids
+        self._seed = seed
+        self._log_every = log_every
+        self._replies: list[tuple[list[str], Asked]] = []
+        self._speed = Speed()
+
+    # --- training ---
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        torch.manual_seed(hash((self._seed, self.global_rank, batch_idx)) % 2**31)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        outcome = self._outcome(batch)
+        self.log("loss", outcome.total.detach(), prog_bar=True, logger=False)
+        if self._recording():
+            self.log("train/loss", outcome.total.detach(), sync_dist=True)
+            self._record(report(outcome, batch, self._letter_ids), "train")
+        return outcome.total
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        stream = self.trainer.train_dataloader
+        assert isinstance(stream, Stream)
+        self._speed.count(batch.images * self.trainer.world_size, stream.waited)
+        if self._recording():
+            self._record({**self._speed.read(), "epoch_seen": stream.epoch}, "train")
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
+    ) -> None:
+        """Clips by the total norm, which is recorded as it was before."""
+        model: Any = self.trainer.strategy.model
+        if hasattr(model, "clip_grad_norm_"):  # sharded: only the strategy's own model knows the whole norm
+            norm = model.clip_grad_norm_(self._optim.clip_norm)
+        else:
+            norm = torch.nn.utils.clip_grad_norm_(self._trained().values(), self._optim.clip_norm)
+        if self._recording():
+            self._record({"grad_norm": norm, "lr": optimizer.param_groups[0]["lr"]}, "train")
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.AdamW(
+            self._trained().values(), lr=self._optim.lr, weight_decay=self._optim.weight_decay
+        )
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: learning_rate_factor(step, steps, self._optim)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    # --- validation ---
+
+    def validation_step(self, batch: Batch | Asked, batch_idx: int, dataloader_idx: int = 0) -> None:
+        if isinstance(batch, Asked):
+            self._replies.append((answer(self.student.vlm, self._tokenizer, batch), batch))
+        else:
+            values = report(self._outcome(batch), batch, self._letter_ids)
+            self.log_dict(
+                {f"val/{name}": value for name, value in values.items()},
+                on_epoch=True,
+                batch_size=batch.images,
+                add_dataloader_idx=False,
+            )
+
+    def on_validation_epoch_end(self) -> None:
+        if self._replies:
+            replies = [reply for texts, _ in self._replies for reply in texts]
+            questions = [asked for _, batch in self._replies for asked in batch.questions]
+            self._replies.clear()
+            self._record(scored(replies, questions), "val", prog_bar=("hca",))
+        self._speed.restart()
+
+    # --- checkpoints ---
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """The trained weights alone."""
+        whole = super().state_dict(*args, **kwargs)
+        return {name: whole[name] for name in self._trained()}
+
+    # --- details ---
+
+    def _trained(self) -> dict[str, Tensor]:
+        return {name: weights for name, weights in self.named_parameters() if weights.requires_grad}
+
+    def _outcome(self, batch: Batch) -> Outcome:
+        states = self.student(
+            batch, layers=self._objective.student_layers, others=self._objective.config.format.weight > 0
+        )
+        return self._objective(states, batch, head=self.student.head, norm=self.student.norm)
+
+    def _recording(self) -> bool:
+        return (self.global_step + 1) % self._log_every == 0
+
+    def _record(self, values: dict[str, Any], stage: str, prog_bar: tuple[str, ...] = ()) -> None:
+        for name, value in values.items():
+            self.log(f"{stage}/{name}", float(value), prog_bar=name in prog_bar)
+
+
+class Speed:
+    """Images a second and the share of time spent waiting for input, since the last reading."""
+
+    def __init__(self) -> None:
+        self._images = 0
+        self._waited = self._waited_before = 0.0
+        self._since = time.perf_counter()
+
+    def count(self, images: int, waited: float) -> None:
+        self._images += images
+        self._waited = waited
+
+    def read(self) -> dict[str, float]:
+        seconds = time.perf_counter() - self._since
+        values = {
+            "images_per_second": self._images / seconds,
+            "input_wait_share": (self._waited - self._waited_before) / seconds,
+        }
+        self.restart()
+        return values
+
+    def restart(self) -> None:
+        self._images, self._waited_before, self._since = 0, self._waited, time.perf_counter()
+
+
+def learning_rate_factor(step: int, steps: int, optim: OptimConfig) -> float:
+    """Linear warm-up over ``warmup_steps``, and over all ``steps`` half a cosine from 1 to ``final_lr``."""
+    warmup = min(1.0, (step + 1) / optim.warmup_steps) if optim.warmup_steps else 1.0
+    cosine = (1 + math.cos(math.pi * min(step / steps, 1.0))) / 2
+    return warmup * (optim.final_lr + (1 - optim.final_lr) * cosine)
+
+
+@torch.no_grad()
+def report(outcome: Outcome, batch: Batch, letter_ids: list[int]) -> dict[str, float]:
+    """Each loss and the agreement with the teacher's answers, as means over positions: overall and by level."""
+    choices_N = outcome.logits_NV[:, letter_ids].argmax(dim=-1)
+    columns = {**outcome.terms_N, "agreement": (choices_N == batch.answers_N).float()}
+    values = {name: float(column.mean()) for name, column in columns.items()}
+    if outcome.format_M is not None:
+        values["format"] = float(outcome.format_M.mean())
+    for index, level in enumerate(batch.level_names):
+        own_N = batch.levels_N == index
+        values |= {f"{name}/{level}": float(column[own_N].mean()) for name, column in columns.items()}
+    return values

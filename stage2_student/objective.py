@@ -1,0 +1,150 @@
+"""Weighs the losses: by loss, by level, by trust in the step above. A loss of weight zero is not computed at all.
+
+Shape legend: N answer positions, M other answer tokens, V vocabulary, K candidates, R layers, D hidden size.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from stage2_student import losses
+from stage2_student.config import LossConfig
+from stage2_student.encode import Batch
+from stage2_student.model import States
+
+FORMAT_CHUNK = 256  # rows of full-vocabulary logits that exist at a time for the tokens between the letters
+Layer = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The loss to minimise, and for the record each loss by itself: unweighted, one value a position."""
+
+    total: Tensor
+    terms_N: dict[str, Tensor]
+    format_M: Tensor | None
+    logits_NV: Tensor
+
+
+class Objective:
+    """The paper's three losses at the answer positions, and the format's.
+
+    Attributes:
+        stored_layers: the layers that ``Batch.hidden_NRD`` must hold, in this order.
+        student_layers: the layers that ``States.layers`` must hold.
+    """
+
+    def __init__(self, config: LossConfig, *, n_layers: int) -> None:
+        self.config = config
+        self._last = n_layers
+        self._compared = resolve_layers(config, n_layers)
+        self.stored_layers = wanted_layers(config, n_layers)
+        self.student_layers = tuple(layer for layer in self._compared if not self._normed(layer))
+
+    def __call__(self, states: States, batch: Batch, *, head: Layer, norm: Layer) -> Outcome:
+        """The weighted loss of one batch. ``head`` and ``norm`` are the model's own, frozen."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self._needs_logits):
+            logits_NV = head(states.last_ND)
+        terms = self._terms(states, batch, logits_NV, head=head, norm=norm)
+        weights_N = self._weights(batch)
+        total = sum(self._weight(name) * (weights_N * values_N).sum() for name, values_N in terms.items())
+        format_M = None
+        if states.others_MD is not None:
+            format_M = losses.chunked_hard(states.others_MD, batch.others.tokens, head, chunk=FORMAT_CHUNK)
+            total = total + self.config.format.weight * (batch.shares_M * format_M).sum()
+        assert isinstance(total, Tensor)
+        return Outcome(total=total, terms_N=terms, format_M=format_M, logits_NV=logits_NV.detach())
+
+    @property
+    def _needs_logits(self) -> bool:
+        return self.config.hard.weight > 0 or (self.config.soft.weight > 0 and self.config.soft.source == "topk")
+
+    def _weight(self, name: str) -> float:
+        return getattr(self.config, name).weight
+
+    def _terms(self, states: States, batch: Batch, logits_NV: Tensor, *, head: Layer, norm: Layer) -> dict[str, Tensor]:
+        terms: dict[str, Tensor] = {}
+        if self.config.hard.weight:
+            terms["hard"] = losses.hard(logits_NV, batch.letters.tokens)
+        if self.config.soft.weight:
+            terms["soft"] = self._soft(states, batch, logits_NV, head=head, norm=norm)
+        if self.config.hidden.weight:
+            terms["hidden"] = self._hidden(states, batch, norm)
+        return terms
+
+    def _soft(self, states: States, batch: Batch, logits_NV: Tensor, *, head: Layer, norm: Layer) -> Tensor:
+        soft = self.config.soft
+        if soft.source == "exact":
+            return losses.exact(
+                states.last_ND,
+                self._teacher_last(batch, norm),
+                head,
+                temperature=soft.temperature,
+                divergence=soft.divergence,
+                chunk=soft.chunk,
+            )
+        candidates = batch.candidates
+        assert candidates is not None
+        k = soft.k or candidates.ids_NK.shape[1]
+        logprobs_NK, tail_N = losses.keep_candidates(candidates.logprobs_NK, candidates.tail_N, k)
+        return losses.soft(
+            logits_NV,
+            candidates.ids_NK[:, :k],
+            logprobs_NK,
+            tail_N,
+            temperature=soft.temperature,
+            divergence=soft.divergence,
+        )
+
+    def _hidden(self, states: States, batch: Batch, norm: Layer) -> Tensor:
+        """Mean over the configured layers, [N]."""
+        student = [states.last_ND if self._normed(layer) else states.layers[layer] for layer in self._compared]
+        teacher = [
+            self._teacher_last(batch, norm) if self._normed(layer) else self._stored(batch, layer)
+            for layer in self._compared
+        ]
+        return losses.hidden(
+            torch.stack(student, dim=1), torch.stack(teacher, dim=1), distance=self.config.hidden.distance
+        ).mean(dim=1)
+
+    def _normed(self, layer: int) -> bool:
+        """Whether a layer is compared as the head reads it."""
+        return layer == self._last and self.config.hidden.after_norm
+
+    def _stored(self, batch: Batch, layer: int) -> Tensor:
+        assert batch.hidden_NRD is not None
+        return batch.hidden_NRD[:, self.stored_layers.index(layer)]
+
+    def _teacher_last(self, batch: Batch, norm: Layer) -> Tensor:
+        """The teacher's last state after the final norm, which the student shares; [N, D]."""
+        with torch.no_grad():
+            return norm(self._stored(batch, self._last))
+
+    def _weights(self, batch: Batch) -> Tensor:
+        """What a position's losses count for, [N]."""
+        by_level = torch.tensor([self.config.levels.get(name, 1.0) for name in batch.level_names])
+        weights_N = batch.shares_N * by_level.to(batch.shares_N)[batch.levels_N]
+        if self.config.confidence:
+            assert batch.trust_N is not None
+            weights_N = weights_N * batch.trust_N**self.config.confidence
+        return weights_N
+
+
+def resolve_layers(config: LossConfig, n_layers: int) -> tuple[int, ...]:
+    """The layers that ``loss.hidden`` compares, counted from the front."""
+    if not config.hidden.weight:
+        return ()
+    return tuple(layer if layer >= 0 else n_layers + 1 + layer for layer in config.hidden.layers)
+
+
+def wanted_layers(config: LossConfig, n_layers: int) -> tuple[int, ...]:
+    """The layers that must be read from the store: those compared, and the last one for the exact distribution."""
+    exact = (n_layers,) if config.soft.weight and config.soft.source == "exact" else ()
+    return tuple(sorted({*resolve_layers(config, n_layers), *exact}))
+
+
+def wants_candidates(config: LossConfig) -> bool:
+    """Whether the stored top-k must be read: for the loss itself, or to know how sure the teacher was."""
+    return bool((config.soft.weight and config.soft.source == "topk") or config.confidence)

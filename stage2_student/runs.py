@@ -1,0 +1,161 @@
+"""The folder of a run: how it is named, what it holds, and whether it is the run that is asked for.
+
+runs/<name>/config.yaml     every setting, resolved, and the store's fingerprint
+runs/<name>/adapter/        the student, with a model card; written when training has ended
+runs/<name>/metrics.json    how it did; written last, so a folder with it holds a whole run
+runs/<name>/logs/           Lightning's CSV and TensorBoard logs
+runs/<name>/checkpoints/    where a run that was interrupted goes on
+"""
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sekd.errors import SekdError
+from stage2_student.config import StudentConfig
+
+CONFIG, METRICS, ADAPTER, LOGS, CHECKPOINTS = "config.yaml", "metrics.json", "adapter", "logs", "checkpoints"
+
+# Settings that change neither what is trained nor how it is judged.
+INCIDENTAL = {
+    "": ("name", "runs", "artifacts", "store", "force"),
+    "stream": ("workers", "ahead"),
+    "trainer": ("name", "loggers", "log_every", "checkpoint_every", "progress"),
+}
+NAMED_APART = ("data", "model", "seed", "name", "force", "store", "artifacts", "runs")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """``runs/<name>`` for these settings."""
+
+    path: Path
+    settings: dict[str, Any]
+
+    @classmethod
+    def of(cls, config: StudentConfig, *, fingerprint: str) -> "RunFolder":
+        assert config.name is not None, "the entry names every run"
+        return cls(Path(config.runs) / config.name, {**asdict(config), "fingerprint": fingerprint})
+
+    @property
+    def adapter(self) -> Path:
+        return self.path / ADAPTER
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / CHECKPOINTS
+
+    @property
+    def digest(self) -> str:
+        return digest(self.settings)
+
+    def metrics(self) -> dict[str, Any] | None:
+        """How the run did; None while it has not ended."""
+        file = self.path / METRICS
+        return json.loads(file.read_text()) if file.exists() else None
+
+    def prepare(self, *, force: bool) -> bool:
+        """Make the folder ready for these settings; False where their run is there already, whole.
+
+        A run of the same settings that was interrupted stays, to go on from its checkpoint. ``force`` begins afresh.
+
+        Raises:
+            SekdError: a whole run with other settings is there.
+        """
+        there = read_settings(self.path)
+        same = there is not None and digest(there) == self.digest
+        if there is not None and not force:
+            if same and self.metrics():
+                return False
+            if not same and self.metrics():
+                raise SekdError(
+                    f"{self.path} holds a run with other settings ({_differences(there, self.settings)}): "
+                    "give this one another name=…, or force=true to replace that one"
+                )
+        if there is not None and (force or not same):
+            self._clear()
+        self.path.mkdir(parents=True, exist_ok=True)
+        (self.path / CONFIG).write_text(yaml.safe_dump(self.settings, sort_keys=False, allow_unicode=True))
+        return True
+
+    def finish(self, metrics: Mapping[str, Any]) -> None:
+        """Write how the run did, which makes it whole, and drop its checkpoints."""
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        temporary = self.path / f"{METRICS}.tmp"
+        temporary.write_text(json.dumps(metrics, indent=2) + "\n")
+        temporary.replace(self.path / METRICS)
+
+    def last_checkpoint(self) -> Path | None:
+        """The newest checkpoint of an interrupted run."""
+        files = self.checkpoints.glob("*.ckpt")
+        return max(files, key=lambda file: int(re.sub(r"\D", "", file.stem)), default=None)
+
+    def _clear(self) -> None:
+        """Remove what a run left; other runs may lie in folders below."""
+        (self.path / METRICS).unlink(missing_ok=True)
+        for name in (ADAPTER, LOGS, CHECKPOINTS):
+            shutil.rmtree(self.path / name, ignore_errors=True)
+
+
+def read_settings(run: Path) -> dict[str, Any] | None:
+    """The settings of the run in a folder; None where there is none."""
+    file = run / CONFIG
+    return yaml.safe_load(file.read_text()) if file.exists() else None
+
+
+def digest(settings: Mapping[str, Any]) -> str:
+    """Sixteen hex digits that are the same for two runs if and only if the same is trained and judged."""
+    return hashlib.sha256(json.dumps(essential(settings), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def essential(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings without those that change nothing."""
+    kept = {name: value for name, value in settings.items() if name not in INCIDENTAL[""]}
+    for group in ("stream", "trainer"):
+        kept[group] = {name: value for name, value in kept[group].items() if name not in INCIDENTAL[group]}
+    return kept
+
+
+def name_of(data: str, overrides: Sequence[str], seed: int) -> str:
+    """A run's name made up from what was asked for: ``demo``, ``demo/seed1``, ``demo/loss.soft.weight=0.5``.
+
+    A choice among named groups goes by its option alone: ``demo/hard/seed0`` for ``loss=hard seed=0``.
+    """
+    chosen = dict(override.lstrip("+~").partition("=")[::2] for override in overrides)
+    words = [
+        value if key in ("loss", "trainer", "recipe") else f"{key}={value}"
+        for key, value in chosen.items()
+        if key not in NAMED_APART
+    ]
+    if chosen.get("model", "tiny") != "tiny":
+        words.insert(0, chosen["model"])
+    parts = [data, *([_short(",".join(words))] if words else []), *([f"seed{seed}"] if "seed" in chosen else [])]
+    return "/".join(parts)
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings as dotted names and values."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _short(label: str) -> str:
+    safe = re.sub(r"[^\w.=,+-]+", "_", label)
+    return safe if len(safe) <= 80 else f"{safe[:64]}-{hashlib.sha256(label.encode()).hexdigest()[:8]}"
+
+
+def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    old, new = dict(flat(essential(there))), dict(flat(essential(here)))
+    changed = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    shown = [f"{name}: {old.get(name)} there, {new.get(name)} here" for name in changed[:3]]
+    return "; ".join(shown) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")

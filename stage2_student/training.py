@@ -1,0 +1,84 @@
+"""One run, from settings to an adapter on disk: puts store, model, losses and Lightning together."""
+
+import time
+from typing import Any
+
+from lightning.pytorch import seed_everything
+
+from sekd.models import load_processor, load_vlm
+from sekd.prompts import Prompter
+from sekd.store import Store
+from stage2_student.checks import check_letters, check_model, check_settings, check_store
+from stage2_student.config import StudentConfig
+from stage2_student.data import StudentData
+from stage2_student.export import save_adapter, write_card
+from stage2_student.model import Student
+from stage2_student.module import StudentModule
+from stage2_student.objective import Objective, wants_candidates
+from stage2_student.runs import RunFolder
+from stage2_student.stored import Wanted
+from stage2_student.trainer import make_trainer, validation_interval, weights_dtype
+
+
+def train(config: StudentConfig, store: Store, run: RunFolder) -> dict[str, Any]:
+    """Train the student of these settings, write it to the run's folder, and return how it did.
+
+    Raises:
+        SekdError: settings, store and model do not fit together.
+    """
+    begin = time.perf_counter()
+    seed_everything(config.seed, verbose=False)
+    module, data = assemble(config, store)
+    trainer = make_trainer(config, run, blocks=module.student.blocks)
+    steps = data.order(0, trainer.world_size).steps_per_epoch * config.optim.epochs
+    trainer.val_check_interval = validation_interval(steps, config.validation.times)
+    trainer.fit(module, datamodule=data, ckpt_path=run.last_checkpoint(), weights_only=False)
+    loss = float(trainer.callback_metrics["loss"])
+    scores = trainer.validate(module, datamodule=data, verbose=False)
+    weights = trainer.strategy.lightning_module_state_dict()
+    validated = {name.removeprefix("val/"): value for part in scores for name, value in part.items()}
+    metrics = {
+        "val": validated,
+        "loss": loss,
+        "steps": trainer.global_step,
+        "seconds": round(time.perf_counter() - begin, 1),
+        "fingerprint": store.fingerprint,
+        "settings": run.digest,
+    }
+    if trainer.is_global_zero:
+        save_adapter(module.student, weights, run.adapter, base=config.model.path)
+        write_card(config, validated, run.adapter, store=store.path, fingerprint=store.fingerprint)
+        run.finish(metrics)
+    return metrics
+
+
+def assemble(config: StudentConfig, store: Store) -> tuple[StudentModule, StudentData]:
+    """The module and its data, after every check that can be made without a step."""
+    check_settings(config)
+    check_store(config, store)
+    processor = load_processor(config.model)
+    letter_ids = check_letters(Prompter.named(config.model.wording), processor.tokenizer, store.layout)
+    vlm = load_vlm(config.model, dtype=weights_dtype(config.trainer))
+    student = Student(vlm, config.lora, gradient_checkpointing=config.trainer.gradient_checkpointing).train()
+    check_model(
+        config,
+        store,
+        n_layers=student.n_layers,
+        vocab_size=student.head.weight.shape[0],
+        hidden_size=student.head.weight.shape[1],
+    )
+    objective = Objective(config.loss, n_layers=student.n_layers)
+    module = StudentModule(
+        student,
+        objective,
+        config.optim,
+        tokenizer=processor.tokenizer,
+        letter_ids=letter_ids,
+        seed=config.seed,
+        log_every=config.trainer.log_every,
+    )
+    wanted = Wanted(
+        candidates=wants_candidates(config.loss),
+        layers=tuple(store.layout.layers.index(layer) for layer in objective.stored_layers),
+    )
+    return module, StudentData(config, store=store, processor=processor, wanted=wanted)

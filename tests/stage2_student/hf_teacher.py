@@ -1,0 +1,109 @@
+"""A teacher's pass by transformers alone: conditioned steps over a dataset, written through the real store."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from sekd.datasets import DataConfig, Dataset, load_dataset
+from sekd.models import ModelConfig, load_processor, load_vlm, model_identity
+from sekd.prompts import Prompter
+from sekd.store import Layout, Plan, Store, build_rows
+
+
+def store_pass(
+    root: Path,
+    *,
+    model: ModelConfig,
+    data: DataConfig,
+    k: int = 8,
+    layers: Sequence[int] = (2, 5),
+    shard_size: int = 16,
+) -> Store:
+    """The conditioned-step pass over the training split, stored under ``root``."""
+    dataset = load_dataset(data, "train")
+    processor, vlm, prompter = load_processor(model), load_vlm(model), Prompter.named(model.wording)
+    layout = Layout(
+        k=k,
+        layers=tuple(layers),
+        hidden_size=vlm.config.text_config.hidden_size,
+        hidden_dtype="float32",
+        vocab_size=vlm.config.text_config.vocab_size,
+        letter_ids=prompter.letter_ids(processor.tokenizer, 4),
+    )
+    identity = {"model": model_identity(model), "data": dataset.identity(), "prompts": prompter.identity()}
+    plan = Plan(n_examples=len(dataset.examples), shard_size=shard_size)
+    store = Store.create(root / data.name, identity=identity, plan=plan, layout=layout)
+    asked = ask(dataset, processor, vlm, prompter, layout)
+    for shard in store.missing():
+        _write(store, shard, dataset, asked)
+    return store
+
+
+@torch.no_grad()
+def ask(dataset: Dataset, processor: Any, vlm: Any, prompter: Prompter, layout: Layout) -> list[dict[str, Any]]:
+    """What was answered at every step: a list a step of arrays over examples. Every example has as many steps."""
+    questions = [dataset.questions(example) for example in dataset.examples]
+    images = [Image.open(dataset.image_path(example)).convert("RGB") for example in dataset.examples]
+    answers: list[list[int]] = [[] for _ in questions]
+    processor.tokenizer.padding_side = "left"
+    letters = torch.tensor(layout.letter_ids)
+    steps = []
+    for step in range(len(questions[0])):
+        texts = [
+            prompter.render(processor, prompter.conditioned(asked, step, known))
+            for asked, known in zip(questions, answers, strict=True)
+        ]
+        inputs = processor(text=texts, images=images, padding=True, return_tensors="pt")
+        logprobs, hidden = answer_position(vlm, inputs, layout.layers)
+        chosen = logprobs[:, letters].argmax(dim=1).tolist()
+        for known, answer in zip(answers, chosen, strict=True):
+            known.append(answer)
+        top = logprobs.topk(layout.k, dim=1)
+        tail = torch.log1p(-top.values.exp().sum(dim=1).clamp(max=1 - 1e-7))
+        steps.append({"answer": chosen, "ids": top.indices, "logprobs": top.values, "tail": tail, "hidden": hidden})
+    return steps
+
+
+def answer_position(vlm: Any, inputs: Any, layers: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logprobs [B, V] and hidden states [B, R, D] at the last position; the last layer before the final norm."""
+    before_norm: list[torch.Tensor] = []
+    decoder = vlm.get_decoder()
+    hook = decoder.norm.register_forward_pre_hook(lambda _, args: before_norm.append(args[0]))
+    output = vlm(**inputs, output_hidden_states=True)
+    hook.remove()
+    states = [*output.hidden_states[:-1], before_norm[0]]
+    hidden = torch.stack([states[layer][:, -1] for layer in layers], dim=1) if layers else torch.empty(0)
+    return output.logits[:, -1].log_softmax(dim=-1), hidden
+
+
+def _write(store: Store, shard: int, dataset: Dataset, asked: list[dict[str, Any]]) -> None:
+    rows: dict[str, list[Any]] = {name: [] for name in ("sample", "image", "step", "n_steps", "depth", "level")}
+    rows |= {name: [] for name in ("options", "answer", "truth", "topk_ids", "topk_logprobs", "tail_logprob")}
+    hidden = []
+    for place in store.plan.examples(shard):
+        example = dataset.examples[place]
+        questions = dataset.questions(example)
+        for step, (question, said) in enumerate(zip(questions, asked, strict=True)):
+            values = {
+                "sample": example.id,
+                "image": str(example.image),
+                "step": step,
+                "n_steps": len(questions),
+                "depth": question.depth,
+                "level": question.level,
+                "options": list(question.options),
+                "answer": said["answer"][place],
+                "truth": question.truth,
+                "topk_ids": said["ids"][place].numpy(),
+                "topk_logprobs": said["logprobs"][place].numpy(),
+                "tail_logprob": float(said["tail"][place]),
+            }
+            for name, value in values.items():
+                rows[name].append(value)
+            hidden.append(said["hidden"][place].numpy() if store.layout.layers else None)
+    states = np.stack(hidden) if store.layout.layers else None
+    store.write_shard(shard, build_rows(store.layout, rows), states, {})

@@ -1,0 +1,68 @@
+"""Whole runs on a small store: what is written, and that the same settings give the same student."""
+
+import csv
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sekd.store import Store
+from stage2_student.config import StreamConfig, StudentConfig
+from stage2_student.runs import RunFolder
+from stage2_student.training import train
+
+Configure = Callable[..., StudentConfig]
+
+
+def run_of(config: StudentConfig, store: Store) -> RunFolder:
+    run = RunFolder.of(config, fingerprint=store.fingerprint)
+    assert run.prepare(force=config.force)
+    return run
+
+
+def losses_of(run: RunFolder) -> dict[int, str]:
+    """The loss of every step as it was written down, over all starts of the run."""
+    rows = [row for log in run.path.glob("logs/*/metrics.csv") for row in csv.DictReader(log.open())]
+    return {int(row["step"]): row["train/loss"] for row in rows if row["train/loss"]}
+
+
+def store_bytes(store: Store) -> dict[Path, bytes]:
+    return {file: file.read_bytes() for file in sorted(store.path.rglob("*")) if file.is_file()}
+
+
+@pytest.fixture
+def trained(configure: Configure, store: Store) -> RunFolder:
+    config = configure()
+    run = run_of(config, store)
+    train(config, store, run)
+    return run
+
+
+def test_a_run_leaves_an_adapter_its_settings_and_its_metrics_and_the_store_untouched(
+    configure: Configure, store: Store
+) -> None:
+    before = store_bytes(store)
+    config = configure()
+    run = run_of(config, store)
+    train(config, store, run)
+    assert {file.name for file in run.adapter.iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "README.md",
+    }
+    metrics = json.loads((run.path / "metrics.json").read_text())
+    assert metrics["fingerprint"] == store.fingerprint
+    assert metrics["steps"] == len(losses_of(run)) == 12
+    assert {"agreement", "agreement/order", "hca", "parse_failures"} <= set(metrics["val"])
+    assert store_bytes(store) == before
+
+
+def test_the_number_of_workers_changes_no_loss(trained: RunFolder, configure: Configure, store: Store) -> None:
+    for workers in (1, 3):
+        stream = StreamConfig(buffer=16, open_shards=2, workers=workers)
+        config = replace(configure(stream=stream), name=f"workers{workers}")
+        run = run_of(config, store)
+        train(config, store, run)
+        assert losses_of(run) == losses_of(trained)
