@@ -142,14 +142,14 @@ def test_terse_prompts_are_exactly_the_embedded_models() -> None:
         Question(2, "family", ("sula", "tuna"), None),
         Question(3, "genus", ("mopu", "lira", "sodo", "neki"), None),
     ]
-    assert text_of(prompter.independent(questions, 2)) == "3 genus A mopu B lira C sodo D neki"
+    assert text_of(prompter.independent(questions, 2)) == "Q3 genus A mopu B lira C sodo D neki"
     assert prompter.independent(questions, 2).primer == "3"
     assert (
         text_of(prompter.conditioned(questions, 2, (0, 1)))
-        == "known order kelpo family tuna 3 genus A mopu B lira C sodo D neki"
+        == "known order kelpo family tuna Q3 genus A mopu B lira C sodo D neki"
     )
-    assert text_of(prompter.conditioned(questions, 0, ())) == "1 order A kelpo B rami"
-    assert text_of(prompter.joint(questions)).startswith("1 order A kelpo B rami 2 family A sula B tuna 3 genus A")
+    assert text_of(prompter.conditioned(questions, 0, ())) == "Q1 order A kelpo B rami"
+    assert text_of(prompter.joint(questions)).startswith("Q1 order A kelpo B rami Q2 family A sula B tuna Q3 genus A")
     assert prompter.joint(questions).primer == ""
     assert prompter.joint_answer(questions, (0, 1, 1))[0] == "1 A kelpo 2 B tuna 3 B lira"
 

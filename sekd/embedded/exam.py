@@ -62,8 +62,8 @@ def _conditioned(vlm: Any, images: Tensor, asked: list[Asked]) -> np.ndarray:
 def _letter(vlm: Any, images: Tensor, facts: np.ndarray, asked: Asked, level: int) -> np.ndarray:
     """The likeliest of the letters [B] to one question, its reply primed with the question's number."""
     count = len(images)
-    number = np.full(count, NUMBER[level])
-    parts = [np.tile(HEAD, (count, 1)), facts, asked.tokens(number), np.tile(REPLY, (count, 1)), number[:, None]]
+    asking = asked.tokens(np.full(count, level))
+    parts = [np.tile(HEAD, (count, 1)), facts, asking, np.tile([*REPLY, NUMBER[level]], (count, 1))]
     hidden = decode(vlm, to_tensor(np.concatenate(parts, 1)), images)[:, -1]
     return logits(vlm, hidden)[:, LETTER].argmax(-1).numpy()
 
@@ -71,7 +71,7 @@ def _letter(vlm: Any, images: Tensor, facts: np.ndarray, asked: Asked, level: in
 def _joint(vlm: Any, images: Tensor, asked: list[Asked]) -> np.ndarray:
     """Free greedy decoding of one reply; -1 where a slot holds no letter after its number."""
     count = len(images)
-    questions = [question.tokens(np.full(count, NUMBER[level])) for level, question in enumerate(asked)]
+    questions = [question.tokens(np.full(count, level)) for level, question in enumerate(asked)]
     tokens = to_tensor(np.concatenate([np.tile(HEAD, (count, 1)), *questions, np.tile(REPLY, (count, 1))], 1))
     start = tokens.shape[1]
     for _ in range(3 * DEPTH):

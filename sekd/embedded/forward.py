@@ -44,6 +44,13 @@ def encode_images(vlm: Any, patches_BPV: Tensor) -> Tensor:
 
 def decode(vlm: Any, tokens_BT: Tensor, images_BNH: Tensor | None) -> Tensor:
     """Tokens, with an image each or none -> the last normed hidden states [B, T, H]."""
+    return decode_twice(vlm, tokens_BT, images_BNH)[0]
+
+
+def decode_twice(
+    vlm: Any, tokens_BT: Tensor, images_BNH: Tensor | None, early: int | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """The last normed hidden states [B, T, H], and those after the first ``early`` layers, normed by the same norm."""
     decoder = vlm.model.language_model
     x = decoder.embed_tokens(tokens_BT)
     length = tokens_BT.shape[1]
@@ -54,7 +61,8 @@ def decode(vlm: Any, tokens_BT: Tensor, images_BNH: Tensor | None) -> Tensor:
         x = torch.cat([x[:, :FIRST_IMAGE_TOKEN], images_BNH.to(x.dtype), x[:, after:]], 1)
         positions = _positions(length)
     positions = positions[:, None].expand(3, len(tokens_BT), length)
-    return decoder(inputs_embeds=x, position_ids=positions, use_cache=False).last_hidden_state
+    output = decoder(inputs_embeds=x, position_ids=positions, use_cache=False, output_hidden_states=early is not None)
+    return output.last_hidden_state, None if early is None else decoder.norm(output.hidden_states[early])
 
 
 def logits(vlm: Any, hidden: Tensor) -> Tensor:

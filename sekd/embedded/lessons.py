@@ -18,6 +18,7 @@ from sekd.embedded.kingdoms import KINGDOMS, LEVELS, NAMES, VALUES
 ID = tiny_vlm.token_ids()
 LETTER = np.array([ID[letter] for letter in tiny_vlm.LETTERS])
 NUMBER = np.array([ID[number] for number in tiny_vlm.NUMBERS])
+ASKING = np.array([ID[number] for number in tiny_vlm.ASKING])
 LEVEL = np.array([ID[level] for level in LEVELS])
 WORLD = tuple(KINGDOMS.values())
 KINGDOM = np.array([ID[kingdom.name] for kingdom in WORLD])
@@ -69,26 +70,30 @@ class Lesson:
     scored: np.ndarray
     weights: np.ndarray
     has_image: bool = True
+    recalls: bool = False  # the reply is recalled, not chosen: it can be known before options are compared
 
 
 @dataclass(frozen=True)
 class Asked:
-    """Multiple-choice questions [B]: the word asked for, the tokens of the options [B, O], the right option [B]."""
+    """Multiple-choice questions [B]: the word asked for, the tokens of the options [B, O], the right option [B].
+
+    A question is put at a place [B] among its prompt's questions, counted from 0.
+    """
 
     subject: np.ndarray
     options: np.ndarray
     answer: np.ndarray
 
-    def tokens(self, number: np.ndarray) -> np.ndarray:
-        """[B, 2 + 2 O]: number, subject, then letter and name of each option."""
+    def tokens(self, place: np.ndarray) -> np.ndarray:
+        """[B, 2 + 2 O]: the question's number, its subject, then letter and name of each option."""
         letters = np.broadcast_to(LETTER, self.options.shape)
         pairs = np.stack([letters, self.options], 2).reshape(len(self.options), -1)
-        return np.concatenate([number[:, None], self.subject[:, None], pairs], 1)
+        return np.concatenate([ASKING[place][:, None], self.subject[:, None], pairs], 1)
 
-    def reply(self, number: np.ndarray) -> np.ndarray:
+    def reply(self, place: np.ndarray) -> np.ndarray:
         """[B, 3]: number, letter and name of the right option."""
         name = self.options[np.arange(len(self.answer)), self.answer]
-        return np.stack([number, LETTER[self.answer], name], 1)
+        return np.stack([NUMBER[place], LETTER[self.answer], name], 1)
 
 
 def ask_level(scene: Scene, level: np.ndarray, rng: np.random.Generator) -> Asked:
@@ -119,18 +124,30 @@ def _shuffled(subject: np.ndarray, true_first: np.ndarray, rng: np.random.Genera
 def caption(scene: Scene) -> Lesson:
     """What the image shows: the kingdom and its four attributes."""
     shown = np.take_along_axis(VALUE[scene.kingdom], scene.values[:, :, None], 2)[:, :, 0]
-    return _lesson(scene, [ID["describe"]], np.concatenate([KINGDOM[scene.kingdom][:, None], shown], 1), name=1.0)
+    return _lesson(
+        scene, [ID["describe"]], np.concatenate([KINGDOM[scene.kingdom][:, None], shown], 1), name=1.0, recalls=True
+    )
 
 
 def lineage(scene: Scene) -> Lesson:
     """The path of names, coarse to fine, without options."""
-    return _lesson(scene, [ID["lineage"]], scene.name_tokens(), name=1.0)
+    return _lesson(scene, [ID["lineage"]], scene.name_tokens(), name=1.0, recalls=True)
 
 
 def open_level(scene: Scene, level: int) -> Lesson:
     """The name of one level, the names above it known, without options."""
-    asked = np.full((len(scene), 1), LEVEL[level])
-    return _lesson(scene, np.concatenate([known(scene, level), asked], 1), scene.name_tokens()[:, [level]], name=1.0)
+    number, asked = np.full((len(scene), 1), NUMBER[level]), np.tile([ASKING[level], LEVEL[level]], (len(scene), 1))
+    prompt = np.concatenate([known(scene, level), asked], 1)
+    return _lesson(scene, prompt, np.concatenate([number, scene.name_tokens()[:, [level]]], 1), name=1.0, recalls=True)
+
+
+def open_attribute(scene: Scene, level: np.ndarray, rng: np.random.Generator) -> Lesson:
+    """What one attribute is, without options."""
+    rows = np.arange(len(scene))
+    place = rng.integers(0, len(LEVELS), len(scene))
+    value = VALUE[scene.kingdom, level, scene.values[rows, level]]
+    prompt = np.stack([ASKING[place], ATTRIBUTE[scene.kingdom, level]], 1)
+    return _lesson(scene, prompt, np.stack([NUMBER[place], value], 1), name=1.0, recalls=True)
 
 
 def listing(count: int, rng: np.random.Generator, pairs: int = 10) -> Lesson:
@@ -155,40 +172,38 @@ def listing(count: int, rng: np.random.Generator, pairs: int = 10) -> Lesson:
 def reading(scene: Scene, level: np.ndarray, rng: np.random.Generator) -> Lesson:
     """A single question whose answer the prompt states: the letter has to be found, not the name."""
     asked = ask_level(scene, level, rng)
-    number = NUMBER[level]
     stated = np.stack(
         [np.full(len(scene), ID["known"]), LEVEL[level], scene.name_tokens()[np.arange(len(scene)), level]], 1
     )
-    return _lesson(scene, np.concatenate([stated, asked.tokens(number)], 1), asked.reply(number), name=0.3)
+    return _lesson(scene, np.concatenate([stated, asked.tokens(level)], 1), asked.reply(level), name=0.3)
 
 
 def seeing(scene: Scene, level: np.ndarray, rng: np.random.Generator) -> Lesson:
     """A single question about one attribute."""
     asked = ask_attribute(scene, level, rng)
-    number = NUMBER[rng.integers(0, len(LEVELS), len(scene))]
-    return _lesson(scene, asked.tokens(number), asked.reply(number), name=0.3)
+    place = rng.integers(0, len(LEVELS), len(scene))
+    return _lesson(scene, asked.tokens(place), asked.reply(place), name=0.3)
 
 
 def naming(scene: Scene, level: np.ndarray, rng: np.random.Generator) -> Lesson:
     """A single question answered the other way round: the name, then its letter."""
     asked = ask_level(scene, level, rng)
-    number = NUMBER[level]
-    prompt = np.concatenate([asked.tokens(number), np.full((len(scene), 1), ID["describe"])], 1)
-    return _lesson(scene, prompt, asked.reply(number)[:, [2, 1]], name=1.0)
+    prompt = np.concatenate([asked.tokens(level), np.full((len(scene), 1), ID["describe"])], 1)
+    return _lesson(scene, prompt, asked.reply(level)[:, [0, 2, 1]], name=1.0)
 
 
 def single(scene: Scene, level: np.ndarray, rng: np.random.Generator) -> Lesson:
     """One level's question without context."""
     asked = ask_level(scene, level, rng)
-    return _lesson(scene, asked.tokens(NUMBER[level]), asked.reply(NUMBER[level]), name=0.3)
+    return _lesson(scene, asked.tokens(level), asked.reply(level), name=0.3)
 
 
 def conditioned(scene: Scene, level: int, rng: np.random.Generator) -> Lesson:
     """One level's question, the names above it known."""
     levels = np.full(len(scene), level)
     asked = ask_level(scene, levels, rng)
-    prompt = np.concatenate([known(scene, level), asked.tokens(NUMBER[levels])], 1)
-    return _lesson(scene, prompt, asked.reply(NUMBER[levels]), name=0.3)
+    prompt = np.concatenate([known(scene, level), asked.tokens(levels)], 1)
+    return _lesson(scene, prompt, asked.reply(levels), name=0.3)
 
 
 def quiz(scene: Scene, length: int, rng: np.random.Generator) -> Lesson:
@@ -225,13 +240,15 @@ def known(scene: Scene, level: int) -> np.ndarray:
 
 
 def _replies(scene: Scene, asked: list[Asked]) -> Lesson:
-    numbers = [np.full(len(scene), NUMBER[index]) for index in range(len(asked))]
-    prompt = np.concatenate([question.tokens(number) for question, number in zip(asked, numbers, strict=True)], 1)
-    reply = np.concatenate([question.reply(number) for question, number in zip(asked, numbers, strict=True)], 1)
+    places = [np.full(len(scene), index) for index in range(len(asked))]
+    prompt = np.concatenate([question.tokens(place) for question, place in zip(asked, places, strict=True)], 1)
+    reply = np.concatenate([question.reply(place) for question, place in zip(asked, places, strict=True)], 1)
     return _lesson(scene, prompt, reply, name=0.3)
 
 
-def _lesson(scene: Scene, prompt: np.ndarray | list[int], reply: np.ndarray, *, name: float) -> Lesson:
+def _lesson(
+    scene: Scene, prompt: np.ndarray | list[int], reply: np.ndarray, *, name: float, recalls: bool = False
+) -> Lesson:
     """Chat turns around prompt and reply. Letters weigh 1.5 where they answer a question, other tokens ``name``."""
     count = len(scene)
     prompt = np.broadcast_to(np.array(prompt), (count, np.shape(prompt)[-1]))
@@ -239,4 +256,4 @@ def _lesson(scene: Scene, prompt: np.ndarray | list[int], reply: np.ndarray, *, 
     tokens = np.concatenate(parts, 1)
     scored = np.arange(tokens.shape[1] - reply.shape[1] - 1, tokens.shape[1])
     weights = np.where(np.isin(tokens[0, scored], LETTER), 1.5, name)
-    return Lesson(tokens, scored, weights)
+    return Lesson(tokens, scored, weights, recalls=recalls)
