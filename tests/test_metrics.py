@@ -1,4 +1,4 @@
-"""Every metric against a plain reading of its definition, on arbitrary paths; the bootstrap against what it estimates."""
+"""Every metric against a plain reading of its definition; the bootstrap against what it estimates."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""Questions: what every one must hold, whatever the tree; what the two kinds of distractors are; that they are stable."""
+"""Questions: what every one must hold, whatever the tree; the two kinds of distractors; that they are stable."""
 
 from collections import Counter
 from itertools import pairwise

@@ -63,7 +63,7 @@ def part_of(config: DataConfig, split: str) -> Part:
         if parts[first].overlaps(parts[second]):
             raise SekdError(
                 f"data {config.name}: splits {first} ({config.splits[first]}) and {second} ({config.splits[second]}) "
-                "share images; give each its own share, like val.json@0-10% and val.json@10-100%"
+                "share images; give each its own share, like val.json@0-10% and val.json@10-100%, or set one to null"
             )
     if split not in parts:
         raise SekdError(

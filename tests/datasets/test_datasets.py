@@ -1,0 +1,192 @@
+"""Every dataset as published: what is read from it, how it is split and cut, and what each fault says."""
+
+import json
+from collections.abc import Callable
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+from miniatures import BIRDS, FOODS, config, inat_categories, write_image
+
+from sekd.datasets import Dataset, Example, known_datasets, load_dataset
+from sekd.datasets.config import SPLITS, Part
+from sekd.datasets.images import open_image
+from sekd.datasets.select import in_share
+from sekd.errors import SekdError
+from sekd.taxonomy import fold
+
+Load = Callable[..., Dataset]
+ALL_AS_TEST = {"train": None, "val": None, "test": "questions.jsonl"}
+
+
+def test_every_known_dataset_is_a_whole_configuration() -> None:
+    assert {"inat", "inat_plant", "cub", "food101", "imagenet_animal", "imagenet_artifact"} < set(known_datasets())
+    assert {"folder", "choices", "demo", "demo_fauna", "demo_rocket"} < set(known_datasets())
+    for name in known_datasets():
+        loaded = config(name, Path())
+        assert loaded.name == name
+        assert set(loaded.splits) == set(SPLITS)
+
+
+def test_every_split_of_every_dataset_reads_and_asks(load: Load, name: str) -> None:
+    splits = {split: load(name, split) for split in SPLITS}
+    for dataset in splits.values():
+        assert dataset.examples
+        for example in dataset.examples:
+            assert open_image(dataset.image_path(example)).size == (12, 10)
+            questions = dataset.questions(example)
+            assert questions
+            assert example.path is not None
+            for question in questions:
+                assert fold(question.truth_name or "") == fold(example.path[question.depth])
+    ids = [{example.id for example in dataset.examples} for dataset in splits.values()]
+    assert sum(map(len, ids)) == len(set.union(*ids)), "splits share no image"
+
+
+def test_inat_reads_its_kingdom_by_name_and_rank(load: Load) -> None:
+    animals, plants = load("inat"), load("inat_plant")
+    assert len(animals.examples) == 64
+    assert len(plants.examples) == 32
+    assert {(example.path or ("",))[0] for example in plants.examples} == {"Plantae"}
+    by_name = {category["name"]: category for category in inat_categories()}
+    for example in animals.examples:
+        assert example.path is not None
+        category = by_name[example.path[-1]]
+        assert list(example.path[:-1]) == [category[rank] for rank in animals.taxonomy.level_names[:-1]]
+        assert category["image_dir_name"] in str(example.image)
+    levels = [question.level for question in animals.questions(animals.examples[0])]
+    assert levels == ["phylum", "class", "order", "family", "genus", "species"]
+    # One phylum of plants is no choice; two of animals are two options.
+    assert plants.questions(plants.examples[0])[0].level == "class"
+    assert plants.notes[-1] == "level phylum is left out for 32 images: it offers a single name"
+    assert "64 questions of level phylum have fewer options" in animals.notes
+
+
+def test_cub_finds_each_birds_leaf_however_it_is_spelled(load: Load) -> None:
+    train, test = load("cub", splits={"train": "train", "val": None, "test": "test"}), load("cub", "test")
+    assert (len(train.examples), len(test.examples)) == (40, 20)
+    for example in train.examples:
+        assert example.path is not None
+        key, above = BIRDS[example.image.parts[1]]
+        assert example.path == (*above, key)
+
+
+def test_food101_leaves_out_the_classes_that_the_tree_does_not_hold(load: Load) -> None:
+    dataset = load("food101", "test")
+    assert {example.image.parts[1] for example in dataset.examples} == set(FOODS)
+    assert "1 classes are not in hierarchy_Food.json and left out: waffles" in dataset.notes
+    with pytest.raises(SekdError, match=r"1 of 5 classes have no path in hierarchy_Food.json: waffles"):
+        load("food101", partial_hierarchy=False)
+
+
+def test_imagenet_tells_names_apart_that_two_classes_share(load: Load) -> None:
+    animals, artifacts = load("imagenet_animal", "test"), load("imagenet_artifact", "test")
+    assert leaves(animals) == {"n01440764": "tench", "n01530575": "brambling", "n02012849": "crane"}
+    assert leaves(artifacts) == {"n03126707": "crane", "n03710637": "maillot", "n03710721": "tank suit"}
+
+
+def test_imagenets_flat_validation_images_are_read_by_their_solution(load: Load, tmp_path: Path) -> None:
+    load("imagenet_animal")
+    flat, rows = tmp_path / "ILSVRC/Data/CLS-LOC/val", ["ImageId,PredictionString"]
+    for number, wnid in enumerate(["n02012849", "n03126707", "n01440764"]):
+        write_image(flat / f"ILSVRC2012_val_{number:08d}.JPEG")
+        rows.append(f"ILSVRC2012_val_{number:08d},{wnid} 1 2 3 4 {wnid} 5 6 7 8")
+    (tmp_path / "LOC_val_solution.csv").write_text("\n".join(rows))
+    splits = {"train": "train", "val": None, "test": str(flat.relative_to(tmp_path))}
+    found = {
+        example.image.stem: (example.path or ())[-1]
+        for example in load("imagenet_animal", "test", splits=splits).examples
+    }
+    assert found == {"ILSVRC2012_val_00000000": "crane", "ILSVRC2012_val_00000002": "tench"}
+
+
+def test_class_folders_in_the_root_itself_are_read_by_shares(load: Load, tmp_path: Path) -> None:
+    load("imagenet_animal")
+    for folder in (tmp_path / "train").iterdir():
+        folder.rename(tmp_path / folder.name)
+    (tmp_path / "train").rmdir()
+    with pytest.raises(SekdError, match=r"data\.splits\.train=\.@0-90%"):
+        load("imagenet_animal")
+    splits = {"train": ".@0-90%", "val": ".@90-95%", "test": ".@95-100%"}
+    assert set(leaves(load("imagenet_animal", splits=splits))) == {"n01440764", "n01530575", "n02012849"}
+
+
+def test_a_folder_of_ones_own_takes_a_csv_tree(load: Load) -> None:
+    dataset = load("folder", splits={"train": ".", "val": None, "test": None})
+    assert len(dataset.examples) == 48
+    assert "1 files in the class folders are no images and left out" in dataset.notes
+    levels = {question.level for example in dataset.examples for question in dataset.questions(example)}
+    assert levels == {"course", "dish", "variety"}
+
+
+def test_choices_are_taken_as_given(load: Load, tmp_path: Path) -> None:
+    dataset = load("choices", "test", splits=ALL_AS_TEST)
+    rows = [json.loads(line) for line in (tmp_path / "questions.jsonl").read_text().splitlines()]
+    by_image = {row["image"].split("CUB_200_2011/")[1]: row for row in rows}
+    assert len(dataset.examples) == len(rows)
+    for example in dataset.examples:
+        row = by_image[str(example.image)]
+        for level, question in enumerate(dataset.questions(example), start=1):
+            assert list(question.options) == row[f"choices_level{level}"]
+            assert question.truth_name == row[f"level{level}"]
+
+
+def test_an_image_that_is_asked_about_twice_keeps_two_ids(load: Load, tmp_path: Path) -> None:
+    load("choices")
+    file = tmp_path / "questions.jsonl"
+    file.write_text(file.read_text().splitlines()[0] + "\n" + file.read_text().splitlines()[0])
+    dataset = load("choices", "test", splits=ALL_AS_TEST)
+    assert sorted(example.id.partition("#")[2] for example in dataset.examples) == ["", "2"]
+
+
+def test_null_levels_and_skipped_ones_are_not_asked_about(load: Load, tmp_path: Path) -> None:
+    load("choices")
+    file = tmp_path / "questions.jsonl"
+    row = json.loads(file.read_text().splitlines()[0]) | {"level3": None, "choices_level3": None}
+    file.write_text(json.dumps(row))
+    dataset = load("choices", "test", splits=ALL_AS_TEST, skip=1)
+    assert [question.level for question in dataset.questions(dataset.examples[0])] == ["family", "species"]
+
+
+def test_a_smaller_limit_takes_the_first_of_a_larger_one(load: Load) -> None:
+    ids = {limit: [example.id for example in load("inat", limit=limit).examples] for limit in (5, 20, None)}
+    assert ids[5] == ids[20][:5]
+    assert ids[20] == ids[None][:20]
+    assert ids[20] != [example.id for example in load("inat", limit=20, seed=1).examples]
+    assert ids[None] != sorted(ids[None])
+
+
+def test_classes_choose_images_by_any_name_of_their_path(load: Load) -> None:
+    birds = load("inat", classes=["chordata"])
+    assert {(example.path or ("", ""))[1] for example in birds.examples} == {"Chordata"}
+    # Distractors still come from the whole tree.
+    assert set(birds.questions(birds.examples[0])[0].options) == {"Chordata", "Arthropoda"}
+    with pytest.raises(SekdError, match="holds no mollusca"):
+        load("inat", classes=["Mollusca"])
+
+
+def test_shares_of_one_file_are_disjoint_stable_and_sized() -> None:
+    examples = [Example(f"images/{i}.jpg", Path(f"images/{i}.jpg"), ("a",)) for i in range(5000)]
+    shares = [in_share(examples, Part("f", low, high)) for low, high in ((0, 10), (10, 40), (40, 100))]
+    assert sorted(chain.from_iterable(shares), key=lambda each: each.id) == sorted(examples, key=lambda each: each.id)
+    assert [len(share) / 5000 for share in shares] == pytest.approx([0.1, 0.3, 0.6], abs=0.02)
+    assert set(in_share(examples[:1000], Part("f", 0, 10))) <= set(shares[0]), "images added later move none"
+
+
+def test_identity_follows_the_items_and_the_questions_and_not_the_place(load: Load, tmp_path: Path) -> None:
+    dataset = load("inat", limit=10)
+    same = load("inat", limit=10, missing_share=0.5)
+    assert dataset.identity() == same.identity()
+    changes: list[dict[str, Any]] = [{"limit": 11}, {"seed": 1}, {"distractors": "similar"}, {"options": 3}]
+    changes += [{"classes": ["Chordata"]}, {"splits": {"train": "val.json", "val": None, "test": None}}]
+    digests = [json.dumps(load("inat", **{"limit": 10, **change}).identity()) for change in changes]
+    assert len({json.dumps(dataset.identity()), *digests}) == len(changes) + 1
+    moved = tmp_path.with_name("moved")
+    tmp_path.rename(moved)
+    assert load_dataset(config("inat", moved, limit=10), "train").identity() == dataset.identity()
+
+
+def leaves(dataset: Dataset) -> dict[str, str]:
+    """Class folder -> last name of the path."""
+    return {example.image.parent.name: (example.path or ("",))[-1] for example in dataset.examples}
