@@ -1,7 +1,7 @@
 """vLLM's engine, wrapped: conversations in, their results out, hidden states and logprobs included."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,8 +55,6 @@ class Engine:
         max_lora_rank: int = 0,
     ) -> None:
         environment.prepare(model, engine)
-        from sekd.inference.settings import build
-
         self.config, self.layers = engine, tuple(layers)
         self.stats = EngineStats()
         self._adapter = adapter
@@ -64,7 +62,10 @@ class Engine:
         self._sampling: dict[tuple, Any] = {}
         self._submitted: dict[str, tuple[StepRequest, float]] = {}
         self._count = 0
-        built = build(model, engine, layers=self.layers, max_lora_rank=max_lora_rank, slots=self._slots)
+        with environment.quiet():
+            from sekd.inference.settings import build
+
+            built = build(model, engine, layers=self.layers, max_lora_rank=max_lora_rank, slots=self._slots)
         self._vllm: Any = built.llm_engine
         self._rows = built.rows
         self.hidden_size, self.num_layers, self.vocab_size = built.hidden_size, built.num_layers, built.vocab_size
@@ -78,13 +79,20 @@ class Engine:
         """Tokens that the KV cache holds."""
         return self._vllm.vllm_config.cache_config.kv_cache_size_tokens
 
+    @property
+    def device_name(self) -> str:
+        """What the engine runs on, for provenance."""
+        from vllm.platforms import current_platform
+
+        return current_platform.get_device_name()
+
     def drive(
         self,
         conversations: Iterable[Conversation],
         *,
         concurrency: int | None = None,
         adapter: Path | None = None,
-    ) -> Iterator[Any]:
+    ) -> Generator[Any, None, None]:
         """Run conversations (see ``schedule``) and yield what each returns, in the order in which they end.
 
         ``concurrency`` bounds how many are open at once, by default ``max_num_seqs``. ``adapter`` names the LoRA

@@ -10,7 +10,11 @@ TAIL_FLOOR = 2.0**-24  # half the spacing of float32 below one: a smaller rest m
 
 
 class UnreadableImageError(Exception):
-    """Raised inside a conversation whose image cannot be read; names the file and the cause."""
+    """Raised inside a conversation whose image cannot be read. ``reason`` says why, in words without the path."""
+
+    def __init__(self, path: Path, cause: Exception) -> None:
+        self.reason = f"unreadable image: {type(cause).__name__}"
+        super().__init__(f"{path}: {cause}")
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def read_image(path: Path) -> Image.Image:
         with Image.open(path) as image:
             return image.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UnreadableImageError(f"{path}: {error}") from error
+        raise UnreadableImageError(path, error) from error
 
 
 @dataclass

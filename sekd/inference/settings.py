@@ -1,7 +1,6 @@
 """This project's configuration in vLLM's words. Imported only once ``environment`` is prepared."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +10,9 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.llm_engine import LLMEngine
 
 from sekd.errors import SekdError
-from sekd.inference import environment
 from sekd.inference.config import EngineConfig
 from sekd.inference.connector import CAPTURE
+from sekd.inference.dimensions import read_dimensions
 from sekd.inference.hidden_rows import RowReader
 from sekd.inference.requests import StepRequest
 from sekd.models import ModelConfig, load_processor, pixel_bounds
@@ -52,12 +51,11 @@ def build(
             rows = RowReader(shape=shape, dtype=NUMPY_DTYPES[str(dimensions.dtype)], slots=slots)
             arguments |= capture_arguments(layers, rows, slots=slots)
         llm_engine = LLMEngine.from_engine_args(EngineArgs(**arguments))
+        share_image_processor(llm_engine, model)
     except SekdError:
         raise
     except (ValueError, RuntimeError, OSError) as error:
         raise SekdError(f"model {model.name}: vLLM could not serve {model.path!r}: {_cause(error)}") from error
-    environment.quieten()
-    share_image_processor(llm_engine, model)
     return Built(
         llm_engine=llm_engine,
         rows=rows,
@@ -85,7 +83,7 @@ def engine_arguments(model: ModelConfig, engine: EngineConfig, *, max_lora_rank:
         "model": model.path,
         "revision": model.revision,
         "trust_remote_code": model.trust_remote_code,
-        "dtype": model.dtype,
+        "dtype": read_dimensions(model).dtype,  # vLLM's own "auto" would turn float32 into 16 bits
         "seed": 0,
         "max_num_seqs": engine.max_num_seqs,
         "max_num_batched_tokens": engine.max_num_batched_tokens,
@@ -98,6 +96,7 @@ def engine_arguments(model: ModelConfig, engine: EngineConfig, *, max_lora_rank:
         "max_logprobs": -1,
         "logprobs_mode": "raw_logprobs",
         "disable_log_stats": True,
+        "use_tqdm_on_load": False,
     }
     if engine.block_size is not None:
         arguments["block_size"] = engine.block_size
@@ -159,13 +158,3 @@ def sampling_params(request: StepRequest) -> SamplingParams:
         output_kind=RequestOutputKind.FINAL_ONLY,
         extra_args={"kv_transfer_params": {CAPTURE: True}} if request.capture else None,
     )
-
-
-def adapter_rank(adapter: Path) -> int:
-    """The rank that vLLM must be started with to serve an adapter."""
-    import json
-
-    file = adapter / "adapter_config.json"
-    if not file.is_file():
-        raise SekdError(f"{adapter} is no LoRA adapter: expected adapter_config.json in it, as `make student` writes")
-    return int(json.loads(file.read_text())["r"])

@@ -9,7 +9,7 @@ from engine_reference import LAYERS, Reference, assert_agrees, picture, relative
 
 from sekd.inference.engine import Engine
 from sekd.inference.paradigms import Answers, Asker, Subject
-from sekd.inference.settings import adapter_rank
+from sekd.inference.adapters import adapter_rank
 from sekd.models import ModelConfig
 from sekd.prompts import Prompter
 from sekd.questions import Question

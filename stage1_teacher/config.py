@@ -1,0 +1,80 @@
+"""Every setting of stage 1, as typed dataclasses, composed by ``conf/teacher.yaml``; past the entry no Hydra."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from omegaconf import MISSING
+
+from sekd.datasets.config import DataConfig
+from sekd.errors import SekdError
+from sekd.inference.config import EngineConfig
+from sekd.models import ModelConfig
+from sekd.store.lock import WHOLE, Part
+
+TEACHING = ("conditioned", "independent")
+
+
+@dataclass
+class Teacher:
+    """Who teaches: the model itself, or the model with a LoRA adapter."""
+
+    adapter: str | None = None
+
+
+@dataclass
+class TeacherConfig:
+    """One pass. ``conf/teacher.yaml`` says what each setting does."""
+
+    data: DataConfig = MISSING
+    model: ModelConfig = MISSING
+    engine: EngineConfig = MISSING
+    teacher: Teacher = field(default_factory=Teacher)
+    split: str = "train"
+    paradigm: str = "conditioned"
+    topk: int = 32
+    layers: list[int] = field(default_factory=lambda: [-1])
+    hidden_dtype: str | None = None
+    artifacts: str = "artifacts"
+    shard_size: int = 512
+    unreadable_share: float = 0.01
+    workers: int = 1
+    shard: str | None = None
+    cluster: str | None = None
+    progress: bool = True
+
+    @property
+    def taught_by(self) -> ModelConfig:
+        """The model that answers, its adapter included."""
+        return replace(self.model, adapter=self.teacher.adapter or self.model.adapter)
+
+    @property
+    def adapter(self) -> Path | None:
+        """The folder of the adapter that answers."""
+        return None if self.taught_by.adapter is None else Path(self.taught_by.adapter)
+
+    @property
+    def part(self) -> Part:
+        """The shards that this run takes."""
+        if self.shard is None:
+            return WHOLE
+        try:
+            index, count = (int(number) for number in self.shard.split("/"))
+        except ValueError:
+            raise SekdError(f"shard={self.shard!r}: expected i/n, such as 0/4 for the first of four parts") from None
+        return Part(index, count)
+
+
+def check(config: TeacherConfig) -> None:
+    """Refuse settings that cannot be meant.
+
+    Raises:
+        SekdError: says which, and what is possible.
+    """
+    if config.paradigm not in TEACHING:
+        raise SekdError(f"paradigm={config.paradigm}: a teacher is asked in one of {', '.join(TEACHING)}")
+    if config.cluster not in (None, "ray"):
+        raise SekdError(f"cluster={config.cluster}: the clusters known are ray")
+    if config.workers < 1:
+        raise SekdError(f"workers={config.workers}: at least one engine has to run")
+    if config.engine.device not in ("cpu", "cuda"):
+        raise SekdError(f"engine.device={config.engine.device}: expected cpu or cuda")

@@ -1,0 +1,150 @@
+"""The pass: plan what is missing, ask for it, publish it, say what came of it."""
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from sekd.datasets import Dataset, load_dataset
+from sekd.errors import SekdError
+from sekd.prompts import Prompter
+from sekd.store import Store
+from sekd.store.lock import hold
+from stage1_teacher import identity, summary
+from stage1_teacher.config import TeacherConfig, check
+from stage1_teacher.progress import Progress, clock
+from stage1_teacher.shard import Report
+from stage1_teacher.stop import Stop, Stopped
+from stage1_teacher.tally import Tally
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What is to be done: the dataset, its store, and the shards of this run's part that are missing."""
+
+    config: TeacherConfig
+    dataset: Dataset
+    store: Store
+    missing: list[int]
+
+    @property
+    def images(self) -> int:
+        """Images that are still to be asked about."""
+        return sum(len(self.store.plan.examples(index)) for index in self.missing)
+
+
+def prepare(config: TeacherConfig) -> Pass:
+    """Find or make the store that these settings name. Loads no weights and no engine."""
+    check(config)
+    dataset = load_dataset(config.data, config.split)
+    prompter = Prompter.named(config.model.wording)
+    store = Store.create(
+        _root(config),
+        identity=identity.identity(config, dataset, prompter),
+        plan=identity.plan(config, dataset),
+        layout=identity.layout(config, prompter),
+    )
+    missing = [index for index in store.missing() if config.part.takes(index)]
+    return Pass(config, dataset, store, missing)
+
+
+def run(config: TeacherConfig) -> Store:
+    """Make the pass complete, as far as this run's part goes.
+
+    Raises:
+        SekdError: whatever the user has to know.
+        Stopped: on SIGINT or SIGTERM.
+    """
+    console = Console(stderr=True)
+    begun = time.monotonic()
+    job = prepare(config)
+    for note in job.dataset.notes:
+        console.print(f"{config.data.name}: {note}", highlight=False)
+    if not job.missing:
+        console.print(f"{job.store.path}: complete, nothing to do", highlight=False)
+        return job.store
+    with hold(job.store.path, config.part), Stop() as stop:
+        job = Pass(config, job.dataset, job.store, [i for i in job.store.missing() if config.part.takes(i)])
+        _announce(job, console)
+        with Progress(images=job.images, shown=config.progress) as progress:
+            try:
+                _ask(job, _reporter(job, progress), stop)
+            except Stopped as stopped:
+                _say_goodbye(job, stopped)
+                raise
+    _finish(job, progress, console, seconds=time.monotonic() - begun)
+    return job.store
+
+
+def _ask(job: Pass, report: Report, stop: Stop) -> None:
+    if job.config.cluster == "ray":
+        from stage1_teacher.ray_team import run_ray
+
+        run_ray(job.config, job.store.path, job.missing, report=report, stop=stop)
+    elif job.config.workers > 1 and len(job.missing) > 1:
+        from stage1_teacher.team import run_team
+
+        run_team(job.config, job.store.path, job.missing, report=report, stop=stop)
+    else:
+        from stage1_teacher.worker import Worker, count_written
+
+        def polite(tally: Tally) -> None:
+            stop.check()
+            report(tally)
+
+        with Worker(job.config, job.store.path, at_once=stop.at_once) as worker:
+            worker.work(job.missing, report=polite, written=count_written(report))
+
+
+def _reporter(job: Pass, progress: Progress) -> Report:
+    """Counts, and ends a pass over which too many images cannot be read."""
+    most = max(1, int(job.config.unreadable_share * job.store.plan.n_examples))
+
+    def report(tally: Tally) -> None:
+        progress.add(tally)
+        if progress.tally.skipped > most:
+            raise SekdError(
+                f"{progress.tally.skipped} of the first {progress.tally.images} images cannot be read, more than "
+                f"unreadable_share={job.config.unreadable_share} of all: look at {job.dataset.root}, or raise the share"
+            )
+
+    return report
+
+
+def _root(config: TeacherConfig) -> Path:
+    return Path(config.artifacts) / config.data.name
+
+
+def _announce(job: Pass, console: Console) -> None:
+    done = job.store.plan.n_shards - len(job.store.missing())
+    part = f" of part {job.config.shard}" if job.config.shard else ""
+    console.print(
+        f"{job.store.path}: {len(job.missing)} shards{part} to ask ({job.images} images), {done} are there already",
+        highlight=False,
+    )
+
+
+def _say_goodbye(job: Pass, stopped: Stopped) -> None:
+    whole = job.store.plan.n_shards - len(job.store.missing())
+    print(
+        f"\nstopped by {stopped}: {whole} of {job.store.plan.n_shards} shards are whole, the one in hand was dropped; "
+        "the same command goes on from here",
+        file=sys.stderr,
+    )
+
+
+def _finish(job: Pass, progress: Progress, console: Console, *, seconds: float) -> None:
+    tally = progress.tally
+    console.print(
+        f"{tally.images} images in {clock(seconds)}, {tally.images / max(progress.seconds, 1e-9):.1f} a second once "
+        f"started; prefix hits {100 * tally.cached_tokens / max(tally.prompt_tokens, 1):.0f} %",
+        highlight=False,
+    )
+    missing = job.store.missing()
+    if missing:
+        console.print(f"{job.store.path}: {len(missing)} shards are still missing", highlight=False)
+        return
+    summary.show(summary.summarise(job.store), console)
+    console.print(f"{job.store.path}: complete", highlight=False)

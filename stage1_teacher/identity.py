@@ -1,0 +1,44 @@
+"""What the teacher's answers depend on, and nothing else: two passes with one identity give the same targets."""
+
+from typing import Any
+
+from sekd.datasets import Dataset
+from sekd.inference.dimensions import read_dimensions, resolve_layers
+from sekd.models import load_processor, model_identity
+from sekd.prompts import Prompter
+from sekd.questions import LETTERS
+from sekd.store import Layout, Plan
+from stage1_teacher.config import TeacherConfig
+
+
+def identity(config: TeacherConfig, dataset: Dataset, prompter: Prompter) -> dict[str, Any]:
+    """For the store's fingerprint, beside the layout: who is asked, about what, in which words, in which order."""
+    return {
+        "model": model_identity(config.taught_by),
+        "prompts": prompter.identity(),
+        "data": dataset.identity(),
+        "paradigm": config.paradigm,
+    }
+
+
+def layout(config: TeacherConfig, prompter: Prompter) -> Layout:
+    """What is kept at every answer position.
+
+    Raises:
+        SekdError: layers that the model does not have, or a letter that is not one token.
+    """
+    dimensions = read_dimensions(config.taught_by)
+    tokenizer = load_processor(config.taught_by).tokenizer
+    return Layout(
+        k=config.topk,
+        layers=resolve_layers(config.layers, dimensions, name=config.model.name),
+        hidden_size=dimensions.hidden_size,
+        hidden_dtype=config.hidden_dtype or dimensions.dtype,
+        vocab_size=dimensions.vocab_size,
+        letter_ids=prompter.letter_ids(tokenizer, min(config.data.options, len(LETTERS))),
+    )
+
+
+def plan(config: TeacherConfig, dataset: Dataset) -> Plan:
+    """How the examples are cut into shards."""
+    return Plan(n_examples=len(dataset.examples), shard_size=config.shard_size)

@@ -1,0 +1,62 @@
+"""SIGINT and SIGTERM as something to look at between two engine steps, instead of an exception anywhere."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Stopped(KeyboardInterrupt):
+    """The run was asked to stop; what is not written yet is dropped."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum
+
+
+class Stop:
+    """Listens while it is entered. The second signal, or one under ``at_once``, interrupts wherever the program is.
+
+    A worker process also stops when the process that started it is gone.
+    """
+
+    def __init__(self) -> None:
+        self._signum: int | None = None
+        self._at_once = False
+        self._parent = os.getppid()
+
+    def __enter__(self) -> "Stop":
+        self._before = {signum: signal.signal(signum, self._heard) for signum in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
+
+    def _heard(self, signum: int, frame: FrameType | None) -> None:
+        again, self._signum = self._signum is not None, signum
+        if again or self._at_once:
+            raise Stopped(signum)
+
+    @property
+    def asked(self) -> bool:
+        """Whether a signal came."""
+        return self._signum is not None
+
+    def check(self) -> None:
+        """Raise ``Stopped`` where a signal came, or where the parent process is gone."""
+        if self._signum is not None:
+            raise Stopped(self._signum)
+        if os.getppid() != self._parent:
+            raise Stopped(signal.SIGTERM)
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """For a long call that cannot be asked to stop, such as loading weights."""
+        self.check()
+        self._at_once = True
+        try:
+            yield
+        finally:
+            self._at_once = False

@@ -1,0 +1,19 @@
+"""What a pass has done so far, in numbers that add up over shards and workers."""
+
+from dataclasses import astuple, dataclass
+
+
+@dataclass(frozen=True)
+class Tally:
+    """``letter_mass`` is the sum over steps of the probability that the answer is any of the letters at all."""
+
+    images: int = 0
+    steps: int = 0
+    shards: int = 0
+    skipped: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    letter_mass: float = 0.0
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))

@@ -1,0 +1,182 @@
+"""Several engines on one machine: a process each, which takes the next missing shard when it is done with the last."""
+
+import multiprocessing
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from sekd.errors import SekdError
+from stage1_teacher.config import TeacherConfig
+from stage1_teacher.dispatch import Dispatch
+from stage1_teacher.shard import Report
+from stage1_teacher.stop import Stop, Stopped
+from stage1_teacher.tally import Tally
+
+POLL_SECONDS = 0.2
+Message = tuple[str, Any]
+
+
+@dataclass
+class Member:
+    """A worker process as its parent sees it."""
+
+    name: str
+    process: BaseProcess
+    pipe: Connection
+    idle: bool = False
+
+
+def run_team(config: TeacherConfig, path: Path, shards: Sequence[int], *, report: Report, stop: Stop) -> None:
+    """Ask all shards with ``config.workers`` engines.
+
+    Raises:
+        SekdError: no worker is left, or a shard went down with several of them; what was written stays.
+        Stopped: a signal came.
+    """
+    dispatch = Dispatch(shards)
+    members = [_start(config, path, slot) for slot in range(min(config.workers, len(shards)))]
+    try:
+        while dispatch.open:
+            stop.check()
+            if not members:
+                raise SekdError(f"every worker is lost; shards {dispatch.given_up or 'in hand'} were not written")
+            for member in _ready(members):
+                if not _listen(member, dispatch, report):
+                    members.remove(member)
+                    _mourn(member, dispatch)
+            for member in members:
+                _hand_out(member, dispatch)
+    finally:
+        _dismiss(members)
+    if dispatch.given_up:
+        raise SekdError(f"shards {dispatch.given_up} went down with one worker after another and were given up")
+
+
+def _start(config: TeacherConfig, path: Path, slot: int) -> Member:
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_member_main, args=(there, config, path, slot), name=f"worker-{slot}")
+    process.start()
+    there.close()
+    return Member(process.name, process, here)
+
+
+def _ready(members: Sequence[Member]) -> list[Member]:
+    """Members that have something to say, or are gone."""
+    by_handle = {member.pipe: member for member in members} | {member.process.sentinel: member for member in members}
+    heard = wait(list(by_handle), timeout=POLL_SECONDS)
+    return list({by_handle[handle].name: by_handle[handle] for handle in heard}.values())  # type: ignore[index]
+
+
+def _listen(member: Member, dispatch: Dispatch, report: Report) -> bool:
+    """Take what a member says; False once it is gone."""
+    try:
+        while member.pipe.poll():
+            kind, content = member.pipe.recv()
+            if kind == "idle":
+                member.idle = True
+            elif kind == "tally":
+                report(content)
+            elif kind == "written":
+                dispatch.written(member.name, content)
+                report(Tally(shards=1))
+            else:
+                raise SekdError(f"{member.name}: {content}")
+    except (EOFError, ConnectionResetError):
+        return False
+    return member.process.is_alive() or member.pipe.poll()
+
+
+def _hand_out(member: Member, dispatch: Dispatch) -> None:
+    if member.idle and (shard := dispatch.next_for(member.name)) is not None:
+        member.idle = False
+        try:
+            member.pipe.send(shard)
+        except (BrokenPipeError, ConnectionResetError):
+            return  # its end is noticed on the next round, and the shard goes to another
+
+
+def _mourn(member: Member, dispatch: Dispatch) -> None:
+    member.process.join()
+    dropped = dispatch.lost(member.name)
+    how = f"exit status {member.process.exitcode}"
+    print(f"{member.name} is lost ({how}); shards {dropped} go to another worker", file=sys.stderr)
+
+
+def _dismiss(members: Sequence[Member]) -> None:
+    """Send everybody home: done ones leave by themselves when the pipe closes, others on SIGTERM."""
+    for member in members:
+        member.pipe.close()
+        if not member.idle:
+            member.process.terminate()
+    for member in members:
+        member.process.join(timeout=30)
+        if member.process.is_alive():
+            member.process.kill()
+            member.process.join()
+
+
+# --- in the worker process ---
+
+
+def _member_main(pipe: Connection, config: TeacherConfig, path: Path, slot: int) -> None:
+    if config.engine.device == "cuda":
+        os.environ["CUDA_VISIBLE_DEVICES"] = cards(slot, config.engine.tensor_parallel_size)
+    from stage1_teacher.worker import Worker
+
+    line = _Line(pipe)
+    with Stop() as stop:
+
+        def report(tally: Tally) -> None:
+            stop.check()
+            line.say("tally", tally)
+
+        try:
+            with Worker(config, path, at_once=stop.at_once) as worker:
+                worker.work(line.shards(stop), report=report, written=lambda index: line.say("written", index))
+        except (Stopped, BrokenPipeError, ConnectionResetError):
+            sys.exit(1)
+        except SekdError as error:
+            line.say("failed", str(error))
+        except Exception:
+            traceback.print_exc()
+            sys.exit(1)
+
+
+class _Line:
+    """The worker's end of the pipe; its writing thread speaks too."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe, self._lock = pipe, threading.Lock()
+
+    def say(self, kind: str, content: Any) -> None:
+        with self._lock:
+            self._pipe.send((kind, content))
+
+    def shards(self, stop: Stop) -> Iterator[int]:
+        """Shards as they are handed out, until the other end is closed."""
+        while True:
+            self.say("idle", None)
+            while not self._pipe.poll(POLL_SECONDS):
+                stop.check()
+            try:
+                yield self._pipe.recv()
+            except EOFError:
+                return
+
+
+def cards(slot: int, count: int) -> str:
+    """The CUDA devices of one worker, out of those that this run may see."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",") if visible else [str(number) for number in range((slot + 1) * count)]
+    mine = names[slot * count : (slot + 1) * count]
+    if len(mine) < count:
+        raise SekdError(f"worker {slot} needs {count} GPUs of its own, but CUDA_VISIBLE_DEVICES={visible}")
+    return ",".join(mine)

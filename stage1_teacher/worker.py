@@ -1,0 +1,103 @@
+"""One engine at work on a pass: asks shard after shard and writes behind itself."""
+
+import time
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from pathlib import Path
+
+from sekd.datasets import load_dataset
+from sekd.inference.adapters import adapter_rank
+from sekd.inference.engine import Engine
+from sekd.inference.paradigms import Asker
+from sekd.models import load_processor
+from sekd.prompts import Prompter
+from sekd.store import Store
+from sekd.store.provenance import collect
+from stage1_teacher.behind import Behind
+from stage1_teacher.config import TeacherConfig
+from stage1_teacher.shard import Report, Shard, ask_shard
+from stage1_teacher.tally import Tally
+
+Quickly = Callable[[], AbstractContextManager]
+
+
+class Worker:
+    """Starts its engine at once; that takes seconds on CPU and a minute or two on GPU.
+
+    Args:
+        config: the pass.
+        path: its store.
+        at_once: entered while the engine starts (see ``Stop.at_once``).
+    """
+
+    def __init__(self, config: TeacherConfig, path: Path, *, at_once: Quickly) -> None:
+        self._config = config
+        self._store = Store.open(path)
+        self._dataset = load_dataset(config.data, config.split)
+        layers = tuple(self._store.layout.layers)
+        with at_once():
+            self._engine = Engine(
+                config.taught_by,
+                config.engine,
+                layers=layers,
+                adapter=config.adapter,
+                max_lora_rank=adapter_rank(config.adapter) if config.adapter else 0,
+            )
+        self._asker = Asker(
+            Prompter.named(config.model.wording),
+            load_processor(config.taught_by),
+            topk=config.topk,
+            capture=bool(layers),
+        )
+
+    def work(self, shards: Iterable[int], *, report: Report, written: Callable[[int], None]) -> None:
+        """Ask and write shards as they are handed in; ``written`` hears of each that is safe on disk."""
+        with Behind() as behind:
+            for index in shards:
+                start = time.perf_counter()
+                shard = self._ask(index, report)
+                seconds = time.perf_counter() - start
+
+                def write(index: int = index, shard: Shard = shard, seconds: float = seconds) -> None:
+                    self._write(index, shard, seconds)
+                    written(index)
+
+                behind.submit(write)
+
+    def _ask(self, index: int, report: Report) -> Shard:
+        places = self._store.plan.examples(index)
+        return ask_shard(
+            self._engine,
+            self._asker,
+            self._dataset,
+            self._dataset.examples[places.start : places.stop],
+            paradigm=self._config.paradigm,
+            layout=self._store.layout,
+            report=report,
+        )
+
+    def _write(self, index: int, shard: Shard, seconds: float) -> None:
+        provenance = collect(settings=asdict(self._config), device=self._engine.device_name)
+        self._store.write_shard(
+            index,
+            shard.rows,
+            shard.hidden,
+            {**provenance, "seconds": round(seconds, 3)},
+            skipped=shard.skipped,
+        )
+
+    def close(self) -> None:
+        """Stop the engine."""
+        self._engine.close()
+
+    def __enter__(self) -> "Worker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def count_written(report: Report) -> Callable[[int], None]:
+    """Reports each written shard as a shard more."""
+    return lambda index: report(Tally(shards=1))

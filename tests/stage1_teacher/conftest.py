@@ -1,0 +1,55 @@
+"""A small world, an untrained model, and one worker whose engine all tests share."""
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+from teacher_passes import settings
+
+from sekd.embedded.tiny_vlm import save_random
+from sekd.embedded.world import write_world
+from stage1_teacher import worker as worker_module
+from stage1_teacher.config import TeacherConfig
+from stage1_teacher.generate import prepare, run
+from stage1_teacher.worker import Worker
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_world(tmp_path_factory.mktemp("world"), images={"train_mini": {"Fauna": 9, "Flora": 9}})
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_random(tmp_path_factory.mktemp("models") / "random", seed=2)
+
+
+@pytest.fixture
+def config(world: Path, model: Path, tmp_path: Path) -> TeacherConfig:
+    return settings(world, model, tmp_path / "artifacts")
+
+
+@pytest.fixture(scope="session")
+def worker(world: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    """A worker with a started engine; tests lend it to their own passes."""
+    job = prepare(settings(world, model, tmp_path_factory.mktemp("artifacts")))
+    with Worker(job.config, job.store.path, at_once=nullcontext) as worker:
+        yield worker
+
+
+@pytest.fixture
+def lent(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passes of this test use the shared engine instead of starting their own."""
+    engine = worker._engine
+    monkeypatch.setattr(worker_module, "Engine", lambda *_, **__: engine)
+    monkeypatch.setattr(Worker, "close", lambda self: None)
+
+
+@pytest.fixture(scope="session")
+def whole(world: Path, model: Path, worker: Worker, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of one uninterrupted pass."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worker_module, "Engine", lambda *_, **__: worker._engine)
+        patch.setattr(Worker, "close", lambda self: None)
+        return run(settings(world, model, tmp_path_factory.mktemp("whole"))).path
