@@ -33,20 +33,28 @@ def open_image(path: Path | str) -> Image.Image:
         raise SekdError(f"image {path} does not decode ({_first_line(error)}): copy it again or remove it") from error
 
 
-def check_images(paths: Sequence[Path], *, workers: int | None = None) -> None:
-    """Make sure that files decode, before anything expensive starts: header and ending, all of it where in doubt.
+def check_images(paths: Sequence[Path], *, share: float = 0.0, workers: int | None = None) -> list[Path]:
+    """Find the files that do not decode, before anything expensive starts: header and ending, all of it where in doubt.
+
+    Args:
+        share: so many of the files may be bad.
+
+    Returns:
+        The bad ones.
 
     Raises:
-        SekdError: some do not; names the first few.
+        SekdError: there are more; names the first few.
     """
     with ThreadPoolExecutor(workers or min(16, (os.cpu_count() or 1) * 2)) as pool:
-        faults = [fault for fault in pool.map(_fault, paths, chunksize=64) if fault]
-    if faults:
-        more = f", and {len(faults) - LISTED} more" if len(faults) > LISTED else ""
+        faults = dict(zip(paths, pool.map(_fault, paths), strict=True))
+    bad = {path: fault for path, fault in faults.items() if fault}
+    if len(bad) > share * len(paths):
+        shown = ", ".join(f"{path} ({fault})" for path, fault in list(bad.items())[:LISTED])
+        more = f" and {len(bad) - LISTED} more" if len(bad) > LISTED else ""
         raise SekdError(
-            f"{len(faults)} of {len(paths)} images do not decode: {', '.join(faults[:LISTED])}{more}. "
-            "Copy them again or remove them"
+            f"{len(bad)} of {len(paths)} images do not decode: {shown}{more}. Copy them again or remove them"
         )
+    return list(bad)
 
 
 def present(root: Path, images: Iterable[Path]) -> set[Path]:
@@ -70,13 +78,14 @@ def image_files(folder: Path) -> list[str]:
 
 
 def _fault(path: Path) -> str | None:
+    """Why a file does not decode."""
     try:
         with Image.open(path) as image:
             ending = ENDINGS.get(image.format or "")
             if ending is None or ending not in _tail(path):
                 image.load()
     except DECODE_ERRORS as error:
-        return f"{path} ({_first_line(error)})"
+        return _first_line(error)
     return None
 
 

@@ -88,11 +88,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def inat_categories() -> list[dict[str, Any]]:
-    """Two phyla of animals and one of plants, each with two classes, orders, families and genera of two species."""
+    """Two phyla of animals and one of plants, each of one class with two orders, families and genera of two species."""
     rows = []
     for kingdom, phylum in (("Animalia", "Chordata"), ("Animalia", "Arthropoda"), ("Plantae", "Tracheophyta")):
-        for digits in product("01", repeat=5):
-            names = [f"{rank[:2]}{phylum[:3]}{''.join(digits[: i + 1])}" for i, rank in enumerate(RANKS[2:])]
+        for digits in product("01", repeat=4):
+            names = [f"{rank[:2]}{phylum[:3]}{''.join(digits[:i])}" for i, rank in enumerate(RANKS[2:])]
             epithet = f"sp{''.join(digits)}"
             ranks = dict(zip(RANKS, [kingdom, phylum, *names], strict=True))
             name = f"{names[-1]} {epithet}"

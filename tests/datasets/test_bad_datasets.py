@@ -19,11 +19,11 @@ def test_absent_images_are_counted_and_stop_the_run_past_the_set_share(load: Loa
     whole = load("inat")
     gone = whole.examples[0].image
     (tmp_path / gone).unlink()
-    with pytest.raises(SekdError, match=rf"1 of 64 listed images are absent.*{gone.name}.*data\.missing_share"):
+    with pytest.raises(SekdError, match=rf"1 of 32 listed images are absent.*{gone.name}.*data\.missing_share"):
         load("inat")
-    rest = load("inat", missing_share=0.02)
-    assert len(rest.examples) == 63
-    assert any("1 of 64 listed images are absent" in note for note in rest.notes)
+    rest = load("inat", missing_share=0.04)
+    assert len(rest.examples) == 31
+    assert any("1 of 32 listed images are absent" in note for note in rest.notes)
 
 
 def truncate(root: Path) -> None:
@@ -122,12 +122,14 @@ def test_images_that_lie_elsewhere_say_which_setting_maps_them(load: Load, tmp_p
 @pytest.mark.parametrize("content", [b"", b"not an image", b"\xff\xd8\xff\xe0 cut"])
 def test_an_image_that_does_not_decode_is_named_at_use_and_before(load: Load, content: bytes) -> None:
     dataset = load("inat")
-    bad = dataset.image_path(dataset.examples[3])
+    files = [dataset.image_path(example) for example in dataset.examples]
+    bad = files[3]
     bad.write_bytes(content)
     with pytest.raises(SekdError, match=f"{bad.name} does not decode"):
         open_image(bad)
-    with pytest.raises(SekdError, match=rf"1 of 64 images do not decode: .*{bad.name}"):
-        check_images([dataset.image_path(example) for example in dataset.examples])
+    with pytest.raises(SekdError, match=rf"1 of 32 images do not decode: .*{bad.name}"):
+        check_images(files)
+    assert check_images(files, share=0.04) == [bad]
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])

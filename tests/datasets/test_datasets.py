@@ -46,8 +46,8 @@ def test_every_split_of_every_dataset_reads_and_asks(load: Load, name: str) -> N
 
 def test_inat_reads_its_kingdom_by_name_and_rank(load: Load) -> None:
     animals, plants = load("inat"), load("inat_plant")
-    assert len(animals.examples) == 64
-    assert len(plants.examples) == 32
+    assert len(animals.examples) == 32
+    assert len(plants.examples) == 16
     assert {(example.path or ("",))[0] for example in plants.examples} == {"Plantae"}
     by_name = {category["name"]: category for category in inat_categories()}
     for example in animals.examples:
@@ -57,10 +57,10 @@ def test_inat_reads_its_kingdom_by_name_and_rank(load: Load) -> None:
         assert category["image_dir_name"] in str(example.image)
     levels = [question.level for question in animals.questions(animals.examples[0])]
     assert levels == ["phylum", "class", "order", "family", "genus", "species"]
-    # One phylum of plants is no choice; two of animals are two options.
-    assert plants.questions(plants.examples[0])[0].level == "class"
-    assert plants.notes[-1] == "level phylum is left out for 32 images: it offers a single name"
-    assert "64 questions of level phylum have fewer options" in animals.notes
+    # One phylum and class of plants is no choice; two of animals are two options.
+    assert plants.questions(plants.examples[0])[0].level == "order"
+    assert "level phylum is left out for 16 images: it offers a single name" in plants.notes
+    assert "32 questions of level phylum have fewer options" in animals.notes
 
 
 def test_cub_finds_each_birds_leaf_however_it_is_spelled(load: Load) -> None:
