@@ -1,4 +1,4 @@
-"""What can be wrong with one shard: first its bytes against the manifest, then its content against sense."""
+"""What can be wrong with one shard: first its bytes against its entry, then its content against sense."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,18 +19,15 @@ Named = tuple[str, str]  # a file, relative to the store, and what is wrong with
 def shard_faults(path: Path, index: int, manifest: m.Manifest | None) -> list[Named]:
     """Every fault of shard ``index``. Without a manifest (it is damaged) only bytes are checked."""
     name = m.shard_name(index)
-    folder = m.shard_folder(path, index)
-    if not m.entry_file(path, index).exists():
-        if folder.exists():
-            return [(f"shards/{name}", "data without a manifest entry: a write was interrupted")]
-        return [(f"manifest/{name}.json", "missing: the shard is not written yet")]
+    if not m.shard_folder(path, index).exists():
+        lost = m.provenance_file(path, index).exists()
+        what = "though its provenance is there" if lost else "not written yet"
+        return [(f"shards/{name}", f"the shard is missing, {what}")]
     faults = _sealed_fault(path, m.provenance_file(path, index))
     try:
         entry = m.read_entry(path, index, manifest) if manifest else m.read_entry_alone(path, index)
     except DamagedStoreError as error:
         return [*faults, (_relative(path, error.file), error.what)]
-    if not folder.exists():
-        return [*faults, (f"shards/{name}", "the shard is missing, though the manifest lists it")]
     store = Store(path, manifest) if manifest else None
     damaged = [(file, _which_chunk(store, index, file) or what) for file, what in _byte_faults(path, entry)]
     if damaged or store is None:
@@ -48,13 +45,13 @@ def _sealed_fault(path: Path, file: Path) -> list[Named]:
 
 def _byte_faults(path: Path, entry: m.Entry) -> Iterator[Named]:
     folder = m.shard_folder(path, entry.shard)
-    there = set(files_below(folder))
+    there = set(files_below(folder)) - {m.ENTRY}
     for name in sorted(there | set(entry.files)):
         file = folder / name
         if name not in there:
-            yield _relative(path, file), "missing"
+            yield _relative(path, file), f"missing, though {m.ENTRY} lists it"
         elif name not in entry.files:
-            yield _relative(path, file), "not in the manifest"
+            yield _relative(path, file), f"not in {m.ENTRY}"
         elif what := _changed(file, entry, entry.files[name]):
             yield _relative(path, file), what
 
@@ -67,8 +64,8 @@ def _changed(file: Path, entry: m.Entry, recorded: dict) -> str | None:
     if stranger and stranger != (entry.fingerprint, str(entry.shard)):
         return f"of shard {stranger[1]} of fingerprint {stranger[0]}, expected {entry.shard} of {entry.fingerprint}"
     if found["bytes"] != recorded["bytes"]:
-        return f"{found['bytes']} bytes long, the manifest says {recorded['bytes']}"
-    return "does not match the manifest's checksum"
+        return f"{found['bytes']} bytes long, {m.ENTRY} says {recorded['bytes']}"
+    return f"does not match its checksum in {m.ENTRY}"
 
 
 def _which_chunk(store: Store | None, index: int, file: str) -> str | None:
@@ -104,7 +101,7 @@ def _content_faults(store: Store, entry: m.Entry) -> Iterator[Named]:
         yield prefix + m.TARGETS, f"its columns are not those of this layout: {rows.schema.names}"
         return
     if len(rows) != entry.rows:
-        yield prefix + m.TARGETS, f"{len(rows)} rows, the manifest says {entry.rows}"
+        yield prefix + m.TARGETS, f"{len(rows)} rows, {m.ENTRY} says {entry.rows}"
     examples = entry.examples[1] - entry.examples[0] - len(entry.skipped)
     for what in row_faults(rows, layout=layout, examples=examples):
         yield prefix + m.TARGETS, what

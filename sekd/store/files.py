@@ -54,9 +54,12 @@ def read_sealed(file: Path) -> dict[str, Any]:
 
 def write_sealed(file: Path, body: Mapping[str, Any], *, temporary: Path) -> None:
     """Publish ``body`` as ``file`` in one step; ``temporary`` is where it grows, on the same file system."""
-    temporary.write_text(seal(body))
-    sync(temporary)
-    temporary.replace(file)
+    try:
+        temporary.write_text(seal(body))
+        sync(temporary)
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
     sync(file.parent)
 
 

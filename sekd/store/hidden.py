@@ -159,7 +159,7 @@ class HiddenChunks:
 
 
 def open_chunks(folder: Path, *, files: dict[str, dict[str, Any]]) -> HiddenChunks:
-    """Open a Zarr array that ``write_hidden`` made. ``files`` are the manifest's sizes and SHA-256 of its files.
+    """Open a Zarr array that ``write_hidden`` made. ``files`` are the entry's sizes and SHA-256 of its files.
 
     Raises:
         DamagedStoreError: metadata or index changed, the file has another size, or a chunk is absent.
@@ -182,7 +182,7 @@ def _metadata_bytes(file: Path, recorded: dict[str, Any]) -> bytes:
         raise DamagedStoreError(file, "missing")
     raw = file.read_bytes()
     if hashlib.sha256(raw).hexdigest() != recorded["sha256"]:
-        raise DamagedStoreError(file, "does not match the manifest's checksum")
+        raise DamagedStoreError(file, "does not match its checksum in shard.json")
     return raw
 
 
@@ -193,7 +193,7 @@ def _read_index(file: Path, chunks: int, recorded: dict[str, Any] | None) -> np.
     if not file.exists():
         raise DamagedStoreError(file, "missing")
     if (size := file.stat().st_size) != recorded["bytes"]:
-        raise DamagedStoreError(file, f"{size} bytes long, the manifest says {recorded['bytes']}")
+        raise DamagedStoreError(file, f"{size} bytes long, its shard.json says {recorded['bytes']}")
     with file.open("rb") as stream:
         stream.seek(-(16 * chunks + CRC_BYTES), os.SEEK_END)
         raw = stream.read()

@@ -54,14 +54,15 @@ WHOLE = Part()
 def hold(store: Path, part: Part = WHOLE) -> Iterator[None]:
     """Keep other runs off this part of the store for the length of the block.
 
-    Who holds the whole store is alone in it, so what earlier runs left in ``tmp/`` is cleared.
+    Nobody else writes this part now, so what earlier runs left of it in ``tmp/`` is cleared.
 
     Raises:
         SekdError: a living run holds the part or some of it; the message names its process, host and start.
     """
     own = _acquire(store, part)
-    if part == WHOLE:
-        for left_behind in (store / "tmp").glob("*"):
+    for left_behind in (store / "tmp").glob("*"):
+        shard = left_behind.name.partition(".")[0]
+        if part == WHOLE or (shard.isdigit() and part.takes(int(shard))):
             remove(left_behind)
     released = threading.Event()
     threading.Thread(target=_beat, args=(own, released), daemon=True).start()

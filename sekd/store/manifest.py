@@ -1,15 +1,15 @@
-"""What a store says about itself: one manifest, and one entry for every shard that is whole.
+"""What a store says about itself: one manifest for the whole, and one entry for every shard that is there.
 
 ```
-manifest.json            what was asked, of whom, in which layout        sealed, written once
-manifest/00007.json      shard 7 is whole: its rows and its files' SHA-256   sealed, written last
-shards/00007/            targets.parquet, hidden.zarr/                   covered by the entry
-provenance/00007.json    when, where and by what it was made             sealed; differs from run to run
-tmp/, locks/             only while a run is at work
+manifest.json                what was asked, of whom, in which layout      sealed, written once
+shards/00007/shard.json      shard 7: its rows, its files' SHA-256         sealed, the last file written
+shards/00007/targets.parquet, shards/00007/hidden.zarr/                    covered by shard.json
+provenance/00007.json        when, where and by what shard 7 was made      sealed; differs from run to run
+tmp/, locks/                 only while a run is at work
 ```
 
-One small entry a shard, instead of one list of them, is what lets any number of processes on a shared disk write
-disjoint shards without a lock: publishing one is a rename, and nobody rewrites what another has written.
+The entry travels inside its shard, so that one rename publishes data and entry together: no moment has one without
+the other, and any number of processes on a shared disk publish shards without rewriting what another has written.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,8 @@ from sekd.store.schema import FORMAT, Layout, Plan
 MANIFEST = "manifest.json"
 TARGETS = "targets.parquet"
 HIDDEN = "hidden.zarr"
-FOLDERS = ("manifest", "shards", "provenance", "tmp", "locks")
+ENTRY = "shard.json"
+FOLDERS = ("shards", "provenance", "tmp", "locks")
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def read_manifest(store: Path) -> Manifest:
 
 
 def entry_file(store: Path, index: int) -> Path:
-    return store / "manifest" / f"{shard_name(index)}.json"
+    return shard_folder(store, index) / ENTRY
 
 
 def shard_folder(store: Path, index: int) -> Path:
@@ -125,7 +126,7 @@ def read_entry(store: Path, index: int, manifest: Manifest) -> Entry:
 
 
 def read_entry_alone(store: Path, index: int) -> Entry:
-    """The entry of one shard, checked against its own checksum and file name but not against the manifest."""
+    """The entry of one shard, checked against its own checksum and folder but not against the manifest."""
     file = entry_file(store, index)
     body = read_sealed(file)
     if body["shard"] != index:
@@ -134,6 +135,6 @@ def read_entry_alone(store: Path, index: int) -> Entry:
 
 
 def listed(store: Path) -> list[int]:
-    """The shards that have an entry, by their file names alone."""
-    names = (file.stem for file in (store / "manifest").glob("*.json"))
+    """The shards that are there, by the names of their folders alone."""
+    names = (folder.name for folder in (store / "shards").glob("*"))
     return sorted(int(name) for name in names if name.isdigit() and shard_name(int(name)) == name)

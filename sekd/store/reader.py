@@ -96,16 +96,16 @@ class Store:
         return max(complete, key=lambda store: read_sealed(store.path / CREATED)["created"])
 
     def missing(self) -> list[int]:
-        """The shards that are not in the manifest, in order. Read afresh: other processes may be writing."""
+        """The shards that are not there, in order. Read afresh: other processes may be writing."""
         return sorted(set(range(self.plan.n_shards)) - set(m.listed(self.path)))
 
     def entry(self, index: int) -> m.Entry:
-        """What the manifest says of shard ``index``: its rows, its files, the examples skipped and why.
+        """What shard ``index`` says of itself: its rows, its files, the examples skipped and why.
 
         Raises:
             SekdError: the shard is not written yet, or its entry is damaged or of another store.
         """
-        if not m.entry_file(self.path, index).exists():
+        if not m.shard_folder(self.path, index).exists():
             raise SekdError(f"{self.path}: shard {index} of {self.plan.n_shards} is missing; run `make teacher`")
         return m.read_entry(self.path, index, self.manifest)
 

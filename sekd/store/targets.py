@@ -46,7 +46,7 @@ def write_targets(file: Path, rows: pa.Table, marks: Mapping[str, str]) -> None:
 def read_targets(
     file: Path, *, recorded: Mapping[str, Any], marks: Mapping[str, str], columns: Sequence[str] | None
 ) -> pa.Table:
-    """Rows of a file whose size, SHA-256 and marks are as ``recorded`` in the manifest.
+    """Rows of a file whose size, SHA-256 and marks are as ``recorded`` in the shard's entry.
 
     Raises:
         DamagedStoreError: missing, changed in any byte, or marked for another store or shard.
@@ -56,9 +56,9 @@ def read_targets(
     except FileNotFoundError:
         raise DamagedStoreError(file, "missing") from None
     if len(raw) != recorded["bytes"]:
-        raise DamagedStoreError(file, f"{len(raw)} bytes long, the manifest says {recorded['bytes']}")
+        raise DamagedStoreError(file, f"{len(raw)} bytes long, its shard.json says {recorded['bytes']}")
     if hashlib.sha256(raw).hexdigest() != recorded["sha256"]:
-        raise DamagedStoreError(file, "does not match the manifest's checksum")
+        raise DamagedStoreError(file, "does not match its checksum in shard.json")
     parquet = pq.ParquetFile(pa.BufferReader(raw), page_checksum_verification=True)
     written = {key.decode(): value.decode() for key, value in (parquet.schema_arrow.metadata or {}).items()}
     if written != dict(marks):

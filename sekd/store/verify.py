@@ -17,7 +17,7 @@ from tqdm import tqdm
 from sekd.errors import SekdError, exit_on_error
 from sekd.store import manifest as m
 from sekd.store.audit import shard_faults
-from sekd.store.files import DamagedStoreError, files_below, read_sealed, remove
+from sekd.store.files import DamagedStoreError, files_below, read_sealed, remove, temporary_name
 from sekd.store.lock import describe, hold, holders
 from sekd.store.reader import CREATED, Store
 
@@ -44,7 +44,7 @@ def verify(store: Store | Path, *, progress: bool = False) -> list[Fault]:
     path = store.path if isinstance(store, Store) else Path(store)
     faults = list(_store_faults(path))
     manifest = None if any(fault.file == m.MANIFEST for fault in faults) else m.read_manifest(path)
-    shards = range(manifest.plan.n_shards) if manifest else _shards_found(path)
+    shards = range(manifest.plan.n_shards) if manifest else m.listed(path)  # a plan that cannot be read names no shard
 
     def check(index: int) -> list[Fault]:
         return [Fault(index, file, what) for file, what in shard_faults(path, index, manifest)]
@@ -57,7 +57,7 @@ def verify(store: Store | Path, *, progress: bool = False) -> list[Fault]:
 
 
 def forget(path: Path, faults: Iterable[Fault]) -> list[int]:
-    """Drop what is faulty: whole shards, entry first; temporaries; a damaged manifest, which the next pass rewrites.
+    """Drop what is faulty: whole shards; temporaries; a damaged manifest, which the next pass rewrites.
 
     Returns the shards dropped. Files that no store makes are left to their owner.
 
@@ -68,8 +68,11 @@ def forget(path: Path, faults: Iterable[Fault]) -> list[int]:
     shards = sorted({fault.shard for fault in faults if fault.shard is not None})
     with hold(path):
         for index in shards:
-            for part in (m.entry_file(path, index), m.provenance_file(path, index), m.shard_folder(path, index)):
-                remove(part)
+            if (folder := m.shard_folder(path, index)).exists():
+                going = temporary_name(path / "tmp", m.shard_name(index))
+                folder.rename(going)  # gone in one step, as it came
+                remove(going)
+            remove(m.provenance_file(path, index))
         for fault in faults:
             if fault.shard is None and fault.file in (m.MANIFEST, CREATED):
                 remove(path / fault.file)
@@ -92,7 +95,7 @@ def find_stores(paths: Sequence[Path]) -> list[Path]:
 
 
 def _is_store(folder: Path) -> bool:
-    return (folder / m.MANIFEST).is_file() or all((folder / name).is_dir() for name in ("manifest", "shards"))
+    return (folder / m.MANIFEST).is_file() or all((folder / name).is_dir() for name in ("shards", "provenance"))
 
 
 def _store_faults(path: Path) -> Iterator[Fault]:
@@ -103,18 +106,10 @@ def _store_faults(path: Path) -> Iterator[Fault]:
             yield Fault(None, file, error.what)
 
 
-def _shards_found(path: Path) -> list[int]:
-    """Shards of which anything is there, for a store whose plan cannot be read."""
-    folders = (int(folder.name) for folder in (path / "shards").glob("*") if folder.name.isdigit())
-    return sorted({*m.listed(path), *folders})
-
-
 def _stray_files(path: Path, shards: set[int]) -> Iterator[Fault]:
     busy = holders(path)
-    expected = {m.MANIFEST, CREATED}
-    for folder in ("manifest", "provenance"):
-        expected |= {f"{folder}/{m.shard_name(index)}.json" for index in shards}
     names = {m.shard_name(index) for index in shards}
+    expected = {m.MANIFEST, CREATED, *(f"provenance/{name}.json" for name in names)}
     for file in files_below(path):
         top, _, rest = file.partition("/")
         if file in expected or top == "locks" or (top == "shards" and rest.partition("/")[0] in names):
@@ -125,7 +120,7 @@ def _stray_files(path: Path, shards: set[int]) -> Iterator[Fault]:
                 shard = int(stem) if stem.isdigit() else None
                 yield Fault(None, file, f"stale temporary{'' if shard is None else f' of shard {shard}'}")
         else:
-            yield Fault(None, file, "belongs to no store: not in the manifest")
+            yield Fault(None, file, "not of this store: neither its manifest nor a shard knows it")
 
 
 def _report(path: Path, *, drop: bool) -> bool:

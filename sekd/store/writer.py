@@ -1,9 +1,10 @@
-"""Publishing one shard: built under a temporary name, synced, renamed once; its manifest entry comes last.
+"""Publishing one shard: built under a temporary name with its entry as the last file, synced, renamed once.
 
-At any moment a crash leaves the shard either absent or whole. What a crash leaves under ``tmp/`` bears the shard's
-number and is cleared by whoever writes that shard next.
+At any moment a crash leaves the shard either absent or whole. What it leaves under ``tmp/`` bears the shard's number
+and is cleared by the next run that takes the lock for that shard.
 """
 
+import errno
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ import pyarrow as pa
 
 from sekd.errors import SekdError
 from sekd.store import manifest as m
-from sekd.store.files import file_digest, files_below, remove, sync, sync_tree, temporary_name, write_sealed
+from sekd.store.files import file_digest, files_below, remove, seal, sync, sync_tree, temporary_name, write_sealed
 from sekd.store.hidden import encode, write_hidden
 from sekd.store.schema import FORMAT, normalise, row_faults
 from sekd.store.targets import write_targets
@@ -34,23 +35,11 @@ def write_shard(
     rows = normalise(rows, manifest.layout)
     _refuse_impossible(manifest, index, rows, hidden, skipped)
     stored = None if hidden is None else encode(hidden, manifest.layout)
-    tmp = store / "tmp"
-    for stale in tmp.glob(f"{m.shard_name(index)}.*"):
-        remove(stale)
-    building = temporary_name(tmp, m.shard_name(index))
+    building = temporary_name(store / "tmp", m.shard_name(index))
     try:
-        files = _build(building, manifest, index, rows, stored)
-        examples = manifest.plan.examples(index)
-        entry = m.Entry(
-            fingerprint=manifest.fingerprint,
-            shard=index,
-            examples=(examples.start, examples.stop),
-            rows=len(rows),
-            skipped=dict(skipped),
-            files=files,
-        )
+        entry = _build(building, manifest, index, rows=rows, hidden=stored, skipped=skipped)
         if not _is_already_published(store, manifest, entry):
-            _publish(store, entry, building, provenance)
+            _publish(store, manifest, entry, building, provenance)
     except OSError as error:
         raise SekdError(
             f"shard {index} could not be written to {store}: {error.strerror or error}. Nothing of it was kept and "
@@ -78,22 +67,38 @@ def _refuse_impossible(
 
 
 def _build(
-    folder: Path, manifest: m.Manifest, index: int, rows: pa.Table, hidden: np.ndarray | None
-) -> dict[str, dict[str, Any]]:
-    """Write and sync the shard's files below ``folder``; returns their sizes and digests."""
+    folder: Path,
+    manifest: m.Manifest,
+    index: int,
+    *,
+    rows: pa.Table,
+    hidden: np.ndarray | None,
+    skipped: Mapping[str, str],
+) -> m.Entry:
+    """Write and sync a whole shard in ``folder``, its entry last."""
     folder.mkdir()
     write_targets(folder / m.TARGETS, rows, marks(manifest, index))
     if hidden is not None:
         layout = manifest.layout
         attributes = {**marks(manifest, index), "dtype": layout.hidden_dtype, "layers": list(layout.layers)}
         write_hidden(folder / m.HIDDEN, hidden, layout, attributes)
+    examples = manifest.plan.examples(index)
+    entry = m.Entry(
+        fingerprint=manifest.fingerprint,
+        shard=index,
+        examples=(examples.start, examples.stop),
+        rows=len(rows),
+        skipped=dict(skipped),
+        files={name: file_digest(folder / name) for name in files_below(folder)},
+    )
+    (folder / m.ENTRY).write_text(seal(entry.to_json()))
     sync_tree(folder)
-    return {name: file_digest(folder / name) for name in files_below(folder)}
+    return entry
 
 
 def _is_already_published(store: Path, manifest: m.Manifest, entry: m.Entry) -> bool:
-    """True where another process published this very shard meanwhile; differing content is an error."""
-    if not m.entry_file(store, entry.shard).exists():
+    """True where this very shard is there already; differing content is an error."""
+    if entry.shard not in m.listed(store):
         return False
     if m.read_entry(store, entry.shard, manifest) != entry:
         raise SekdError(
@@ -103,14 +108,15 @@ def _is_already_published(store: Path, manifest: m.Manifest, entry: m.Entry) -> 
     return True
 
 
-def _publish(store: Path, entry: m.Entry, building: Path, provenance: Mapping[str, Any]) -> None:
-    tmp, name, folder = store / "tmp", m.shard_name(entry.shard), m.shard_folder(store, entry.shard)
-    if folder.exists():  # renamed but never listed: a crash came between
-        orphan = temporary_name(tmp, name)
-        folder.rename(orphan)
-        remove(orphan)
-    building.rename(folder)
-    sync(folder.parent)
+def _publish(store: Path, manifest: m.Manifest, entry: m.Entry, building: Path, provenance: Mapping[str, Any]) -> None:
+    folder = m.shard_folder(store, entry.shard)
     body = {**provenance, "written": datetime.now(UTC).isoformat(timespec="seconds")}
-    write_sealed(m.provenance_file(store, entry.shard), body, temporary=temporary_name(tmp, name))
-    write_sealed(m.entry_file(store, entry.shard), entry.to_json(), temporary=temporary_name(tmp, name))
+    temporary = temporary_name(store / "tmp", m.shard_name(entry.shard))
+    write_sealed(m.provenance_file(store, entry.shard), body, temporary=temporary)
+    try:
+        building.rename(folder)
+    except OSError as error:
+        # Another process came first by a moment: a directory is never renamed onto one that holds files.
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not _is_already_published(store, manifest, entry):
+            raise
+    sync(folder.parent)

@@ -14,6 +14,7 @@ from sekd.store.files import files_below, read_sealed, seal
 from sekd.store.verify import Fault, forget, main, verify
 
 TARGETS = "shards/00001/targets.parquet"
+ENTRY = "shards/00001/shard.json"
 HIDDEN = "shards/00001/hidden.zarr/c/0/0/0"
 
 
@@ -56,10 +57,11 @@ def reseal(file: Path, **changes) -> None:
 
 def from_another_fingerprint(store: Path, *, with_entry: bool) -> None:
     other = fill(new_store(store.parent / "other", identity={"model": "another"}), seed=3).path
+    kept = (store / ENTRY).read_bytes()
     shutil.rmtree(store / "shards/00001")
     shutil.copytree(other / "shards/00001", store / "shards/00001")
-    if with_entry:
-        shutil.copy(other / "manifest/00001.json", store / "manifest/00001.json")
+    if not with_entry:
+        (store / ENTRY).write_bytes(kept)
 
 
 PLANTED = {
@@ -74,7 +76,7 @@ PLANTED = {
         "checksum",
     ),
     "flipped bit in the manifest": (lambda s: flip(s / "manifest.json", 30), None, "manifest.json", "checksum"),
-    "flipped bit in an entry": (lambda s: flip(s / "manifest/00001.json", 90), 1, "manifest/00001.json", "checksum"),
+    "flipped bit in an entry": (lambda s: flip(s / ENTRY, 90), 1, ENTRY, "checksum"),
     "truncated Parquet": (
         lambda s: (s / TARGETS).write_bytes((s / TARGETS).read_bytes()[:-50]),
         1,
@@ -86,8 +88,14 @@ PLANTED = {
     "missing chunk": (lambda s: drop_chunk(s / HIDDEN, rows=12), 1, HIDDEN, "chunk 0 is absent"),
     "missing chunk file": (lambda s: (s / HIDDEN).unlink(), 1, HIDDEN, "missing"),
     "missing Parquet": (lambda s: (s / TARGETS).unlink(), 1, TARGETS, "missing"),
-    "missing shard": (lambda s: (s / "manifest/00001.json").unlink(), 1, "shards/00001", "without a manifest entry"),
-    "manifest ahead of data": (lambda s: shutil.rmtree(s / "shards/00001"), 1, "shards/00001", "manifest lists it"),
+    "missing shard": (lambda s: shutil.rmtree(s / "shards/00001"), 1, "shards/00001", "missing, though its provenance"),
+    "missing entry": (lambda s: (s / ENTRY).unlink(), 1, ENTRY, "missing"),
+    "manifest ahead of data": (
+        lambda s: shutil.rmtree(s / "shards/00001/hidden.zarr"),
+        1,
+        HIDDEN,
+        "missing, though shard.json lists it",
+    ),
     "shard from another fingerprint": (
         lambda s: from_another_fingerprint(s, with_entry=False),
         1,
@@ -97,19 +105,19 @@ PLANTED = {
     "shard and entry from another fingerprint": (
         lambda s: from_another_fingerprint(s, with_entry=True),
         1,
-        "manifest/00001.json",
+        ENTRY,
         "of fingerprint",
     ),
     "entry of another shard": (
-        lambda s: shutil.copy(s / "manifest/00000.json", s / "manifest/00001.json"),
+        lambda s: shutil.copy(s / "shards/00000/shard.json", s / ENTRY),
         1,
-        "manifest/00001.json",
+        ENTRY,
         "of shard 0",
     ),
     "entry of another plan": (
-        lambda s: reseal(s / "manifest/00001.json", examples=[4, 7]),
+        lambda s: reseal(s / ENTRY, examples=[4, 7]),
         1,
-        "manifest/00001.json",
+        ENTRY,
         "the plan says",
     ),
 }
@@ -130,7 +138,7 @@ def test_a_planted_fault_is_named_by_verify_and_refused_by_the_reader(store, nam
 
 def test_an_absent_chunk_is_refused_even_where_every_checksum_fits(store):
     drop_chunk(store / HIDDEN, rows=12)
-    entry = store / "manifest/00001.json"
+    entry = store / ENTRY
     files = read_sealed(entry)["files"]
     reseal(entry, files={**files, "hidden.zarr/c/0/0/0": {**files["hidden.zarr/c/0/0/0"], "sha256": "0" * 64}})
     with pytest.raises(SekdError, match="chunk 0 is absent"):
@@ -219,7 +227,7 @@ def test_a_forgotten_manifest_is_written_again_by_the_next_pass(store, whole):
 def test_a_store_still_growing_is_told_from_a_whole_one(tmp_path):
     store = new_store(tmp_path)
     assert verify(store) == [
-        Fault(index, f"manifest/0000{index}.json", "missing: the shard is not written yet") for index in range(3)
+        Fault(index, f"shards/0000{index}", "the shard is missing, not written yet") for index in range(3)
     ]
 
 
