@@ -1,0 +1,72 @@
+"""Does the probability of the answer's letter say how often it is right? Reliability bins and their summary."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sekd.evaluation.generations import Generation
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Answers of similar confidence: how many, their mean confidence and the share that is right, in percent."""
+
+    low: float
+    high: float
+    count: int
+    confidence: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """``error`` is the expected calibration error (Guo et al., 2017) in points over equal-width bins."""
+
+    bins: tuple[Bin, ...]
+    error: float | None
+    answers: int
+    without: int  # answers that had no letter, and so no confidence
+
+
+def calibrate(
+    generations: Sequence[Generation], answers: Sequence[Sequence[int | None]], *, bins: int = 10
+) -> Calibration:
+    """Reliability of every answered question whose truth is known.
+
+    Confidence is the answered letter's probability among the offered letters: one number whether the decoder was
+    held to letters or not.
+    """
+    pairs: list[tuple[float, bool]] = []
+    without = 0
+    for generation, chosen in zip(generations, answers, strict=True):
+        for question, logprobs, answer in zip(generation.questions, generation.letter_logprobs, chosen, strict=True):
+            if question.truth is None:
+                continue
+            if answer is None or not logprobs:
+                without += 1
+            else:
+                pairs.append((confidence(logprobs, answer), answer == question.truth))
+    return summarise(pairs, bins=bins, without=without)
+
+
+def confidence(logprobs: Sequence[float], answer: int) -> float:
+    """The answer's probability among the offered letters, 0 … 1."""
+    top = max(logprobs)
+    weights = [math.exp(value - top) for value in logprobs]
+    return weights[answer] / sum(weights)
+
+
+def summarise(pairs: Sequence[tuple[float, bool]], *, bins: int = 10, without: int = 0) -> Calibration:
+    """Equal-width bins of (confidence, right) and the gap between the two, weighted by the bins' counts."""
+    groups: list[list[tuple[float, bool]]] = [[] for _ in range(bins)]
+    for stated, right in pairs:
+        groups[min(int(stated * bins), bins - 1)].append((stated, right))
+    filled = tuple(_bin(i / bins, (i + 1) / bins, group) for i, group in enumerate(groups) if group)
+    gaps = sum(each.count * abs(each.confidence - each.accuracy) for each in filled)
+    return Calibration(filled, gaps / len(pairs) if pairs else None, len(pairs), without)
+
+
+def _bin(low: float, high: float, group: Sequence[tuple[float, bool]]) -> Bin:
+    count = len(group)
+    stated = 100 * sum(value for value, _ in group) / count
+    return Bin(100 * low, 100 * high, count, stated, 100 * sum(right for _, right in group) / count)

@@ -1,0 +1,164 @@
+"""Which options to offer when nobody says which: from a whole tree to questions of a few letters.
+
+The student answers every level in one pass, over options that stand in its prompt. A user's image comes without
+options, so each level offers its candidates from the tree:
+
+- A level at which the tree has at most ``most`` names offers them all. Where that holds for every level, and the
+  answers form a path of the tree, one pass is all there is.
+- A wider level offers ``most`` of its names for now. A pass decides the levels, from the coarsest on, whose candidates
+  below the answered parent were all on offer; the next pass opens with those answers and offers the last one's
+  children.
+- A node with more children than ``most`` is a knock-out: the winner of one pass meets the next children in the next.
+
+A node with one child needs no question. The result is always a path of the tree. How many passes an image took is
+reported with it: a tree pruned to the plausible candidates takes one.
+"""
+
+import random
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+
+from sekd.errors import SekdError
+from sekd.questions import Question
+from sekd.taxonomy import Names, Taxonomy, fold
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The option chosen for one question, and its probability among the offered ones."""
+
+    option: int
+    probability: float
+
+
+@dataclass(frozen=True)
+class Level:
+    """One decided level of a path. ``probability`` is that of the answer that decided it; 1 without alternative."""
+
+    level: str
+    name: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One pass: every question of the path, of which the first ``len(given)`` are answered already, by option."""
+
+    questions: tuple[Question, ...]
+    given: tuple[int, ...]
+
+
+Narrowing = Generator[Asked, Sequence[Answer], tuple[list[Level], int]]
+
+
+@dataclass
+class _State:
+    node: Names  # the decided node; its first names may be skipped levels
+    levels: list[Level] = field(default_factory=list)
+    asked: list[tuple[Question, int]] = field(default_factory=list)  # decided questions with their answers
+    beaten: set[str] = field(default_factory=set)  # children of ``node`` that lost a knock-out
+    passes: int = 0
+
+
+def narrow(taxonomy: Taxonomy, *, root: Names, most: int, seed: str) -> Narrowing:
+    """Ask until a leaf is decided. Yields passes, is sent an answer for each open question, coarse to fine.
+
+    Args:
+        root: the node to start below, of ``taxonomy.skip`` names.
+        most: most options a question.
+        seed: decides the order of letters, so that none is favoured.
+
+    Returns:
+        The decided levels and how many passes they took.
+    """
+    state = _State(root)
+    while _settle_single_children(taxonomy, state):
+        rng = random.Random(f"{seed}/{state.passes}")
+        questions = _open_questions(taxonomy, state, most, rng)
+        done = tuple(question for question, _ in state.asked)
+        answers = yield Asked((*done, *questions), tuple(option for _, option in state.asked))
+        assert len(answers) == len(questions), (len(answers), len(questions))
+        state.passes += 1
+        _accept(taxonomy, state, questions, answers)
+    return state.levels, state.passes
+
+
+def root_of(taxonomy: Taxonomy, name: str | None) -> Names:
+    """The node that the asked levels lie below.
+
+    Raises:
+        SekdError: the tree has several and none is named, or none of that name.
+    """
+    if taxonomy.skip == 0:
+        return ()
+    roots = taxonomy.nodes(taxonomy.skip - 1)
+    wanted = [root for root in roots if name is None or fold(root[-1]) == fold(name)]
+    if len(wanted) != 1:
+        known = ", ".join(root[-1] for root in roots)
+        raise SekdError(f"the taxonomy has several roots: name one of {known} by --root")
+    return wanted[0]
+
+
+def _settle_single_children(taxonomy: Taxonomy, state: _State) -> bool:
+    """Walk down while there is no alternative; whether there is something left to ask."""
+    while names := _children(taxonomy, state):
+        if len(names) > 1:
+            return True
+        _descend(taxonomy, state, names[0], 1.0)
+    return False
+
+
+def _children(taxonomy: Taxonomy, state: _State) -> list[str]:
+    return [name for name in _names_below(taxonomy, state.node, len(state.node)) if fold(name) not in state.beaten]
+
+
+def _names_below(taxonomy: Taxonomy, node: Names, depth: int) -> list[str]:
+    """The distinct names at a depth below a node, in stable order; none below the tree's last level."""
+    if depth >= taxonomy.depth:
+        return []
+    names = {fold(path[-1]): path[-1] for path in taxonomy.nodes(depth, node)}
+    return list(names.values())
+
+
+def _open_questions(taxonomy: Taxonomy, state: _State, most: int, rng: random.Random) -> list[Question]:
+    """One question a level below the decided node that has an alternative to offer, down to the tree's depth."""
+    questions = []
+    for depth in range(len(state.node), taxonomy.depth):
+        first = depth == len(state.node)
+        names = _children(taxonomy, state) if first else _names_below(taxonomy, state.node, depth)
+        offered = names[:most] if first else _evenly(names, most)
+        rng.shuffle(offered)
+        if len(offered) > 1:
+            questions.append(Question(depth, taxonomy.level_name(depth), tuple(offered), None))
+    return questions
+
+
+def _accept(taxonomy: Taxonomy, state: _State, questions: Sequence[Question], answers: Sequence[Answer]) -> None:
+    """Take over the answers, coarse to fine, as long as all candidates were on offer and the answer is one of them."""
+    for question, answer in zip(questions, answers, strict=True):
+        while len(state.node) < question.depth and len(names := _children(taxonomy, state)) == 1:
+            _descend(taxonomy, state, names[0], 1.0)
+        if len(state.node) != question.depth:
+            return
+        name = question.options[answer.option]
+        children = {fold(child) for child in _children(taxonomy, state)}
+        offered = {fold(option) for option in question.options}
+        if fold(name) not in children:
+            return
+        if children - offered:  # a knock-out goes on
+            state.beaten |= (children & offered) - {fold(name)}
+            return
+        state.asked.append((question, answer.option))
+        _descend(taxonomy, state, name, answer.probability)
+
+
+def _descend(taxonomy: Taxonomy, state: _State, name: str, probability: float) -> None:
+    level = taxonomy.level_name(len(state.node))
+    state.node = taxonomy.path((*state.node, name))
+    state.levels.append(Level(level, state.node[-1], probability))
+    state.beaten = set()
+
+
+def _evenly(names: list[str], most: int) -> list[str]:
+    count = min(most, len(names))
+    return [names[i * len(names) // count] for i in range(count)]

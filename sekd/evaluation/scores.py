@@ -1,0 +1,247 @@
+"""Scores of kept generations, with intervals: pure numbers from what the models said, no model needed.
+
+Every number comes through ``sekd.answers`` (text -> options) and ``sekd.metrics`` (options -> scores), so a changed
+word in a kept generation changes the score. Where a student was trained several times, a score is the mean over its
+trainings, ``spread`` their standard deviation, and an interval is over images, of that mean.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sekd.answers import Parser, parse_joint, parse_single
+from sekd.evaluation.calibration import calibrate
+from sekd.evaluation.generations import Cell, Generation, evaluated_cells, read_cell
+from sekd.metrics import METRICS, RESAMPLES, bootstrap_interval, paired_difference, per_path, score
+
+BASE = "base"
+LETTER_BY_LETTER = ("independent", "conditioned")
+Scores = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """How the 95 % intervals are drawn: percentile bootstrap over images."""
+
+    resamples: int = RESAMPLES
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A cell as kept, with its answers: per image, per question the option index, None where none could be read."""
+
+    cell: Cell
+    generations: list[Generation]
+    answers: list[list[int | None]]
+
+    @classmethod
+    def read(cls, folder: Path, *, parser: Parser = "lenient") -> "Kept":
+        cell, generations = read_cell(folder)
+        return cls(cell, generations, [read_answers(each, cell.paradigm, parser=parser) for each in generations])
+
+
+def read_run(run: Path, *, parser: Parser = "lenient") -> list[Kept]:
+    """Every cell that a run folder keeps.
+
+    Raises:
+        SekdError: the run has not been evaluated.
+    """
+    return [Kept.read(folder, parser=parser) for folder in evaluated_cells(run)]
+
+
+def read_answers(generation: Generation, paradigm: str, *, parser: Parser) -> list[int | None]:
+    """The option index of each question, None where the model's words hold none."""
+    if paradigm not in LETTER_BY_LETTER:
+        return parse_joint(generation.texts[0], generation.questions, parser=parser)
+    pairs = zip(generation.texts, generation.questions, strict=True)
+    return [parse_single(text, question, parser=parser) for text, question in pairs]
+
+
+def score_run(kept: Sequence[Kept], *, bootstrap: Bootstrap) -> Scores:
+    """``{"in_domain": {model: {paradigm: cell}}, "unseen": {tree: {model: {paradigm: cell}}}}``."""
+    scores: Scores = {"in_domain": {}, "unseen": {}}
+    for (part, tree), cells in _grouped(kept, lambda each: (each.cell.part, each.cell.tree)).items():
+        target = scores["in_domain"] if part == "in_domain" else scores["unseen"].setdefault(tree, {})
+        target |= _score_tree(cells, bootstrap=bootstrap)
+    return scores
+
+
+def _score_tree(kept: Sequence[Kept], *, bootstrap: Bootstrap) -> Scores:
+    groups = _grouped(kept, lambda each: (each.cell.model, each.cell.paradigm))
+    base = {paradigm: cells for (model, paradigm), cells in groups.items() if model == BASE}
+    table: Scores = {}
+    for (model, paradigm), cells in groups.items():
+        cell = score_cell(cells, bootstrap=bootstrap)
+        if model != BASE:
+            cell |= compare(cells, base, bootstrap=bootstrap)
+        table.setdefault(model, {})[paradigm] = cell
+    return table
+
+
+def score_cell(kept: Sequence[Kept], *, bootstrap: Bootstrap) -> Scores:
+    """One entry of ``scores.json``; several trainings of one model are averaged."""
+    seeds = [_score_training(each) for each in kept]
+    columns = image_scores(kept)
+    cell: Scores = {name: _mean([each[name] for each in seeds]) for name in seeds[0] if name != "per_level"}
+    cell["n"] = seeds[0]["n"]
+    cell["per_level"] = _mean_levels([each["per_level"] for each in seeds])
+    cell["intervals"] = {name: interval(values, bootstrap) for name, values in columns.items()}
+    if len(kept) > 1:
+        cell["seeds"] = {each.cell.seed: scores for each, scores in zip(kept, seeds, strict=True)}
+        cell["spread"] = {name: _spread([each[name] for each in seeds]) for name in (*METRICS, "parse_failures")}
+    return cell
+
+
+def image_scores(kept: Sequence[Kept]) -> dict[str, np.ndarray]:
+    """Every metric of every image with known truth [image], in percent, averaged over the trainings."""
+    trainings = [_per_image(each) for each in kept]
+    return {name: np.mean([training[name] for training in trainings], axis=0) for name in METRICS}
+
+
+def _per_image(kept: Kept) -> dict[str, np.ndarray]:
+    truth, predicted = paths(kept)
+    if not truth:
+        return dict.fromkeys(METRICS, np.empty(0))
+    return {name: 100 * values for name, values in per_path(truth, predicted).items()}
+
+
+def paths(kept: Kept) -> tuple[list[list[str]], list[list[str | None]]]:
+    """True and answered names of every image whose truth is known."""
+    truth: list[list[str]] = []
+    predicted: list[list[str | None]] = []
+    for generation, answers in zip(kept.generations, kept.answers, strict=True):
+        if any(question.truth is None for question in generation.questions):
+            continue
+        truth.append([str(question.truth_name) for question in generation.questions])
+        pairs = zip(generation.questions, answers, strict=True)
+        predicted.append([None if answer is None else question.options[answer] for question, answer in pairs])
+    return truth, predicted
+
+
+def compare(kept: Sequence[Kept], base: Mapping[str, Sequence[Kept]], *, bootstrap: Bootstrap) -> Scores:
+    """A student against its base on the same images: paired differences, and the share of the gap it recovers."""
+    ours = image_scores(kept)
+    theirs = {paradigm: image_scores(cells) for paradigm, cells in base.items() if _same_images(kept, cells)}
+    differences = {
+        f"minus_{BASE}_{paradigm}": {name: difference(values[name], ours[name], bootstrap) for name in METRICS}
+        for paradigm, values in theirs.items()
+    }
+    if not {"joint", "conditioned"} <= set(theirs):
+        return {"differences": differences}
+    gap = recovered(ours["hca"], theirs["joint"]["hca"], theirs["conditioned"]["hca"], bootstrap)
+    return {"differences": differences, "gap_recovered": gap}
+
+
+def recovered(student: np.ndarray, joint: np.ndarray, teacher: np.ndarray, bootstrap: Bootstrap) -> Scores | None:
+    """(student − joint) / (teacher − joint) in percent, with its interval; None where there is no gap to recover.
+
+    All three hold one value an image [image], of the same images in the same order, which are resampled together.
+    """
+    if len(student) == 0 or teacher.mean() <= joint.mean():
+        return None
+    n = len(student)
+    counts = np.random.default_rng(bootstrap.seed).multinomial(n, np.full(n, 1 / n), size=bootstrap.resamples)
+    gains, gaps = counts @ (student - joint), counts @ (teacher - joint)  # [resample]
+    low, high = np.percentile(100 * gains[gaps > 0] / gaps[gaps > 0], [2.5, 97.5])
+    value = 100 * (student - joint).sum() / (teacher - joint).sum()
+    return {"value": float(value), "low": float(low), "high": float(high)}
+
+
+def difference(first: np.ndarray, second: np.ndarray, bootstrap: Bootstrap) -> Scores | None:
+    """Second minus first over the same images, with its interval; None where there is no image."""
+    if len(first) == 0:
+        return None
+    found = paired_difference(first, second, resamples=bootstrap.resamples, seed=bootstrap.seed)
+    return {"value": found["difference"], "low": found["low"], "high": found["high"]}
+
+
+def interval(values: np.ndarray, bootstrap: Bootstrap) -> list[float] | None:
+    """The interval of the mean over images [image]; None where there is no image."""
+    if len(values) == 0:
+        return None
+    return list(bootstrap_interval(values, resamples=bootstrap.resamples, seed=bootstrap.seed))
+
+
+def _score_training(kept: Kept) -> Scores:
+    truth, predicted = paths(kept)
+    numbers = score(truth, predicted) if truth else {"n": 0, **dict.fromkeys(METRICS)}
+    unread = [answer is None for answers in kept.answers for answer in answers]
+    return {
+        **{name: numbers[name] for name in ("n", *METRICS)},
+        "parse_failures": 100 * float(np.mean([None in answers for answers in kept.answers])),
+        "unread_answers": 100 * float(np.mean(unread)),
+        "calibration_error": calibrate(kept.generations, kept.answers).error,
+        **_cost(kept.generations),
+        "per_level": _levels(kept, numbers) if truth else [],
+    }
+
+
+def _levels(kept: Kept, numbers: Scores) -> list[Scores]:
+    """One entry a level, coarse to fine: its name, accuracy and count, over all and given the parent's answer."""
+    longest = max((generation.questions for generation in kept.generations), key=len)
+    names = [question.level for question in longest]
+    keys = ("per_level", "per_level_n", "given_right_parent", "given_wrong_parent")
+    rows = zip(names, *(numbers[key] for key in keys), strict=False)
+    return [
+        {"level": name, "accuracy": accuracy, "n": n, "given_right_parent": right, "given_wrong_parent": wrong}
+        for name, accuracy, n, right, wrong in rows
+    ]
+
+
+def _mean_levels(trainings: Sequence[Sequence[Scores]]) -> list[Scores]:
+    return [_mean_level(levels) for levels in zip(*trainings, strict=True)]
+
+
+def _mean_level(levels: Sequence[Scores]) -> Scores:
+    """The mean over trainings; a count is that of one training, on average."""
+    merged: Scores = {"level": levels[0]["level"], "accuracy": _mean([level["accuracy"] for level in levels])}
+    merged["n"] = levels[0]["n"]
+    for key in ("given_right_parent", "given_wrong_parent"):
+        merged[key] = {
+            "accuracy": _mean([level[key]["accuracy"] for level in levels]),
+            "n": round(sum(level[key]["n"] for level in levels) / len(levels)),
+        }
+    return merged
+
+
+def _cost(generations: Sequence[Generation]) -> Scores:
+    """What an image cost: calls, tokens, and seconds."""
+
+    def mean(count: Callable[[Generation], float]) -> float:
+        return float(np.mean([count(each) for each in generations]))
+
+    return {
+        "calls": mean(lambda each: len(each.texts)),
+        "prompt_tokens": mean(lambda each: sum(each.prompt_tokens)),
+        "cached_tokens": mean(lambda each: sum(each.cached_tokens)),
+        "new_tokens": mean(lambda each: sum(each.new_tokens)),
+        "latency": mean(lambda each: sum(each.latency)),
+        "wall": mean(lambda each: each.wall),
+    }
+
+
+def _grouped(kept: Sequence[Kept], key: Callable[[Kept], Any]) -> dict[Any, list[Kept]]:
+    groups: dict[Any, list[Kept]] = defaultdict(list)
+    for each in kept:
+        groups[key(each)].append(each)
+    return dict(groups)
+
+
+def _same_images(ours: Sequence[Kept], theirs: Sequence[Kept]) -> bool:
+    samples = [[generation.sample for generation in each.generations] for each in (*ours, *theirs)]
+    return all(each == samples[0] for each in samples)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _spread(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.std(known, ddof=1)) if len(known) > 1 else None

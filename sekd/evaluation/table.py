@@ -1,0 +1,126 @@
+"""The scores as a table on the terminal, and the one sentence of what they mean."""
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from sekd.evaluation.students import STUDENT
+
+METRIC_TITLES = {
+    "hca": "HCA",
+    "leaf": "leaf",
+    "por": "POR",
+    "s_por": "S-POR",
+    "tor": "TOR",
+    "parse_failures": "unparsed",
+}
+PARADIGM_TITLES = {
+    "joint": "joint, one pass",
+    "independent": "independent levels",
+    "conditioned": "conditioned steps",
+}
+Scores = dict[str, Any]
+
+
+def trees(scores: Scores) -> Iterator[tuple[str, str, Scores]]:
+    """(part, tree name, model -> paradigm -> cell) of every tree, the one distilled on first."""
+    if scores["in_domain"]:
+        yield "in_domain", "in-domain", scores["in_domain"]
+    for tree, models in scores["unseen"].items():
+        yield "unseen", f"unseen: {tree}", models
+
+
+def rows(models: Scores) -> Iterator[tuple[str, str, Scores]]:
+    """(model, paradigm, cell) of one tree, in the order of the table."""
+    for model, paradigms in models.items():
+        for paradigm, cell in paradigms.items():
+            yield model, paradigm, cell
+
+
+def print_table(scores: Scores) -> None:
+    """The table, narrow enough for 80 columns, and the sentence below it."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="Percent; HCA: the whole path is right", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
+    for i, column in enumerate(("", "HCA", "leaf", "POR", "S-POR", "TOR", "unread", "calls", "ms")):
+        table.add_column(column, justify="right" if i else "left", no_wrap=True)
+    for _, name, models in trees(scores):
+        table.add_row(f"[bold]{name}[/bold], {_images(models)} images")
+        for model, paradigm, cell in rows(models):
+            figures = [_shown(cell, metric) for metric in METRIC_TITLES]
+            cost = (f"{cell['calls']:.0f}", f"{1000 * cell['wall']:.0f}")
+            table.add_row(f"  {model} {paradigm}", *figures, *cost)
+    console = Console(width=None if sys.stdout.isatty() else 100)
+    console.print(table)
+    console.print(sentence(scores), highlight=False)
+
+
+def sentence(scores: Scores) -> str:
+    """What the scores mean, in words that follow from the numbers alone."""
+    parts = [text for text in (_in_domain(scores["in_domain"]), _unseen(scores["unseen"])) if text]
+    return " ".join(parts) if parts else _base_alone(scores)
+
+
+def _in_domain(models: Scores) -> str:
+    cell = models.get(STUDENT, {}).get("joint")
+    if cell is None or cell["hca"] is None or "joint" not in models.get("base", {}):
+        return ""
+    base, gap = models["base"]["joint"], cell.get("gap_recovered")
+    text = (
+        f"On {cell['n']} held-out images of the trees it was taught on, the student names the whole path right in one "
+        f"pass for {cell['hca']:.1f} % ({_change(cell)} its base's {base['hca']:.1f} % in one pass)"
+    )
+    if gap is None:
+        return text + "."
+    steps = models["base"]["conditioned"]
+    return (
+        f"{text}: {gap['value']:.0f} % [{gap['low']:.0f}, {gap['high']:.0f}] of the gap to the {steps['hca']:.1f} % "
+        f"that its base reaches in {steps['calls']:.0f} conditioned steps is recovered."
+    )
+
+
+def _unseen(unseen: Scores) -> str:
+    parts = []
+    for tree, models in unseen.items():
+        cell = models.get(STUDENT, {}).get("joint", {})
+        if difference(cell) is not None:
+            parts.append(f"{_change(cell)} {models['base']['joint']['hca']:.1f} % on {tree}")
+    return f"On trees it has never seen: {'; '.join(parts)}." if parts else ""
+
+
+def _base_alone(scores: Scores) -> str:
+    for _, name, models in trees(scores):
+        cells = {paradigm: cell for paradigm, cell in models.get("base", {}).items() if cell["hca"] is not None}
+        if cells:
+            text = ", ".join(f"{cell['hca']:.1f} % {PARADIGM_TITLES[paradigm]}" for paradigm, cell in cells.items())
+            return f"No student to compare yet; the base alone, {name}: {text}."
+    return "No image has a known truth: there is nothing to score."
+
+
+def difference(cell: Scores) -> Scores | None:
+    """A student's paired HCA difference to its base in one pass, where both were asked the same images."""
+    found = cell.get("differences", {}).get("minus_base_joint", {})
+    return found.get("hca") if found else None
+
+
+def _change(cell: Scores) -> str:
+    change = difference(cell)
+    if change is None:
+        return "not paired with"
+    points = f"{change['value']:+.1f} points [{change['low']:+.1f}, {change['high']:+.1f}]".replace("-", "−")
+    unclear = change["low"] <= 0 <= change["high"]
+    return f"{points}, no clear change from" if unclear else f"{points} on"
+
+
+def _images(models: Scores) -> int:
+    return max((cell["n"] for _, _, cell in rows(models)), default=0)
+
+
+def _shown(cell: Scores, metric: str) -> str:
+    """A score in percent; the headline's with its spread over trainings."""
+    if cell[metric] is None:
+        return "–"
+    spread = cell.get("spread", {}).get(metric) if metric == "hca" else None
+    return f"{cell[metric]:.1f}" + ("" if spread is None else f"±{spread:.1f}")

@@ -1,0 +1,48 @@
+import math
+
+import numpy as np
+import pytest
+from synthetic import generation, questions
+
+from sekd.evaluation.calibration import calibrate, confidence, summarise
+from sekd.evaluation.confusion import Pair, commonest, count_pairs
+from sekd.questions import Question
+
+
+def test_confidence_is_the_softmax_over_the_offered_letters() -> None:
+    logprobs = [math.log(p) for p in (0.1, 0.4, 0.2, 0.1)]  # 0.2 of the mass is on other tokens
+    assert confidence(logprobs, 1) == pytest.approx(0.5)
+    assert confidence([-math.inf, 0.0, -math.inf, -math.inf], 0) == 0.0
+
+
+def test_the_calibration_error_is_the_weighted_gap_of_the_bins() -> None:
+    pairs = [(0.95, True)] * 8 + [(0.95, False)] * 2 + [(0.55, True)] * 5 + [(0.55, False)] * 5
+    result = summarise(pairs)
+    assert [each.count for each in result.bins] == [10, 10]
+    assert result.error == pytest.approx((abs(55 - 50) * 10 + abs(95 - 80) * 10) / 20)
+
+
+def test_a_calibrated_model_has_a_small_error_and_a_boastful_one_a_large() -> None:
+    rng = np.random.default_rng(0)
+    stated = rng.uniform(0.3, 1, 20_000)
+    right = rng.random(20_000) < stated
+    assert (summarise(list(zip(stated, right, strict=True))).error or 0) < 1.5
+    assert (summarise([(0.99, bool(r)) for r in right]).error or 0) > 25
+
+
+def test_answers_without_a_letter_are_counted_apart() -> None:
+    asked = questions(np.random.default_rng(0))
+    said = generation("s", asked, [0, 1, 2, 3], paradigm="joint", unparsed=True)
+    result = calibrate([said], [[None] * 4])
+    assert (result.answers, result.without, result.error) == (0, 4, None)
+
+
+def test_mistaken_pairs_are_counted_against_how_often_both_were_offered() -> None:
+    first = Question(1, "order", ("cat", "dog", "owl", "bat"), 0)
+    second = Question(1, "order", ("dog", "cat", "elk", "bat"), 1)
+    said = [generation(str(i), [q], [0], paradigm="joint") for i, q in enumerate((first, second, first))]
+    counts = count_pairs(said, [[1], [0], [None]])
+    assert counts.mistaken == {Pair(1, "order", "cat", "dog"): 2}
+    assert counts.offered[Pair(1, "order", "cat", "dog")] == 3
+    assert counts.offered[Pair(1, "order", "cat", "elk")] == 1
+    assert commonest([counts], most=1) == [Pair(1, "order", "cat", "dog")]

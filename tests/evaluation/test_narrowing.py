@@ -1,0 +1,96 @@
+import pytest
+
+from sekd.errors import SekdError
+from sekd.evaluation.predict.narrowing import Answer, Asked, narrow, root_of
+from sekd.taxonomy import Taxonomy
+
+SMALL = Taxonomy(
+    [("life", a, f"{a}{b}", f"{a}{b}{c}") for a in "pq" for b in "xy" for c in "st"],
+    skip=1,
+    level_names=["kingdom", "order", "family", "species"],
+)
+
+
+def follow(taxonomy: Taxonomy, wanted: tuple[str, ...], *, most: int = 4, root: tuple[str, ...] = ("life",)) -> tuple:
+    """Answer every question by the wanted path; where its node is not on offer, by the first option."""
+    passes: list[Asked] = []
+    narrowing = narrow(taxonomy, root=root, most=most, seed="image")
+    try:
+        asked = next(narrowing)
+        while True:
+            passes.append(asked)
+            open_questions = asked.questions[len(asked.given) :]
+            asked = narrowing.send([_answer(question.options, wanted[question.depth]) for question in open_questions])
+    except StopIteration as end:
+        return (*end.value, passes)
+
+
+def _answer(options: tuple[str, ...], name: str) -> Answer:
+    return Answer(options.index(name), 0.75) if name in options else Answer(0, 0.5)
+
+
+@pytest.mark.parametrize("leaf", SMALL.leaves)
+def test_a_tree_with_few_names_a_level_is_answered_in_one_pass(leaf: tuple[str, ...]) -> None:
+    tree = Taxonomy([("life", a, b) for a in "pq" for b in "xy"], skip=1)
+    levels, passes, asked = follow(tree, ("life", leaf[1], leaf[2][1]))
+    assert [level.name for level in levels] == [leaf[1], leaf[2][1]]
+    assert passes == 1
+    assert [len(question.options) for question in asked[0].questions] == [2, 2]
+
+
+@pytest.mark.parametrize("leaf", SMALL.leaves)
+def test_every_leaf_is_reached_when_each_answer_is_right(leaf: tuple[str, ...]) -> None:
+    levels, passes, asked = follow(SMALL, leaf)
+    assert tuple(level.name for level in levels) == leaf[1:]
+    assert passes == len(asked) <= 2
+
+
+def test_a_node_with_more_children_than_letters_is_a_knock_out_that_the_right_one_wins() -> None:
+    wide = Taxonomy([("life", f"species {i:02d}") for i in range(23)], skip=1)
+    for wanted in (0, 11, 22):
+        levels, passes, asked = follow(wide, ("life", f"species {wanted:02d}"))
+        assert levels[0].name == f"species {wanted:02d}"
+        assert passes <= -(-22 // 3)
+        assert all(len(each.questions[0].options) <= 4 for each in asked)
+
+
+def test_an_answer_that_is_no_child_of_its_parent_is_asked_again_among_the_children() -> None:
+    narrowing = narrow(SMALL, root=("life",), most=4, seed="image")
+    first = next(narrowing)
+    order, family, _ = first.questions
+    inconsistent = [
+        Answer(order.options.index("p"), 0.9),
+        Answer(family.options.index("qx"), 0.9),
+        Answer(0, 0.9),
+    ]
+    second = narrowing.send(inconsistent)
+    assert second.given == (order.options.index("p"),)
+    assert second.questions[0] == order
+    assert sorted(second.questions[1].options) == ["px", "py"]
+
+
+def test_a_decided_answer_opens_the_next_pass() -> None:
+    _, _, asked = follow(SMALL, ("life", "q", "qy", "qyt"))
+    last = asked[-1]
+    answered = [q.options[a] for q, a in zip(last.questions, last.given, strict=False)]
+    assert answered == ["q", "qy"][: len(answered)]
+
+
+def test_an_only_child_needs_no_question() -> None:
+    tree = Taxonomy([("life", "a", "aa", "aaa"), ("life", "b", "bb", "bbb")], skip=1)
+    levels, passes, _ = follow(tree, ("life", "b", "bb", "bbb"))
+    assert [level.name for level in levels] == ["b", "bb", "bbb"]
+    assert passes == 1
+
+
+def test_unequal_depths_end_where_the_leaf_ends() -> None:
+    tree = Taxonomy([("food", "soup"), ("food", "bread", "rye"), ("food", "bread", "white")], skip=1)
+    assert [level.name for level in follow(tree, ("food", "soup", "rye"), root=("food",))[0]] == ["soup"]
+    assert [level.name for level in follow(tree, ("food", "bread", "rye"), root=("food",))[0]] == ["bread", "rye"]
+
+
+def test_several_roots_want_a_name() -> None:
+    tree = Taxonomy([("fauna", "a"), ("fauna", "b"), ("flora", "c")], skip=1)
+    with pytest.raises(SekdError, match="fauna, flora"):
+        root_of(tree, None)
+    assert root_of(tree, "Flora") == ("flora",)
