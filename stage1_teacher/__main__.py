@@ -19,6 +19,11 @@ def main(composed: DictConfig) -> None:
     """Compose the configuration and run the pass."""
     config = OmegaConf.to_object(composed)
     assert isinstance(config, TeacherConfig)
+    finish(config)
+
+
+def finish(config: TeacherConfig) -> None:
+    """Run the pass and turn how it ends into an exit status."""
     with exit_on_error():
         try:
             run(config)

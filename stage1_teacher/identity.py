@@ -3,22 +3,34 @@
 from typing import Any
 
 from sekd.datasets import Dataset
+from sekd.errors import SekdError
 from sekd.inference.dimensions import read_dimensions, resolve_layers
 from sekd.models import load_processor, model_identity
 from sekd.prompts import Prompter
 from sekd.questions import LETTERS
-from sekd.store import Layout, Plan
+from sekd.store import Layout, Plan, Store
 from stage1_teacher.config import TeacherConfig
 
 
 def identity(config: TeacherConfig, dataset: Dataset, prompter: Prompter) -> dict[str, Any]:
     """For the store's fingerprint, beside the layout: who is asked, about what, in which words, in which order."""
-    return {
-        "model": model_identity(config.taught_by),
-        "prompts": prompter.identity(),
-        "data": dataset.identity(),
-        "paradigm": config.paradigm,
-    }
+    return {"model": model_identity(config.taught_by), **questioning(config, dataset, prompter)}
+
+
+def questioning(config: TeacherConfig, dataset: Dataset, prompter: Prompter) -> dict[str, Any]:
+    """The part of the identity that is not the model: about what it is asked, in which words, in which order."""
+    return {"prompts": prompter.identity(), "data": dataset.identity(), "paradigm": config.paradigm}
+
+
+def check_questioning(store: Store, config: TeacherConfig, dataset: Dataset, prompter: Prompter) -> None:
+    """A worker asks what the store's fingerprint says, or nothing: its process may see other files than the planner's.
+
+    Raises:
+        SekdError: the questions or their wording changed since the pass was planned.
+    """
+    for name, part in questioning(config, dataset, prompter).items():
+        if store.identity[name] != part:
+            raise SekdError(f"{store.path}: the {name} changed since this pass was planned; start it again")
 
 
 def layout(config: TeacherConfig, prompter: Prompter) -> Layout:

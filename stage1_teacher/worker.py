@@ -16,6 +16,7 @@ from sekd.store import Store
 from sekd.store.provenance import collect
 from stage1_teacher.behind import Behind
 from stage1_teacher.config import TeacherConfig
+from stage1_teacher.identity import check_questioning
 from stage1_teacher.shard import Report, Shard, ask_shard
 from stage1_teacher.tally import Tally
 
@@ -35,6 +36,8 @@ class Worker:
         self._config = config
         self._store = Store.open(path)
         self._dataset = load_dataset(config.data, config.split)
+        prompter = Prompter.named(config.model.wording)
+        check_questioning(self._store, config, self._dataset, prompter)
         layers = tuple(self._store.layout.layers)
         with at_once():
             self._engine = Engine(
@@ -45,7 +48,7 @@ class Worker:
                 max_lora_rank=adapter_rank(config.adapter) if config.adapter else 0,
             )
         self._asker = Asker(
-            Prompter.named(config.model.wording),
+            prompter,
             load_processor(config.taught_by),
             topk=config.topk,
             capture=bool(layers),

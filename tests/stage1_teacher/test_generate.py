@@ -4,6 +4,7 @@ import pickle
 import random
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -214,6 +215,13 @@ def test_the_same_holds_within_the_groups(config: TeacherConfig, group: str, cha
         assert (prepare(config).store.path == prepare(other).store.path) == same
     except SekdError as error:  # the embedded vocabulary holds the terse wording alone
         assert "wording" in str(error)  # noqa: PT017
+
+
+def test_a_worker_that_would_ask_other_questions_than_planned_refuses(config: TeacherConfig) -> None:
+    path = prepare(config).store.path
+    reseeded = replace(config, data=replace(config.data, seed=5))
+    with pytest.raises(SekdError, match="data changed since this pass was planned"):
+        Worker(reseeded, path, at_once=nullcontext)
 
 
 def test_layers_the_model_does_not_have_are_refused_with_what_it_has(config: TeacherConfig) -> None:

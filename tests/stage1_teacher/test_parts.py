@@ -1,0 +1,116 @@
+"""The pass's parts that need no engine."""
+
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sekd.errors import SekdError
+from sekd.store import Layout
+from stage1_teacher.behind import Behind
+from stage1_teacher.dispatch import Dispatch
+from stage1_teacher.progress import clock, describe
+from stage1_teacher.summary import entropy, letter_probabilities
+from stage1_teacher.tally import Tally
+from stage1_teacher.team import cards
+
+
+@given(st.integers(0, 12), st.lists(st.sampled_from(["a", "b", "c"]), max_size=40), st.randoms(use_true_random=False))
+def test_every_shard_is_written_once_whoever_is_lost(count: int, turns: list[str], rng: object) -> None:
+    dispatch, written = Dispatch(range(count), patience=100), []
+    for worker in [*turns, *["last"] * (count + 1)]:
+        shard = dispatch.next_for(worker)
+        if shard is None:
+            continue
+        if worker != "last" and rng.random() < 0.5:  # type: ignore[attr-defined]
+            assert dispatch.lost(worker) == [shard]
+        else:
+            dispatch.written(worker, shard)
+            written.append(shard)
+    while (shard := dispatch.next_for("last")) is not None:
+        dispatch.written("last", shard)
+        written.append(shard)
+    assert sorted(written) == list(range(count))
+    assert not dispatch.open
+
+
+def test_a_shard_that_kills_its_workers_is_given_up_and_named() -> None:
+    dispatch = Dispatch([4, 5], patience=2)
+    for worker in ("a", "b"):
+        assert dispatch.next_for(worker) == 4
+        dispatch.lost(worker)
+    assert dispatch.next_for("c") == 5
+    dispatch.written("c", 5)
+    assert not dispatch.open
+    assert dispatch.given_up == [4]
+
+
+def test_writing_behind_keeps_the_order_and_loses_no_error() -> None:
+    done: list[int] = []
+    with Behind() as behind:
+        for number in range(5):
+            behind.submit(lambda number=number: done.append(number))
+    assert done == list(range(5))
+
+    def fail() -> None:
+        raise SekdError("disk full")
+
+    with pytest.raises(SekdError, match="disk full"), Behind() as behind:
+        behind.submit(fail)
+
+
+def test_a_shard_in_the_writers_hands_is_finished_even_when_the_run_stops() -> None:
+    gate, done = threading.Event(), []
+
+    def slow() -> None:
+        gate.wait()
+        done.append(1)
+
+    def stopped() -> None:
+        with Behind() as behind:
+            behind.submit(slow)
+            threading.Timer(0.05, gate.set).start()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    assert done == [1]
+
+
+def test_progress_tells_speed_cache_mass_and_the_end() -> None:
+    line = describe(
+        Tally(images=50, steps=200, prompt_tokens=1000, cached_tokens=640, letter_mass=180), images=100, seconds=10
+    )
+    for part in ("50/100 images", "5.0 images/s", "20 steps/s", "100 tokens/s", "hits 64 %", "mass 0.900", "0:10 left"):
+        assert part in line
+    assert [clock(seconds) for seconds in (5, 65, 3665, float("inf"))] == ["0:05", "1:05", "1:01:05", "?"]
+
+
+def test_entropy_is_that_of_the_options_alone() -> None:
+    layout = Layout(k=3, layers=(), hidden_size=4, hidden_dtype="float32", vocab_size=9, letter_ids=(5, 6, 7, 8))
+    row = {"options": ["x", "y", "z"], "topk_ids": [6, 1, 5], "topk_logprobs": np.log([0.4, 0.3, 0.1]).tolist()}
+    probabilities = letter_probabilities(row, layout)
+    assert probabilities == pytest.approx([0.1, 0.4, 0.0])
+    assert entropy(probabilities) == pytest.approx(-(0.2 * np.log(0.2) + 0.8 * np.log(0.8)))
+    assert entropy(np.zeros(3)) == 0
+
+
+@pytest.mark.parametrize(
+    ("visible", "slot", "count", "expected"),
+    [(None, 1, 2, "2,3"), ("4,5,6,7", 1, 2, "6,7"), ("GPU-a,GPU-b", 1, 1, "GPU-b")],
+)
+def test_each_worker_has_cards_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, visible: str | None, slot: int, count: int, expected: str
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert cards(slot, count) == expected
+
+
+def test_more_workers_than_cards_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    with pytest.raises(SekdError, match="worker 1 needs 1 GPUs"):
+        cards(1, 1)
