@@ -134,3 +134,10 @@ def test_a_held_lock_is_kept_fresh(path, monkeypatch):
         while own.stat().st_mtime == 0 and time.monotonic() < deadline:
             time.sleep(0.02)
         assert own.stat().st_mtime > 0
+
+
+def test_taking_a_part_clears_what_earlier_runs_left_of_it_and_nothing_else(path):
+    for shard in range(4):
+        (path / "tmp" / f"{shard:05d}.left").mkdir()
+    with hold(path, Part(1, 2)):
+        assert sorted(file.name for file in (path / "tmp").iterdir()) == ["00000.left", "00002.left"]

@@ -152,15 +152,18 @@ def test_soft_targets_take_at_most_110_bytes_a_step():
     shape = Layout(k=k, layers=(), hidden_size=8, hidden_dtype="bfloat16", vocab_size=vocab, letter_ids=(1, 2, 3, 4))
     prior = rng.permutation(-np.log(np.arange(1, vocab + 1)))
     levels = prior + rng.standard_normal((5, vocab))
+    near = np.argsort(-levels, axis=1)[:, :8000]  # an image bends the order, but lifts nothing from further below
+    near[:, :4] = range(4)
     ids, logprobs, tails = [], [], []
     for row in range(rows):
-        logits = levels[row % 5] + rng.standard_normal(vocab)
+        pool = near[row % 5]
+        logits = levels[row % 5][pool] + rng.standard_normal(len(pool))
         logits[:4] = logits.max() + 6 + 4 * rng.random(4)
         logits -= np.log(np.exp(logits).sum())
-        top = np.argpartition(-logits, k)[:k]
-        ids.append(top[np.argsort(-logits[top])])
-        logprobs.append(logits[ids[-1]])
-        tails.append(np.log1p(-np.exp(logprobs[-1]).sum()))
+        top = np.argsort(-logits)[:k]
+        ids.append(pool[top])
+        logprobs.append(logits[top])
+        tails.append(np.log1p(-np.exp(logits[top]).sum()))
     columns = {"topk_ids": ids, "topk_logprobs": logprobs, "tail_logprob": np.float32(tails)}
     rest = {
         f.name: [""] * rows if f.type == pa.string() else [0] * rows for f in schema(shape) if f.name not in columns
@@ -170,7 +173,8 @@ def test_soft_targets_take_at_most_110_bytes_a_step():
     write_targets(buffer, table, {})
     group = pq.read_metadata(buffer).row_group(0)
     sizes = {group.column(i).path_in_schema.split(".")[0]: group.column(i).total_compressed_size for i in range(12)}
-    assert sum(sizes[name] for name in columns) / rows <= 110
+    per_row = sum(sizes[name] for name in columns) / rows
+    assert 80 < per_row <= 110
 
 
 def test_distributions_of_the_tests_are_ones(store):

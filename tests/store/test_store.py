@@ -1,11 +1,16 @@
 """Reading gives what was written, whoever wrote it and in whatever order."""
 
+import pickle
+from pathlib import Path
+
 import numpy as np
 import pytest
 from store_passes import IDENTITY, PLAN, data_bytes, fill, layout, new_store, shard
 
 from sekd.errors import SekdError
 from sekd.store import Store, as_float32
+from sekd.store.files import seal
+from sekd.store.verify import verify
 
 
 def test_what_is_read_is_what_was_written(tmp_path):
@@ -62,3 +67,28 @@ def test_chunks_together_are_the_whole_array(tmp_path):
     together = np.concatenate([chunks.read(i) for i in range(len(chunks))])
     np.testing.assert_array_equal(together, store.hidden(0)[:])
     assert as_float32(together, "bfloat16").dtype == np.float32
+
+
+def test_find_takes_the_store_that_was_created_last(tmp_path):
+    older, newer = (fill(new_store(tmp_path / "demo", k=k)) for k in (4, 5))
+    for store, created in ((older, "2030-01-02"), (newer, "2030-01-03")):
+        file = store.path / "provenance" / "store.json"
+        file.write_text(seal({"created": created}))
+    assert Store.find(tmp_path, "demo").fingerprint == newer.fingerprint
+
+
+def test_a_store_is_read_and_verified_where_nothing_may_be_written(tmp_path, monkeypatch):
+    store = fill(new_store(tmp_path))
+
+    def refuse(*_, **__):
+        raise PermissionError("read-only file system")
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    monkeypatch.setattr(Path, "write_text", refuse)
+    assert verify(Store.open(store.path)) == []
+    assert len(store.read_targets(0)) == store.entry(0).rows
+
+
+def test_chunks_are_read_in_a_process_that_only_got_them_pickled(tmp_path):
+    chunks = fill(new_store(tmp_path)).hidden_chunks(0)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(chunks)).read(0), chunks.read(0))
