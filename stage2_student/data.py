@@ -93,6 +93,15 @@ class StudentData(LightningDataModule):
             loaders.append(Prompts(dataset, self._encoder, images=config.images, batch_size=config.batch_size))
         return loaders
 
+    def batches(self, world: int) -> int:
+        """Steps of every rank over the whole run."""
+        return self.order(0, world).steps_per_epoch * self._config.optim.epochs
+
+    def optimiser_steps(self, world: int) -> int:
+        """How often the weights change over the whole run."""
+        steps = -(-self.batches(world) // self._config.optim.accumulate)
+        return min(steps, self._config.trainer.max_steps or steps)
+
     def order(self, rank: int, world: int) -> Order:
         """The training examples' order, as one rank sees it."""
         counts = self._apart.counts(self._store, held_out=False)

@@ -84,7 +84,8 @@ class StudentModule(LightningModule):
         optimizer = torch.optim.AdamW(
             self._trained().values(), lr=self._optim.lr, weight_decay=self._optim.weight_decay
         )
-        steps = int(self.trainer.estimated_stepping_batches)
+        # Lightning's own estimate would open the stream before its position is restored.
+        steps = self.trainer.datamodule.optimiser_steps(self.trainer.world_size)  # type: ignore[attr-defined]
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: learning_rate_factor(step, steps, self._optim)
         )

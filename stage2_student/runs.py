@@ -29,7 +29,9 @@ INCIDENTAL = {
     "stream": ("workers", "ahead"),
     "trainer": ("name", "loggers", "log_every", "checkpoint_every", "progress"),
 }
-NAMED_APART = ("data", "model", "seed", "name", "force", "store", "artifacts", "runs")
+# Overrides that a run's name leaves out: it begins with the first two and ends with the seed; the rest says where
+# things lie.
+NAMED_APART = ("data", "model", "seed", "name", "force", "store", "artifacts", "runs", "data.root", "model.path")
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class RunFolder:
     def last_checkpoint(self) -> Path | None:
         """The newest checkpoint of an interrupted run."""
         files = self.checkpoints.glob("*.ckpt")
-        return max(files, key=lambda file: int(re.sub(r"\D", "", file.stem)), default=None)
+        return max(files, key=lambda file: file.stat().st_mtime_ns, default=None)
 
     def _clear(self) -> None:
         """Remove what a run left; other runs may lie in folders below."""

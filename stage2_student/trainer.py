@@ -1,5 +1,6 @@
 """Lightning's trainer from this project's settings: where it runs, in which precision, what it writes down."""
 
+import logging
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ def make_trainer(config: StudentConfig, run: RunFolder, *, blocks: set[type[nn.M
         blocks: the kinds of module that are sharded one by one where weights are.
     """
     settings = config.trainer
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     checkpoint = ModelCheckpoint(
@@ -80,7 +82,7 @@ def _loggers(config: StudentConfig, run: RunFolder) -> list[Logger]:
         raise SekdError(f"trainer.loggers: {unknown} unknown; choose among {', '.join(LOGGERS)}")
     made: list[Logger] = []
     if "csv" in config.trainer.loggers:
-        made.append(CSVLogger(str(run.path), name=LOGS))
+        made.append(CSVLogger(str(run.path), name=LOGS, flush_logs_every_n_steps=20))
     if "tensorboard" in config.trainer.loggers:
         made.append(TensorBoardLogger(str(run.path), name=f"{LOGS}/tensorboard"))
     if "wandb" in config.trainer.loggers:

@@ -30,8 +30,7 @@ def train(config: StudentConfig, store: Store, run: RunFolder) -> dict[str, Any]
     seed_everything(config.seed, verbose=False)
     module, data = assemble(config, store)
     trainer = make_trainer(config, run, blocks=module.student.blocks)
-    steps = data.order(0, trainer.world_size).steps_per_epoch * config.optim.epochs
-    trainer.val_check_interval = validation_interval(steps, config.validation.times)
+    trainer.val_check_interval = validation_interval(data.batches(trainer.world_size), config.validation.times)
     trainer.fit(module, datamodule=data, ckpt_path=run.last_checkpoint(), weights_only=False)
     loss = float(trainer.callback_metrics["loss"])
     scores = trainer.validate(module, datamodule=data, verbose=False)

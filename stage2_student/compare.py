@@ -1,0 +1,126 @@
+"""`make compare`: one table of all students, mean and spread over seeds, best first; printed and saved.
+
+Runs that differ in nothing but their seed are one row. A row is named by the settings in which the rows differ. The
+figures are those of validation at the end of each run: choices are made on them, not on the test split.
+"""
+
+import argparse
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from sekd.errors import SekdError, exit_on_error
+from stage2_student.runs import CONFIG, RunFolder, digest, essential, flat, read_settings
+
+# What students are compared by: key in metrics.json and column.
+COLUMNS = {
+    "hca": "HCA %",
+    "leaf": "leaf %",
+    "por": "POR %",
+    "parse_failures": "parse failures %",
+    "agreement": "agreement",
+}
+LESS_IS_BETTER = {"parse_failures"}
+NAMES = {"loss.name", "trainer.name", "model.name", "data.name"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One student: its settings without the seed, and the scores of every seed."""
+
+    settings: dict[str, Any]
+    seeds: tuple[int, ...]
+    scores: tuple[dict[str, float], ...]
+
+    def values(self, key: str) -> list[float]:
+        return [scores[key] for scores in self.scores if key in scores]
+
+
+def read_rows(runs: Path) -> list[Row]:
+    """Every whole run below a folder, grouped by all that is not the seed.
+
+    Raises:
+        SekdError: there is none.
+    """
+    groups: dict[str, list[tuple[int, dict[str, Any], dict[str, float]]]] = defaultdict(list)
+    for file in sorted(runs.rglob(CONFIG)):
+        settings = read_settings(file.parent)
+        metrics = RunFolder(file.parent, settings or {}).metrics()
+        if settings and metrics:
+            seedless = {**settings, "seed": None}
+            groups[digest(seedless)].append((settings["seed"], seedless, metrics["val"]))
+    if not groups:
+        raise SekdError(f"{runs} holds no run that has ended; `make student` or `make sweep` makes some")
+    return [
+        Row(settings=members[0][1], seeds=tuple(seed for seed, _, _ in members), scores=tuple(s for _, _, s in members))
+        for members in groups.values()
+    ]
+
+
+def ranked(rows: Sequence[Row], key: str) -> list[Row]:
+    """Best mean of ``key`` first, rows without it last."""
+    sign = 1 if key in LESS_IS_BETTER else -1
+    return sorted(rows, key=lambda row: sign * mean(row.values(key)) if row.values(key) else float("inf"))
+
+
+def labels(rows: Sequence[Row]) -> list[str]:
+    """Rows named by the settings in which they differ, the named groups by their names alone."""
+    settings = [dict(flat(essential(row.settings))) for row in rows]
+    keys = {key: None for row in settings for key in row}
+    differing = [key for key in keys if len({str(row.get(key)) for row in settings}) > 1]
+    named = {key.split(".")[0] for key in differing if key in NAMES}
+    shown = [key for key in differing if key in NAMES or not _told_by_name(key, named, settings)]
+    return [
+        ", ".join(str(row.get(key)) if key in NAMES else f"{key}={row.get(key)}" for key in shown) or "all runs"
+        for row in settings
+    ]
+
+
+def _told_by_name(key: str, named: set[str], settings: Sequence[dict[str, Any]]) -> bool:
+    """Whether a setting follows from its group's name in every row."""
+    group = key.split(".")[0]
+    if group not in named:
+        return False
+    values: dict[str, set[str]] = defaultdict(set)
+    for row in settings:
+        values[str(row.get(f"{group}.name"))].add(str(row.get(key)))
+    return all(len(found) == 1 for found in values.values())
+
+
+def table(rows: Sequence[Row]) -> str:
+    """A Markdown table, mean ± standard deviation over seeds where there are several."""
+    columns = {key: title for key, title in COLUMNS.items() if any(row.values(key) for row in rows)}
+    lines = [["student", "seeds", *columns.values()]]
+    for row, label in zip(rows, labels(rows), strict=True):
+        lines.append([label, str(len(row.seeds)), *(_spread(row.values(key), key) for key in columns)])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = [" | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return "\n".join([f"| {text[0]} |", rule, *(f"| {line} |" for line in text[1:])])
+
+
+def _spread(values: Sequence[float], key: str) -> str:
+    digits = 3 if key == "agreement" else 1
+    if not values:
+        return "–"
+    around = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{mean(values):.{digits}f}{around}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("runs", nargs="?", type=Path, default=Path("runs"), help="the folder to look in")
+    parser.add_argument("--by", default="hca", choices=list(COLUMNS), help="what is best")
+    arguments = parser.parse_args()
+    with exit_on_error():
+        rows = ranked(read_rows(arguments.runs), arguments.by)
+        text = table(rows)
+        (arguments.runs / "compare.md").write_text(text + "\n")
+        print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""What cannot work is refused at the start, with what the store holds and what to do."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sekd.datasets import DataConfig
+from sekd.embedded import tiny_vlm
+from sekd.errors import SekdError
+from sekd.models import ModelConfig
+from sekd.store import Store
+from stage2_student.config import HiddenConfig, LoraSettings, LossConfig, SoftConfig, StudentConfig
+from stage2_student.training import assemble
+
+Configure = Callable[..., StudentConfig]
+
+
+def loss(**changes: object) -> LossConfig:
+    return LossConfig(**changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (loss(hidden=HiddenConfig(layers=[3])), r"asks for \[3\].*holds \[2, 5\].*last layer is 5"),
+        (loss(hidden=HiddenConfig(layers=[-2])), r"asks for \[4\]"),
+        (loss(soft=SoftConfig(k=9)), "holds 8 candidates"),
+        (loss(soft=SoftConfig(k=0)), "holds 8 candidates"),
+        (loss(soft=SoftConfig(temperature=0.0)), "temperature is above 0"),
+        (loss(soft=SoftConfig(temperature=-1.0)), "temperature is above 0"),
+        (loss(soft=SoftConfig(divergence="sideways")), "choose forward, reverse, js"),
+        (loss(soft=SoftConfig(source="guess")), "choose topk, exact"),
+        (loss(hidden=HiddenConfig(distance="far")), "choose cosine, mse"),
+        (loss(hidden=HiddenConfig(weight=-0.5)), "at least 0, not -0.5"),
+        (loss(levels={"tribe": 2.0}), r"names \['tribe'\].*holds the levels \['family', 'genus', 'order', 'species'\]"),
+    ],
+)
+def test_a_loss_that_the_store_cannot_serve_is_refused(
+    changed: LossConfig, said: str, configure: Configure, store: Store
+) -> None:
+    with pytest.raises(SekdError, match=said):
+        assemble(configure(loss=changed), store)
+
+
+def test_losses_that_all_weigh_nothing_are_refused(configure: Configure, store: Store) -> None:
+    changed = loss()
+    for name in ("hard", "soft", "hidden"):
+        getattr(changed, name).weight = 0.0
+    with pytest.raises(SekdError, match="all weigh 0"):
+        assemble(configure(loss=changed), store)
+
+
+def test_a_model_of_another_vocabulary_is_refused(configure: Configure, store: Store, tmp_path: Path) -> None:
+    other = tiny_vlm.save_random(tmp_path / "other", vocab_size=store.layout.vocab_size + 16)
+    config = configure(model=ModelConfig(name="other", path=str(other), wording="terse"))
+    with pytest.raises(SekdError, match=f"vocabulary of {store.layout.vocab_size + 16}.*{store.layout.vocab_size}"):
+        assemble(config, store)
+
+
+def test_unknown_lora_targets_are_refused_with_the_layers_that_exist(configure: Configure, store: Store) -> None:
+    with pytest.raises(SekdError, match=r"no linear layers \['query'\].*'q_proj'"):
+        assemble(configure(lora=LoraSettings(targets=["query"])), store)
+
+
+def test_a_student_on_top_of_an_adapter_is_refused(configure: Configure, store: Store, model: ModelConfig) -> None:
+    with pytest.raises(SekdError, match="make merge"):
+        assemble(configure(model=replace(model, adapter="somewhere")), store)
+
+
+def test_an_unfinished_store_is_refused(configure: Configure, store: Store, tmp_path: Path) -> None:
+    growing = Store.create(tmp_path, identity={"other": 1}, plan=store.plan, layout=store.layout)
+    with pytest.raises(SekdError, match=r"lacks 4 of 4 shards.*make teacher"):
+        assemble(configure(), growing)
+
+
+def test_an_image_that_is_gone_is_named(configure: Configure, store: Store, data: DataConfig, tmp_path: Path) -> None:
+    config = configure(data=replace(data, root=str(tmp_path)))
+    _, batches = assemble(config, store)
+    with pytest.raises(SekdError, match=r"\.jpg cannot be read as an image"):
+        next(iter(batches.train_dataloader()))
