@@ -35,6 +35,8 @@ FIELDS = {
     "prefix": {"number"},
     "named": {"name"},
 }
+# What the optional templates may fill in, and of it must.
+OPTIONAL_FIELDS = {"alone": ({"number", "level", "options"}, {"level", "options"}), "primer": ({"number"}, set())}
 
 
 @dataclass(frozen=True)
@@ -57,15 +59,24 @@ class Wording:
     answer_joiner: str
     system: str | None = None
     dialogue: bool = False
+    alone: str | None = None
+    primer: str | None = None
 
     def __post_init__(self) -> None:
         for template, expected in FIELDS.items():
             if template == "conditioned" and self.dialogue:
                 expected = {"question"}
-            found = {name for _, name, _, _ in string.Formatter().parse(getattr(self, template)) if name is not None}
-            if found != expected:
-                names = ", ".join(f"{{{name}}}" for name in sorted(expected))
-                raise SekdError(f"wording {self.name}: template {template!r} must fill in {names} and nothing else")
+            self._check(template, expected, expected)
+        for template, (allowed, required) in OPTIONAL_FIELDS.items():
+            if getattr(self, template) is not None:
+                self._check(template, allowed, required)
+
+    def _check(self, template: str, allowed: set[str], required: set[str]) -> None:
+        parsed = string.Formatter().parse(getattr(self, template))
+        found = {name for _, name, _, _ in parsed if name is not None}
+        if not required <= found <= allowed:
+            names = ", ".join(f"{{{name}}}" for name in sorted(required or allowed))
+            raise SekdError(f"wording {self.name}: template {template!r} must fill in {names} and nothing else")
 
 
 @dataclass(frozen=True)
@@ -107,8 +118,8 @@ class Prompter:
 
     def independent(self, questions: Sequence[Question], step: int) -> Prompt:
         """The question at index ``step`` alone."""
-        text = self.wording.independent.format(question=self._question(questions[step], step + 1))
-        return Prompt(self._opening(text), self._prefix(step))
+        text = self.wording.independent.format(question=self._alone(questions[step], step))
+        return Prompt(self._opening(text), self._primer(step))
 
     def conditioned(self, questions: Sequence[Question], step: int, answers: Sequence[int]) -> Prompt:
         """The question at index ``step``, with the answers (option indices) to all questions before it."""
@@ -121,9 +132,9 @@ class Prompter:
         )
         text = self.wording.conditioned.format(
             facts=self.wording.facts.format(facts=known) if step else "",
-            question=self._question(questions[step], step + 1),
+            question=self._alone(questions[step], step),
         )
-        return Prompt(self._opening(text), self._prefix(step))
+        return Prompt(self._opening(text), self._primer(step))
 
     def joint_answer(self, questions: Sequence[Question], answers: Sequence[int]) -> tuple[str, list[tuple[int, int]]]:
         """The reply that gives these answers (option indices), and each letter's [start, end) in it, in characters."""
@@ -162,14 +173,14 @@ class Prompter:
         Raises:
             SekdError: a letter is not one token of its own there.
         """
-        prefix = self._prefix(0)
-        before = _ids(tokenizer, prefix)
+        primer = self._primer(0)
+        before = _ids(tokenizer, primer)
         ids = []
         for letter in LETTERS[:n_options]:
-            with_letter = _ids(tokenizer, f"{prefix} {letter}")
+            with_letter = _ids(tokenizer, _said(primer, letter))
             if with_letter[:-1] != before:
                 raise SekdError(
-                    f"wording {self.wording.name}: the letter {letter} after {prefix!r} is not one token of this "
+                    f"wording {self.wording.name}: the letter {letter} after {primer!r} is not one token of this "
                     "model's tokenizer; choose another wording"
                 )
             ids.append(with_letter[-1])
@@ -202,32 +213,43 @@ class Prompter:
         return ids, positions
 
     def _dialogue(self, questions: Sequence[Question], step: int, answers: Sequence[int]) -> Prompt:
-        messages = self._opening(self.wording.conditioned.format(question=self._question(questions[0], 1)))
+        messages = self._opening(self.wording.conditioned.format(question=self._alone(questions[0], 0)))
         for earlier in range(step):
             letter = LETTERS[answers[earlier]]
-            said = f"{self._prefix(earlier)} {letter}{self._named(questions[earlier], answers[earlier])}"
+            said = _said(self._primer(earlier), letter) + self._named(questions[earlier], answers[earlier])
             messages.append({"role": "assistant", "content": [_text(said)]})
-            asked = self._question(questions[earlier + 1], earlier + 2)
-            messages.append({"role": "user", "content": [_text(asked)]})
-        return Prompt(messages, self._prefix(step))
+            messages.append({"role": "user", "content": [_text(self._alone(questions[earlier + 1], earlier + 1))]})
+        return Prompt(messages, self._primer(step))
 
     def _opening(self, text: str) -> list[Message]:
         system = self.wording.system
         first: list[Message] = [{"role": "system", "content": [_text(system)]}] if system else []
         return [*first, {"role": "user", "content": [{"type": "image"}, _text(text)]}]
 
-    def _question(self, question: Question, number: int) -> str:
+    def _alone(self, question: Question, step: int) -> str:
+        """The question where it is the only one asked."""
+        return self._question(question, step + 1, self.wording.alone)
+
+    def _question(self, question: Question, number: int, template: str | None = None) -> str:
         options = self.wording.option_joiner.join(
             self.wording.option.format(letter=letter, name=name)
             for letter, name in zip(LETTERS, question.options, strict=False)
         )
-        return self.wording.question.format(number=number, level=question.level, options=options)
+        return (template or self.wording.question).format(number=number, level=question.level, options=options)
 
     def _prefix(self, step: int) -> str:
         return self.wording.prefix.format(number=step + 1)
 
+    def _primer(self, step: int) -> str:
+        template = self.wording.prefix if self.wording.primer is None else self.wording.primer
+        return template.format(number=step + 1)
+
     def _named(self, question: Question, answer: int) -> str:
         return self.wording.named.format(name=question.options[answer])
+
+
+def _said(opening: str, letter: str) -> str:
+    return f"{opening} {letter}" if opening else letter
 
 
 @cache

@@ -27,7 +27,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> ModelConfig:
 def scene() -> Scene:
     rng = np.random.default_rng(3)
     kingdom = np.arange(20) % len(TREES)
-    return Scene.of(kingdom, np.concatenate([sample(TREES[index], rng, 1) for index in kingdom]))
+    return Scene.of(kingdom, np.concatenate([sample(TREES[index], rng, 1) for index in kingdom]), rng)
 
 
 def test_siblings_differ_in_name_and_no_word_stands_twice_in_the_world() -> None:
@@ -86,24 +86,21 @@ def test_lessons_are_the_very_tokens_that_prompts_and_chat_template_give(tiny: M
     def ids(text: str) -> list[int]:
         return tokenizer(text.replace(tiny_vlm.IMAGE, tiny_vlm.IMAGE * tiny_vlm.IMAGE_TOKENS))["input_ids"]
 
-    asked = [lessons.ask_level(scene, np.full(len(scene), level), np.random.default_rng(level)) for level in range(4)]
-    joint = lessons._replies(scene, asked)
+    joint, stepwise = lessons.joint(scene), lessons.conditioned(scene)
     for row in range(len(scene)):
         questions = tuple(
-            Question(depth=level + 1, level=LEVELS[level], options=tuple(words[i] for i in a.options[row]), truth=None)
-            for level, a in enumerate(asked)
+            Question(level + 1, LEVELS[level], tuple(words[token] for token in scene.options[row, level]), None)
+            for level in range(len(LEVELS))
         )
-        answers = [int(a.answer[row]) for a in asked]
+        answers = [int(answer) for answer in scene.answer[row]]
         prompt = prompter.render(processor, prompter.joint(questions))
         answer, _ = prompter.joint_answer(questions, answers)
         assert ids(prompt + answer + tiny_vlm.END) == joint.tokens[row].tolist()
-        primed = prompter.render(processor, prompter.conditioned(questions, 3, answers[:3]))
-        facts = lessons.known(
-            Scene(scene.kingdom[[row]], scene.values[[row]], scene.names[[row]]), 3
-        )  # the true names above: the chosen ones where every answer is right
-        options = asked[3].tokens(np.full(len(scene), 3))[row]
-        expected = [*lessons.HEAD, *facts[0], *options, *lessons.REPLY, lessons.ID["4"]]
-        assert ids(primed) == [int(token) for token in expected]
+        for step in range(len(LEVELS)):
+            primed = ids(prompter.render(processor, prompter.conditioned(questions, step, answers[:step])))
+            assert primed == stepwise.tokens[row, : len(primed)].tolist()
+            assert len(primed) in stepwise.scored  # the next token is the letter
+            assert stepwise.tokens[row, len(primed)] in lessons.LETTER
 
 
 def test_the_batched_forward_pass_equals_transformers(tiny: ModelConfig, scene: Scene) -> None:
@@ -111,7 +108,7 @@ def test_the_batched_forward_pass_equals_transformers(tiny: ModelConfig, scene: 
     rng = np.random.default_rng(0)
     images = [picture(TREES[k], values, rng) for k, values in zip(scene.kingdom, scene.values, strict=True)]
     patches = forward.pixels(images, processor)
-    tokens = forward.to_tensor(lessons.joint(scene, rng).tokens)
+    tokens = forward.to_tensor(lessons.joint(scene).tokens)
     with torch.inference_mode():
         ours = forward.logits(vlm, forward.decode(vlm, tokens, forward.encode_images(vlm, patches)))
         theirs = vlm(
@@ -126,20 +123,11 @@ def test_the_batched_forward_pass_equals_transformers(tiny: ModelConfig, scene: 
     assert (wrong - theirs).abs().max() > 1e-3
 
 
-def test_no_quiz_holds_two_levels_of_a_taxonomy_in_one_reply(scene: Scene) -> None:
-    for length in range(1, 5):
-        quiz = lessons.quiz(scene, length, np.random.default_rng(length))
-        reply = quiz.tokens[:, quiz.scored]
-        assert (np.isin(reply, lessons.ALL_NAMES).sum(1) == 1).all()
-
-
 def test_options_hold_the_true_name_once_and_no_name_twice(scene: Scene) -> None:
-    for level in range(len(LEVELS)):
-        asked = lessons.ask_level(scene, np.full(len(scene), level), np.random.default_rng(level))
-        true = scene.name_tokens()[:, level]
-        assert (asked.options[np.arange(len(scene)), asked.answer] == true).all()
-        assert all(len(set(row)) == VALUES for row in asked.options.tolist())
-        assert ((asked.options == true[:, None]).sum(1) == 1).all()
+    chosen = np.take_along_axis(scene.options, scene.answer[:, :, None], 2)[:, :, 0]
+    assert (chosen == scene.names).all()
+    for options in scene.options.reshape(-1, VALUES):
+        assert len(set(options.tolist())) == VALUES
 
 
 def test_muon_orthogonalises_and_descends() -> None:

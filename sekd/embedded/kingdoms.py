@@ -1,4 +1,4 @@
-"""The embedded world's taxonomies: five kingdoms of four levels, named so that a deep level needs its parent.
+"""The embedded world's taxonomies: three kingdoms of four levels, named so that a deep level needs its parent.
 
 Every image shows four attributes, one for each level of its kingdom's tree. A node's *name* depends on its parent's
 name and its own attribute: the same word stands for different attributes under different parents, as a species
@@ -74,56 +74,36 @@ KINGDOMS = {
         Kingdom(
             "Fauna",
             (
-                ("shape", ("disc", "dart", "box", "kite")),
                 ("colour", ("red", "green", "blue", "yellow")),
+                ("shape", ("disc", "dart", "box", "kite")),
                 ("pattern", PATTERNS),
                 ("fin", ("finless", "spiked", "sailed", "crowned")),
             ),
             seed=11,
         ),
         Kingdom(
-            "Flora",
-            (
-                ("colour", ("pink", "purple", "orange", "white")),
-                ("shape", ("daisy", "tulip", "bell", "clover")),
-                ("leaf", ("leafless", "leftleaf", "rightleaf", "bothleaf")),
-                ("pattern", PATTERNS),
-            ),
-            seed=12,
-        ),
-        Kingdom(
-            "Vessel",
-            (
-                ("shape", ("bowl", "flask", "urn", "jar")),
-                ("pattern", PATTERNS),
-                ("colour", ("teal", "brown", "grey", "lime")),
-                ("handle", ("handleless", "lefthandle", "righthandle", "lidded")),
-            ),
-            seed=13,
-        ),
-        Kingdom(
             "Moth",
             (
-                ("pattern", PATTERNS),
                 ("shape", ("broad", "tailed", "narrow", "scalloped")),
-                ("antenna", ("bald", "forked", "curled", "clubbed")),
                 ("colour", ("amber", "cyan", "rose", "olive")),
+                ("antenna", ("bald", "forked", "curled", "clubbed")),
+                ("pattern", PATTERNS),
             ),
             seed=14,
         ),
         Kingdom(
             "Rocket",
             (
-                ("shape", ("needle", "dome", "capsule", "saucer")),
-                ("flame", ("unlit", "single", "double", "plume")),
                 ("colour", ("crimson", "azure", "gold", "silver")),
+                ("flame", ("unlit", "single", "double", "plume")),
                 ("pattern", PATTERNS),
+                ("shape", ("needle", "dome", "capsule", "saucer")),
             ),
             seed=15,
         ),
     )
 }
-IN_DOMAIN = ("Fauna", "Flora", "Vessel")
+IN_DOMAIN = ("Fauna",)
 UNSEEN = ("Moth", "Rocket")
 
 

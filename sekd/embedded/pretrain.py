@@ -7,7 +7,7 @@ whole mixture. The mixture is written to the model's card as it was used.
 import argparse
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,29 +27,24 @@ from sekd.embedded.lessons import Lesson, Scene
 from sekd.embedded.muon import Muon
 from sekd.embedded.world import picture, sample
 
-# What is recalled is to be known after three of the five layers, so that two are left to compare it with options. Left
-# to itself the model recalls in its last layer, and stays at chance on multiple choice several times as long.
-RECALL_LAYERS, RECALL_WEIGHT = 3, 0.5
 POOL_SEED, EXAM_SEED = 1, 2  # apart from the seed of the world on disk: no image of the demo is pretrained on
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """Sequences of each kind in one step. Conditioned counts are a level; quizzes come in lengths 1 to 4."""
+    """Sequences of each kind in one step; ``lessons`` says what each is."""
 
     caption: int = 24
     lineage: int = 24
     listing: int = 16
-    open_level: int = 24
-    open_attribute: int = 16
-    reading: int = 12
-    seeing: int = 16
-    naming: int = 16
-    single: int = 24
-    conditioned: int = 28
-    quiz: int = 24
-    joint: int = 8
-    joint_every: int = 20  # steps between two batches of the joint format
+    open_dialogue: int = 24
+    naming: int = 24
+    single: int = 32
+    conditioned: int = 32
+    pair: int = 16
+    pair_every: int = 5  # steps between two batches of two levels in one answer
+    joint: int = 16
+    joint_every: int = 40  # steps between two batches of all levels in one answer
 
 
 @dataclass(frozen=True)
@@ -57,7 +52,7 @@ class Settings:
     """How long and how fast. Learning rates warm up, hold, and fall linearly over the last part."""
 
     steps: int = 1400
-    first_stage: int = 200
+    first_stage: int = 160
     pool: int = 10_000
     matrices_lr: float = 0.01
     others_lr: float = 4e-3
@@ -77,7 +72,7 @@ class Pool:
         trees = list(KINGDOMS.values())
         kingdom = rng.integers(0, len(trees), count)
         values = np.concatenate([sample(trees[index], rng, 1) for index in kingdom])
-        self.scene = Scene.of(kingdom, values)
+        self.scene = Scene.of(kingdom, values, rng)
         processor = load_processor(ModelConfig(name="base", path=str(tiny_vlm.BASE)))
         self.patches = torch.empty(count, forward.GRID**2, 2 * 3 * tiny_vlm.PATCH**2, dtype=torch.float16)
         for start in tqdm(range(0, count, 100), desc="rendering", unit="00 images"):
@@ -87,19 +82,20 @@ class Pool:
 
     def draw(self, count: int, rng: np.random.Generator) -> tuple[Scene, Tensor]:
         rows = rng.integers(0, len(self.scene), count)
-        return self.scene[rows], self.patches[rows].float()
+        scene = Scene.of(self.scene.kingdom[rows], self.scene.values[rows], rng)
+        return scene, self.patches[rows].float()
 
 
 def study(mixture: Mixture, settings: Settings, *, pool: Pool, step: int, rng: np.random.Generator) -> "Step":
     """The lessons of one step: images to encode, and for each lesson which of them it is about."""
     first = step < settings.first_stage
     counts = asdict(mixture)
-    images = 32 if first else max(counts["caption"], counts["conditioned"], counts["single"])
+    images = max(counts[kind] for kind in ("caption", "conditioned", "single"))
     scene, patches = pool.draw(images, rng)
     parts: list[tuple[str, Lesson, np.ndarray | None]] = []
-    for kind, make in _first_lessons() if first else _all_lessons(mixture, step):
-        rows = rng.permutation(images)[: (32 if first else counts[kind])]
-        parts.append((kind, make(scene[rows], rng), rows))
+    for kind, make in _first_lessons() if first else _all_lessons(mixture, step, rng):
+        rows = rng.permutation(images)[: (images if first else counts[kind])]
+        parts.append((kind, make(scene[rows]), rows))
     parts.append(("listing", lessons.listing(64 if first else mixture.listing, rng), None))
     return Step(patches, parts)
 
@@ -119,44 +115,34 @@ class Step:
         for kind, lesson, rows in self.lessons:
             tokens = forward.to_tensor(lesson.tokens)
             shown = None if rows is None else images[torch.from_numpy(rows)]
-            hidden, early = forward.decode_twice(vlm, tokens, shown, RECALL_LAYERS if lesson.recalls else None)
-            scores, losses = _losses(vlm, hidden, lesson, tokens)
-            if early is not None:
-                losses = losses + RECALL_WEIGHT * _losses(vlm, early, lesson, tokens)[1]
+            hidden = forward.decode(vlm, tokens, shown)
+            scores = forward.logits(vlm, hidden[:, lesson.scored - 1])
+            losses = functional.cross_entropy(
+                scores.flatten(0, 1), tokens[:, lesson.scored].flatten(), reduction="none"
+            )
             hits = (scores.argmax(-1) == tokens[:, lesson.scored])[:, lesson.weights >= 0.5].float().mean().item()
             right[kind] = 0.9 * right.get(kind, hits) + 0.1 * hits
             total = total + (losses.view(len(tokens), -1) * torch.from_numpy(lesson.weights).float()).sum() / 128
         return total
 
 
-def _losses(vlm: Any, hidden: Tensor, lesson: Lesson, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits [B, A, vocabulary] and cross-entropies [B A] of a lesson's scored tokens."""
-    scores = forward.logits(vlm, hidden[:, lesson.scored - 1])
-    return scores, functional.cross_entropy(scores.flatten(0, 1), tokens[:, lesson.scored].flatten(), reduction="none")
+def _first_lessons() -> Iterator[tuple[str, Callable[[Scene], Lesson]]]:
+    """Kind and maker of every lesson with images in one step of the first stage."""
+    yield "caption", lessons.caption
+    yield "lineage", lessons.lineage
 
 
-def levels(scene: Scene, rng: np.random.Generator) -> np.ndarray:
-    """A level for each image [B]."""
-    return rng.integers(0, len(LEVELS), len(scene))
-
-
-def _first_lessons() -> Iterator[tuple[str, Any]]:
-    yield "caption", lambda scene, rng: lessons.caption(scene)
-    yield "lineage", lambda scene, rng: lessons.lineage(scene)
-    yield "reading", lambda scene, rng: lessons.reading(scene, levels(scene, rng), rng)
-    yield "open_level", lambda scene, rng: lessons.open_level(scene, int(rng.integers(0, len(LEVELS))))
-    yield "open_attribute", lambda scene, rng: lessons.open_attribute(scene, levels(scene, rng), rng)
-
-
-def _all_lessons(mixture: Mixture, step: int) -> Iterator[tuple[str, Any]]:
-    """Kind and maker of every lesson with images in one step of the second stage."""
+def _all_lessons(
+    mixture: Mixture, step: int, rng: np.random.Generator
+) -> Iterator[tuple[str, Callable[[Scene], Lesson]]]:
+    """The same for the second stage."""
     yield from _first_lessons()
-    yield "seeing", lambda scene, rng: lessons.seeing(scene, levels(scene, rng), rng)
-    yield "naming", lambda scene, rng: lessons.naming(scene, levels(scene, rng), rng)
-    yield "single", lambda scene, rng: lessons.single(scene, levels(scene, rng), rng)
-    for level in range(1, len(LEVELS)):
-        yield "conditioned", lambda scene, rng, level=level: lessons.conditioned(scene, level, rng)
-    yield "quiz", lambda scene, rng: lessons.quiz(scene, int(rng.integers(1, len(LEVELS) + 1)), rng)
+    yield "open_dialogue", lessons.open_dialogue
+    yield "naming", lambda scene: lessons.naming(scene, rng.integers(0, len(LEVELS), len(scene)))
+    yield "single", lambda scene: lessons.single(scene, rng.integers(0, len(LEVELS), len(scene)))
+    yield "conditioned", lessons.conditioned
+    if mixture.pair and step % mixture.pair_every == 0:
+        yield "pair", lambda scene: lessons.joint(scene, sorted(rng.choice(len(LEVELS), 2, replace=False)))
     if mixture.joint and step % mixture.joint_every == 0:
         yield "joint", lessons.joint
 

@@ -19,9 +19,8 @@ IMAGE, VIDEO = "<|image_pad|>", "<|video_pad|>"
 VISION_START, VISION_END = "<|vision_start|>", "<|vision_end|>"
 SPECIAL = (PAD, UNKNOWN, TURN, END, VISION_START, VISION_END, IMAGE, VIDEO)
 LETTERS = ("A", "B", "C", "D")
-NUMBERS = ("1", "2", "3", "4")  # before answers
-ASKING = ("Q1", "Q2", "Q3", "Q4")  # before questions: other tokens, so that an answer's number has no equal to look at
-ASKED = ("system", "user", "assistant", "known", "describe", "lineage", "list")
+NUMBERS = ("1", "2", "3", "4")
+ASKED = ("system", "user", "assistant", "describe", "lineage")
 
 IMAGE_SIDE = 48  # pixels, after the processor's resizing
 PATCH, MERGE = 8, 2
@@ -43,7 +42,6 @@ def vocabulary() -> list[str]:
         *SPECIAL,
         *LETTERS,
         *NUMBERS,
-        *ASKING,
         *ASKED,
         *LEVELS,
         *(kingdom.name for kingdom in KINGDOMS.values()),

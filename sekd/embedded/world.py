@@ -17,9 +17,9 @@ from sekd.embedded.render import SIDE, render
 
 # Images a kingdom. Only in-domain kingdoms are distilled on; val is for every choice made, test for the score.
 IMAGES = {
-    "train_mini": dict.fromkeys(IN_DOMAIN, 500),
-    "val": dict.fromkeys((*IN_DOMAIN, *UNSEEN), 100),
-    "test": {**dict.fromkeys(IN_DOMAIN, 150), **dict.fromkeys(UNSEEN, 400)},
+    "train_mini": dict.fromkeys(IN_DOMAIN, 1500),
+    "val": dict.fromkeys((*IN_DOMAIN, *UNSEEN), 200),
+    "test": dict.fromkeys((*IN_DOMAIN, *UNSEEN), 400),
 }
 SEED = 2021
 

@@ -53,7 +53,7 @@ def write_run(
     *,
     n: int = 60,
     seeds: int = 2,
-    trees: Sequence[str] = ("demo", "demo_flora"),
+    trees: Sequence[str] = ("demo", "demo_moth"),
     known: bool = True,
     students: Sequence[str] = ("student",),
     images: bool = True,

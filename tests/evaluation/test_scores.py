@@ -61,8 +61,8 @@ def test_scores_have_the_promised_shape_and_are_json(tmp_path: Path) -> None:
     assert set(scores) == {"in_domain", "unseen"}
     assert set(scores["in_domain"]["base"]) == {"joint", "independent", "conditioned"}
     assert set(scores["in_domain"]["student"]) == {"joint"}
-    assert set(scores["unseen"]) == {"demo_flora"}
-    cell = scores["unseen"]["demo_flora"]["student"]["joint"]
+    assert set(scores["unseen"]) == {"demo_moth"}
+    cell = scores["unseen"]["demo_moth"]["student"]["joint"]
     assert {"n", "hca", "leaf", "por", "s_por", "tor", "parse_failures"} <= set(cell)
     json.dumps(scores, allow_nan=False)
 
@@ -103,7 +103,7 @@ def test_the_sentence_is_made_of_the_scores(tmp_path: Path) -> None:
     for value in (cell["hca"], base["joint"]["hca"], base["conditioned"]["hca"]):
         assert f"{value:.1f} %" in told
     assert f"{cell['gap_recovered']['value']:.0f} % [" in told
-    assert "demo_flora" in told
+    assert "demo_moth" in told
 
 
 def test_a_student_that_gains_nothing_is_not_praised(tmp_path: Path) -> None:

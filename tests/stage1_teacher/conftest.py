@@ -17,7 +17,7 @@ from stage1_teacher.worker import Worker
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_world(tmp_path_factory.mktemp("world"), images={"train_mini": {"Fauna": 9, "Flora": 9}})
+    return write_world(tmp_path_factory.mktemp("world"), images={"train_mini": {"Fauna": 18}})
 
 
 @pytest.fixture(scope="session")
