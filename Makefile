@@ -1,5 +1,5 @@
 # The whole pipeline. `make help` lists the targets; settings are Hydra overrides in ARGS, for example
-#   make student ARGS="loss.soft.weight=0.5 trainer.max_epochs=2"
+#   make student ARGS="loss.soft.weight=0.5 optim.epochs=2"
 
 DATA ?= demo
 MODEL ?= tiny
@@ -18,6 +18,8 @@ endif
 KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 MALLOC_TOP_PAD_=268435456
 WORLD := $(if $(filter demo%,$(DATA)),data/demo/test.json)
 COMMON = data=$(DATA) model=$(MODEL)
+# A student is named by what its settings change (runs/demo, runs/demo/seed1), unless RUN says otherwise.
+NAMED = $(if $(filter command environment,$(firstword $(origin RUN))),name=$(RUN))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo world peek teacher verify student sweep compare merge evaluate report controls general base bench lint test test-fast clean
@@ -52,7 +54,7 @@ verify: $(READY) ## check every byte of the stored passes of DATA
 	$(PYTHON) -m sekd.store.verify artifacts/$(DATA) $(ARGS)
 
 student: $(READY) ## stage 2: distil a LoRA student from the stored pass
-	$(KEEP_MEMORY) $(PYTHON) -m stage2_student $(COMMON) name=$(RUN) $(ARGS)
+	$(KEEP_MEMORY) $(PYTHON) -m stage2_student $(COMMON) $(NAMED) $(ARGS)
 
 sweep: $(READY) ## the ablation hard / soft / hidden / all over seeds, or any Hydra grid in ARGS
 	$(KEEP_MEMORY) $(PYTHON) -m stage2_student --multirun $(COMMON) $(or $(ARGS),loss=all,hard,soft,hidden seed=0,1,2)
