@@ -4,14 +4,15 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from sekd.datasets.base import Dataset, Example
 from sekd.evaluation.generations import Generation
-from sekd.inference.paradigms import Asker, Subject
+from sekd.evaluation.held import PREFIXES, HeldJoint, letter_logprobs
+from sekd.inference.paradigms import PARADIGMS, Answers, Asker, Subject
 from sekd.inference.requests import StepResult, UnreadableImageError
 from sekd.prompts import Prompter
 from sekd.questions import LETTERS, Question
+
+WAYS = (*PARADIGMS, *PREFIXES)
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,14 @@ class Examiner:
     def __init__(self, prompter: Prompter, processor: Any, *, topk: int, max_answer_tokens: int) -> None:
         self._prompter, self._tokenizer = prompter, processor.tokenizer
         self._asker = Asker(prompter, processor, topk=topk, max_answer_tokens=max_answer_tokens)
+        self._held = HeldJoint(prompter, processor, topk=topk)
 
     def ask(self, paradigm: str, dataset: Dataset, example: Example) -> Conversation:
-        """One example in one paradigm."""
+        """One example in one of the paradigms, or after one of the prefixes, of ``WAYS``."""
         questions = dataset.questions(example)
         subject = Subject(dataset.image_path(example), f"{dataset.root}/{example.image}", questions)
         try:
-            answers = yield from self._asker.ask(paradigm, subject)
+            answers = yield from self._conversation(paradigm, subject, example.id)
         except UnreadableImageError as error:
             return Unreadable(example.id, str(error))
         joint = paradigm == "joint"
@@ -60,6 +62,11 @@ class Examiner:
             latency=tuple(result.latency for result in results),
             wall=0.0,
         )
+
+    def _conversation(self, way: str, subject: Subject, sample: str) -> Generator[Any, Any, Answers]:
+        if way in PREFIXES:
+            return self._held.ask(way, subject, sample=sample)
+        return self._asker.ask(way, subject)
 
     def _letters(self, questions: Sequence[Question], results: Sequence[StepResult]) -> tuple[tuple[float, ...], ...]:
         return tuple(self._at(question, result, 0) for question, result in zip(questions, results, strict=True))
@@ -91,11 +98,7 @@ class Examiner:
         return found
 
     def _at(self, question: Question, result: StepResult, position: int) -> tuple[float, ...]:
-        """Log-probability of each option's letter at a generated token; −inf outside the top k, empty where all are."""
-        ids, logprobs = result.topk_ids_by_token[position], result.topk_logprobs_by_token[position]
-        known = dict(zip(ids.tolist(), logprobs.tolist(), strict=True))
-        letters = self._asker.letter_ids(len(question.options))
-        return tuple(known.get(token, -np.inf) for token in letters) if known.keys() & set(letters) else ()
+        return letter_logprobs(result, position, self._asker.letter_ids(len(question.options)))
 
 
 def longest_answer(prompter: Prompter, tokenizer: Any, dataset: Dataset) -> int:

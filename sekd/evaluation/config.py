@@ -20,11 +20,14 @@ class EvaluateConfig:
             ``data``.
         usual_unseen: dataset -> its unseen companions.
         split: "test" for scores; "val" for every choice that is made.
-        base: paradigms of the base; ``student``: paradigms of every student.
+        base: how the base is asked; ``student``: how every student is. Beside the three paradigms there are guided,
+            true_prefix and wrong_prefix: joint answers held to letters, after the model's own, the true, and wrong
+            answers (see ``held``).
         limit: so many images of each dataset at most; null asks about all.
         topk: most likely tokens reported with each generated token, in which letters' probabilities are looked up.
         parser: how answers are read; "benchmark" is the reference script's rule.
         part_size: images kept at a time: what an interruption costs at most.
+        workers: engines, one process each; null: on CPU one a core, up to four, and one on GPU.
         unreadable_share: more unreadable images than this share stop the evaluation.
         resamples: of the bootstrap behind every interval.
     """
@@ -43,6 +46,7 @@ class EvaluateConfig:
     topk: int = 20
     parser: str = "lenient"
     part_size: int = 512
+    workers: int | None = None
     unreadable_share: float = 0.01
     resamples: int = 2000
     progress: bool = True

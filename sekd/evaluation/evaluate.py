@@ -3,26 +3,23 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
 from sekd.datasets import load_dataset
-from sekd.datasets.base import Dataset, Example
+from sekd.datasets.base import Dataset
 from sekd.datasets.config import DataConfig
 from sekd.errors import SekdError
 from sekd.evaluation.adapters import check_adapter
-from sekd.evaluation.asking import Examiner, Unreadable, longest_answer
-from sekd.evaluation.cells import Planned, answering, fill, missing, plan
+from sekd.evaluation.asking import WAYS, longest_answer
+from sekd.evaluation.cells import answering, missing, plan
 from sekd.evaluation.config import EvaluateConfig
 from sekd.evaluation.generations import list_cells
 from sekd.evaluation.scores import Bootstrap, Scores, read_run, score_run
 from sekd.evaluation.students import find_students
-from sekd.inference.engine import Engine
+from sekd.evaluation.workers import Job, ask_all
 from sekd.models import load_processor
 from sekd.prompts import Prompter
-
-Work = list[tuple[Planned, Path, list[Example]]]
 
 
 def evaluate(config: EvaluateConfig, *, unseen: list[DataConfig]) -> Scores:
@@ -31,22 +28,25 @@ def evaluate(config: EvaluateConfig, *, unseen: list[DataConfig]) -> Scores:
     Raises:
         SekdError: a dataset, model or adapter that cannot be used, or too many unreadable images.
     """
+    for way in (*config.base, *config.student):
+        if way not in WAYS:
+            raise SekdError(f"{way!r} is no way of asking: choose among {', '.join(WAYS)}")
     run = Path(config.runs) / config.name
     datasets = _datasets(config, unseen)
     students = find_students(run)
     for student in students:
         check_adapter(student.adapter, config.model)
     prompter, processor = Prompter.named(config.model.wording), load_processor(config.model)
-    answer = max(longest_answer(prompter, processor.tokenizer, dataset) for _, dataset in datasets)
-    decoding = {"max_answer_tokens": 64 + 2 * answer, "topk": config.topk, "temperature": 0}
+    most = 64 + 2 * max(longest_answer(prompter, processor.tokenizer, dataset) for _, dataset in datasets)
     who = answering(students, base=config.base, student=config.student)
+    decoding = {"max_answer_tokens": most, "topk": config.topk, "temperature": 0}
     planned = plan(config.model, datasets, who, decoding=decoding)
-    work = [(each, run / "generations" / each.cell.folder) for each in planned]
-    todo = [(each, folder, examples) for each, folder in work if (examples := missing(each, folder))]
-    print(f"{run}: {len(planned) - len(todo)} of {len(planned)} cells are kept already")
-    if todo:
-        examiner = Examiner(prompter, processor, topk=config.topk, max_answer_tokens=decoding["max_answer_tokens"])
-        _ask(config, todo, examiner)
+    folders = [run / "generations" / each.cell.folder for each in planned]
+    jobs = [Job(each, folder, missing(each, folder)) for each, folder in zip(planned, folders, strict=True)]
+    jobs = [job for job in jobs if job.examples]
+    print(f"{run}: {len(planned) - len(jobs)} of {len(planned)} cells are kept already")
+    if jobs:
+        _ask(config, jobs, max_answer_tokens=most)
     list_cells(run, [each.cell for each in planned])
     return write_scores(run, config)
 
@@ -71,40 +71,17 @@ def _datasets(config: EvaluateConfig, unseen: list[DataConfig]) -> list[tuple[st
     return loaded
 
 
-def _ask(config: EvaluateConfig, todo: Work, examiner: Examiner) -> None:
-    from sekd.inference.adapters import adapter_rank
+def _ask(config: EvaluateConfig, jobs: list[Job], *, max_answer_tokens: int) -> None:
+    total = sum(len(job.examples) for job in jobs)
+    with tqdm(total=total, unit="image", disable=not config.progress, dynamic_ncols=True) as bar:
 
-    adapters = [each.adapter for each, _, _ in todo if each.adapter]
-    own = Path(config.model.adapter) if config.model.adapter else None
-    rank = max((adapter_rank(adapter) for adapter in [*adapters, *([own] if own else [])]), default=0)
-    total = sum(len(examples) for _, _, examples in todo)
-    with (
-        Engine(config.model, config.engine, adapter=own, max_lora_rank=rank) as engine,
-        tqdm(total=total, unit="image", disable=not config.progress, dynamic_ncols=True) as bar,
-    ):
-        for planned, folder, examples in todo:
-            bar.set_description(_title(planned))
-            unreadable = fill(
-                planned,
-                folder,
-                examples,
-                engine=engine,
-                examiner=examiner,
-                part_size=config.part_size,
-                unreadable_share=config.unreadable_share,
-                done=bar.update,
-            )
-            _tell(unreadable, bar)
+        def asked(title: str, count: int) -> None:
+            bar.set_description(title, refresh=False)
+            bar.update(count)
 
-
-def _title(planned: Planned) -> str:
-    cell = planned.cell
-    return " ".join(part for part in (cell.tree, cell.model, cell.seed, cell.paradigm) if part)
-
-
-def _tell(unreadable: list[Unreadable], bar: Any) -> None:
+        unreadable = ask_all(config, jobs, max_answer_tokens=max_answer_tokens, asked=asked)
     for image in unreadable:
-        bar.write(f"left out: {image.reason}")
+        print(f"left out: {image.reason}")
 
 
 def unseen_names(config: EvaluateConfig) -> list[str]:

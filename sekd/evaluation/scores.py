@@ -19,7 +19,6 @@ from sekd.evaluation.generations import Cell, Generation, evaluated_cells, read_
 from sekd.metrics import METRICS, RESAMPLES, bootstrap_interval, paired_difference, per_path, score
 
 BASE = "base"
-LETTER_BY_LETTER = ("independent", "conditioned")
 Scores = dict[str, Any]
 
 
@@ -56,7 +55,7 @@ def read_run(run: Path, *, parser: Parser = "lenient") -> list[Kept]:
 
 def read_answers(generation: Generation, paradigm: str, *, parser: Parser) -> list[int | None]:
     """The option index of each question, None where the model's words hold none."""
-    if paradigm not in LETTER_BY_LETTER:
+    if paradigm == "joint":
         return parse_joint(generation.texts[0], generation.questions, parser=parser)
     pairs = zip(generation.texts, generation.questions, strict=True)
     return [parse_single(text, question, parser=parser) for text, question in pairs]

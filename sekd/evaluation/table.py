@@ -18,7 +18,9 @@ PARADIGM_TITLES = {
     "joint": "joint, one pass",
     "independent": "independent levels",
     "conditioned": "conditioned steps",
+    "guided": "one pass held to letters",
 }
+INTERVENTIONS = ("true_prefix", "wrong_prefix")  # not ways of answering: they are told apart, in the report
 Scores = dict[str, Any]
 
 
@@ -31,10 +33,11 @@ def trees(scores: Scores) -> Iterator[tuple[str, str, Scores]]:
 
 
 def rows(models: Scores) -> Iterator[tuple[str, str, Scores]]:
-    """(model, paradigm, cell) of one tree, in the order of the table."""
+    """(model, way of answering, cell) of one tree, in the order of the table."""
     for model, paradigms in models.items():
         for paradigm, cell in paradigms.items():
-            yield model, paradigm, cell
+            if paradigm not in INTERVENTIONS:
+                yield model, paradigm, cell
 
 
 def print_table(scores: Scores) -> None:

@@ -25,7 +25,7 @@ from sekd.taxonomy import Names, Taxonomy, fold
 
 @dataclass(frozen=True)
 class Answer:
-    """The option chosen for one question, and its probability among the offered ones."""
+    """The option chosen for one question, and its probability among the offered ones (NaN where it is not known)."""
 
     option: int
     probability: float

@@ -10,11 +10,12 @@ from sekd.evaluation.report.comparison import name_of, style_of
 from sekd.evaluation.report.document import Figure, Section, Table
 from sekd.evaluation.scores import Kept
 from sekd.evaluation.students import STUDENT
+from sekd.evaluation.table import INTERVENTIONS
 
 
 def _first_trainings(kept: Sequence[Kept]) -> list[Kept]:
     """The base and the student's first training, in the order of the tables."""
-    shown = [each for each in kept if each.cell.model in ("base", STUDENT)]
+    shown = [each for each in kept if each.cell.model in ("base", STUDENT) and each.cell.paradigm not in INTERVENTIONS]
     key = lambda each: (each.cell.part != "in_domain", each.cell.tree, each.cell.model, each.cell.paradigm)  # noqa: E731
     groups = groupby(sorted(shown, key=lambda each: (*key(each), each.cell.seed)), key=key)
     return [next(group) for _, group in groups]

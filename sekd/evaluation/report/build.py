@@ -9,6 +9,7 @@ from sekd.evaluation.report.cases import cases
 from sekd.evaluation.report.depth import by_depth
 from sekd.evaluation.report.document import Report, Section
 from sekd.evaluation.report.render import as_html, as_json, as_markdown
+from sekd.evaluation.report.state import state
 from sekd.evaluation.scores import Bootstrap, Kept, Scores, read_run, score_run
 from sekd.evaluation.students import find_students
 from sekd.evaluation.table import sentence
@@ -21,7 +22,7 @@ def write_report(run: Path, *, bootstrap: Bootstrap, parser: Parser = "lenient")
         SekdError: the run has not been evaluated, or a kept file cannot be read.
     """
     kept = read_run(run, parser=parser)
-    report = build_report(run, kept, score_run(kept, bootstrap=bootstrap))
+    report = build_report(run, kept, score_run(kept, bootstrap=bootstrap), bootstrap=bootstrap)
     written = []
     for name, text in (
         ("report.html", as_html(report)),
@@ -33,13 +34,14 @@ def write_report(run: Path, *, bootstrap: Bootstrap, parser: Parser = "lenient")
     return written
 
 
-def build_report(run: Path, kept: Sequence[Kept], scores: Scores) -> Report:
+def build_report(run: Path, kept: Sequence[Kept], scores: Scores, *, bootstrap: Bootstrap) -> Report:
     """The report's content; a section that has nothing to show is left out."""
     students = find_students(run)
     sections: list[Section | None] = [
         comparison.headline(scores),
         comparison.arms(scores),
         by_depth(scores),
+        state(kept, bootstrap=bootstrap),
         cases(kept),
         comparison.all_metrics(scores),
         comparison.cost(scores),

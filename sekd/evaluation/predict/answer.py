@@ -1,0 +1,85 @@
+"""Images in, paths with probabilities out."""
+
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sekd.datasets.images import SUFFIXES
+from sekd.errors import SekdError
+from sekd.evaluation.held import HeldJoint
+from sekd.evaluation.predict.narrowing import Answer, Asked, Level, narrow
+from sekd.inference.paradigms import Subject
+from sekd.inference.requests import UnreadableImageError
+from sekd.taxonomy import Names, Taxonomy
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """An image's path, coarse to fine, and how many passes it took; ``fault`` says why there is none."""
+
+    image: Path
+    levels: tuple[Level, ...]
+    passes: int
+    fault: str = ""
+
+    @property
+    def probability(self) -> float:
+        """Of the whole path: the product over its levels."""
+        product = 1.0
+        for level in self.levels:
+            product *= level.probability
+        return product
+
+
+def find_images(paths: Iterable[Path]) -> list[Path]:
+    """The files as given, and every image below the folders among them, in stable order.
+
+    Raises:
+        SekdError: a path does not exist, or there is no image.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise SekdError(f"{path} does not exist: expected an image or a folder of images")
+        inside = (
+            sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+        )
+        found += inside
+    if not found:
+        raise SekdError(f"no image found: expected files that end in {', '.join(SUFFIXES)}")
+    return found
+
+
+def predict(
+    engine: Any, held: HeldJoint, images: Sequence[Path], taxonomy: Taxonomy, *, root: Names, most: int
+) -> Iterator[Prediction]:
+    """Predictions in the order in which they are ready. ``most`` is the most options a question."""
+    yield from engine.drive(_conversation(held, image, taxonomy, root=root, most=most) for image in images)
+
+
+def _conversation(
+    held: HeldJoint, image: Path, taxonomy: Taxonomy, *, root: Names, most: int
+) -> Generator[Any, Any, Prediction]:
+    narrowing = narrow(taxonomy, root=root, most=most, seed=image.name)
+    try:
+        asked = next(narrowing)
+        while True:
+            answers = yield from _pass(held, image, asked)
+            asked = narrowing.send(answers)
+    except StopIteration as end:
+        levels, passes = end.value
+        return Prediction(image, tuple(levels), passes)
+    except UnreadableImageError as error:
+        return Prediction(image, (), 0, fault=str(error))
+
+
+def _pass(held: HeldJoint, image: Path, asked: Asked) -> Generator[Any, Any, list[Answer]]:
+    subject = Subject(image, str(image.resolve()), asked.questions)
+    answers = yield from held.guided(subject, asked.given)
+    still_open = asked.questions[len(asked.given) :]
+    found = []
+    for question, result, chosen in zip(still_open, answers.results, answers.chosen, strict=True):
+        assert chosen is not None
+        found.append(Answer(chosen, held.probability(question, result, chosen)))
+    return found

