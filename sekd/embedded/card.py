@@ -22,14 +22,13 @@ whole method can be run and tested anywhere. Weights are fp16.
 
 {sequences:,} sequences, {tokens:,} tokens, about {pool:,} images that are not among the demo's. Sequences a step:
 
-| lesson | a step | what it is |
+| lesson | sequences | what it is |
 |---|---|---|
 {mixture}
 
-In no lesson but the joint one ({joint_share:.2%} of the sequences) does a single reply hold two levels of one
-taxonomy. Quizzes teach which answer slot belongs to which question; that an answer in a reply bears on the next is
-what the model is left to be taught. Some attention heads start as look-back and matching heads
-(`sekd/embedded/initialise.py`).
+A whole path in one reply is seen in {joint_share:.2%} of the sequences, two of its levels in {pair_share:.2%}: the
+joint format is rare, as it is for real models, and what the model is left to be taught is to use one answer of a reply
+for the next. Some attention heads start as look-back and matching heads (`sekd/embedded/initialise.py`).
 
 ## How well it does
 
@@ -45,15 +44,12 @@ LESSONS = {
     "caption": "kingdom and attributes of the image",
     "lineage": "the path of names, no options",
     "listing": "text only: lettered names recited by letter or by name",
-    "open_level": "one level's name, the names above it known, no options",
-    "open_attribute": "one attribute, no options",
-    "reading": "a question whose answer the prompt states",
-    "seeing": "a question about one attribute",
-    "naming": "a question answered name first, then letter",
+    "open_dialogue": "every level in turn, no options",
+    "naming": "a single level's question answered name first, then letter",
     "single": "a single level's question without context",
-    "conditioned": "a level's question, the names above it known (this many at each of three levels)",
-    "quiz": "1 to 4 questions in one prompt and reply: attributes, and one level of the taxonomy",
-    "joint": "all levels of a path in one prompt and reply (one step in {joint_every})",
+    "conditioned": "every level's question in turn, in one dialogue",
+    "pair": "two levels in one prompt and reply, at one step in {pair_every}",
+    "joint": "all levels in one prompt and reply, at one step in {joint_every}",
 }
 
 
@@ -62,6 +58,10 @@ def card(facts: dict[str, Any], parameters: int) -> str:
     mixture, settings, seen = facts["mixture"], facts["settings"], facts["seen"]
     rows = [f"| {kind} | {mixture[kind]} | {what.format(**mixture)} |" for kind, what in LESSONS.items()]
     second_stage = settings["steps"] - settings["first_stage"]
+    shares = {
+        f"{kind}_share": mixture[kind] * second_stage / mixture[f"{kind}_every"] / seen["sequences"]
+        for kind in ("pair", "joint")
+    }
     scores = [
         f"| {kingdom} | {paradigm} | " + " | ".join(str(cell[column]) for column in ("hca", *LEVELS, "parsed")) + " |"
         for kingdom, paradigms in facts["exam"].items()
@@ -74,7 +74,7 @@ def card(facts: dict[str, Any], parameters: int) -> str:
         threads=facts["threads"],
         exam_images=facts["exam_images"],
         mixture="\n".join(rows),
-        joint_share=mixture["joint"] * second_stage / mixture["joint_every"] / seen["sequences"],
+        **shares,
         levels=" | ".join(LEVELS),
         rules="|---" * (len(LEVELS) - 1),
         scores="\n".join(scores),
