@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sekd.answers import parse_joint, parse_single
@@ -137,12 +137,14 @@ def joint_forms(answers: list[int], order: list[int]) -> dict[str, str]:
     }
 
 
+@settings(deadline=None)
 @given(answers=st.lists(st.integers(0, 3), min_size=4, max_size=4), order=st.permutations(range(4)))
 def test_a_joint_answer_is_read_in_every_form_and_order(answers: list[int], order: list[int]) -> None:
     for form, text in joint_forms(answers, order).items():
         assert parse_joint(text, QUESTIONS) == answers, f"{form}: {text}"
 
 
+@settings(deadline=None)
 @given(wording=st.sampled_from(sorted(load_wordings())), answers=st.lists(st.integers(0, 3), min_size=4, max_size=4))
 def test_the_answers_that_a_student_is_taught_are_read_back(wording: str, answers: list[int]) -> None:
     text, spans = Prompter.named(wording).joint_answer(QUESTIONS, answers)
@@ -163,6 +165,7 @@ def test_level_numbers_are_no_question_numbers() -> None:
     assert parse_joint("Level 2: B\nLevel 3: A", questions) == [1, 0]
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=st.sampled_from('ABCDabcd1234 \n.:()*{}[]",Qsparow')))
 def test_any_text_gives_an_offered_option_or_none(text: str) -> None:
     for parser in ("lenient", "benchmark"):

@@ -4,7 +4,7 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sekd.errors import SekdError
@@ -40,6 +40,7 @@ def by_definition(truth: list[str], predicted: list[str | None]) -> dict[str, fl
     }
 
 
+@settings(deadline=None)
 @given(pairs)
 def test_metrics_equal_their_definitions(pairs: list[tuple[list[str], list[str | None]]]) -> None:
     truth, predicted = [list(t) for t, _ in pairs], [list(p) for _, p in pairs]
@@ -50,6 +51,7 @@ def test_metrics_equal_their_definitions(pairs: list[tuple[list[str], list[str |
     assert scores["n"] == len(pairs)
 
 
+@settings(deadline=None)
 @given(pairs)
 def test_accuracy_per_level_counts_the_paths_that_reach_it(pairs: list[tuple[list[str], list[str | None]]]) -> None:
     scores = score([t for t, _ in pairs], [p for _, p in pairs])
@@ -63,6 +65,7 @@ def test_accuracy_per_level_counts_the_paths_that_reach_it(pairs: list[tuple[lis
         assert scores["per_level_n"][depth] == len(right)
 
 
+@settings(deadline=None)
 @given(pairs)
 def test_right_and_wrong_parents_split_each_level(pairs: list[tuple[list[str], list[str | None]]]) -> None:
     scores = score([t for t, _ in pairs], [p for _, p in pairs])
