@@ -60,10 +60,12 @@ class StudentData(LightningDataModule):
             max_pixels=config.model.max_pixels,
         )
         self._make_reader = partial(Reader, store, wanted, apart=self._apart, open_shards=config.stream.open_shards)
-        self.stream: Stream | None = None
 
     def train_dataloader(self) -> Stream:
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        return self.stream_of(*((self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)))
+
+    def stream_of(self, rank: int, world: int) -> Stream:
+        """The training batches as one rank of ``world`` sees them."""
         config = self._config
         source = Source(
             make_reader=partial(self._make_reader, held_out=False),
@@ -71,14 +73,13 @@ class StudentData(LightningDataModule):
             group_by_length=config.stream.group_by_length,
             world=world,
         )
-        self.stream = Stream(
+        return Stream(
             source,
             self.order(rank, world),
             epochs=config.optim.epochs,
             workers=config.stream.workers,
             ahead=config.stream.ahead,
         )
-        return self.stream
 
     def val_dataloader(self) -> list[HeldOutBatches | Prompts]:
         """Held-out examples of the store, then prompts; each only where there are any."""

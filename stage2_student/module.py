@@ -53,8 +53,15 @@ class StudentModule(LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         torch.manual_seed(hash((self._seed, self.global_rank, batch_idx)) % 2**31)
 
+    def training_outcome(self, batch: Batch) -> Outcome:
+        """The student's forward pass and the losses of one batch."""
+        states = self.student(
+            batch, layers=self._objective.student_layers, others=self._objective.config.format.weight > 0
+        )
+        return self._objective(states, batch, head=self.student.head, norm=self.student.norm)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        outcome = self._outcome(batch)
+        outcome = self.training_outcome(batch)
         self.log("loss", outcome.total.detach(), prog_bar=True, logger=False)
         if self._recording():
             self.log("train/loss", outcome.total.detach(), sync_dist=True)
@@ -97,7 +104,7 @@ class StudentModule(LightningModule):
         if isinstance(batch, Asked):
             self._replies.append((answer(self.student.vlm, self._tokenizer, batch), batch))
         else:
-            values = report(self._outcome(batch), batch, self._letter_ids)
+            values = report(self.training_outcome(batch), batch, self._letter_ids)
             self.log_dict(
                 {f"val/{name}": value for name, value in values.items()},
                 on_epoch=True,
@@ -124,12 +131,6 @@ class StudentModule(LightningModule):
 
     def _trained(self) -> dict[str, Tensor]:
         return {name: weights for name, weights in self.named_parameters() if weights.requires_grad}
-
-    def _outcome(self, batch: Batch) -> Outcome:
-        states = self.student(
-            batch, layers=self._objective.student_layers, others=self._objective.config.format.weight > 0
-        )
-        return self._objective(states, batch, head=self.student.head, norm=self.student.norm)
 
     def _recording(self) -> bool:
         return (self.global_step + 1) % self._log_every == 0

@@ -29,9 +29,11 @@ INCIDENTAL = {
     "stream": ("workers", "ahead"),
     "trainer": ("name", "loggers", "log_every", "checkpoint_every", "progress"),
 }
-# Overrides that a run's name leaves out: it begins with the first two and ends with the seed; the rest says where
+# Overrides that a run's name leaves out: it begins with the dataset and ends with the seed, and the rest says where
 # things lie.
-NAMED_APART = ("data", "model", "seed", "name", "force", "store", "artifacts", "runs", "data.root", "model.path")
+NAMED_APART = ("data", "seed", "name", "force", "store", "artifacts", "runs", "data.root", "model.path")
+GROUPS = ("model", "loss", "trainer", "recipe")  # chosen by name, and named so
+DEFAULT_MODEL = "tiny"
 
 
 @dataclass(frozen=True)
@@ -131,13 +133,9 @@ def name_of(data: str, overrides: Sequence[str], seed: int) -> str:
     A choice among named groups goes by its option alone: ``demo/hard/seed0`` for ``loss=hard seed=0``.
     """
     chosen = dict(override.lstrip("+~").partition("=")[::2] for override in overrides)
-    words = [
-        value if key in ("loss", "trainer", "recipe") else f"{key}={value}"
-        for key, value in chosen.items()
-        if key not in NAMED_APART
-    ]
-    if chosen.get("model", "tiny") != "tiny":
-        words.insert(0, chosen["model"])
+    apart = {*NAMED_APART, *(f"{group}.{name}" for group, names in INCIDENTAL.items() for name in names)}
+    words = [chosen[group] for group in GROUPS if group in chosen and chosen[group] != DEFAULT_MODEL]
+    words += [f"{key}={value}" for key, value in chosen.items() if key not in {*apart, *GROUPS}]
     parts = [data, *([_short(",".join(words))] if words else []), *([f"seed{seed}"] if "seed" in chosen else [])]
     return "/".join(parts)
 

@@ -83,7 +83,8 @@ def test_clearing_a_run_leaves_runs_in_folders_below_it(configure: Configure) ->
         (["loss=hard", "seed=0"], 0, "demo/hard/seed0"),
         (["loss.soft.weight=0.5"], 0, "demo/loss.soft.weight=0.5"),
         (["model=qwen2_5_vl_7b", "data=demo"], 0, "demo/qwen2_5_vl_7b"),
-        (["data.root=/somewhere/else", "force=true"], 0, "demo"),
+        (["data.root=/somewhere/else", "force=true", "stream.workers=3"], 0, "demo"),
+        (["optim.lr=1e-3", "loss=soft"], 0, "demo/soft,optim.lr=1e-3"),
         (["lora.targets=[q_proj,v_proj]"], 0, "demo/lora.targets=_q_proj,v_proj_"),
     ],
 )

@@ -1,0 +1,202 @@
+"""How the losses are weighed and what they read, on real batches of a stored pass."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from sekd.store import Store
+from stage2_student import losses
+from stage2_student.config import (
+    FormatConfig,
+    HardConfig,
+    HiddenConfig,
+    LoraSettings,
+    LossConfig,
+    SoftConfig,
+    StudentConfig,
+)
+from stage2_student.data import StudentData
+from stage2_student.encode import Batch
+from stage2_student.module import StudentModule
+from stage2_student.training import assemble
+
+Configure = Callable[..., StudentConfig]
+PLAIN = LoraSettings(rank=4, alpha=8, dropout=0.0)
+
+
+def weighing(
+    *, hard: float = 0.0, soft: float = 0.0, hidden: float = 0.0, format: float = 0.0, **changes: Any
+) -> LossConfig:
+    return LossConfig(
+        hard=HardConfig(hard),
+        soft=changes.pop("softly", SoftConfig(soft)),
+        hidden=changes.pop("hiddenly", HiddenConfig(hidden)),
+        format=FormatConfig(format),
+        **changes,
+    )
+
+
+def first(config: StudentConfig, store: Store) -> tuple[StudentModule, StudentData, Batch]:
+    module, data = assemble(config, store)
+    return module, data, next(iter(data.train_dataloader()))
+
+
+def test_the_total_is_the_weighted_sum_of_the_means_over_examples(configure: Configure, store: Store) -> None:
+    loss = weighing(hard=0.5, soft=2.0, hidden=3.0, format=0.1)
+    module, _, batch = first(configure(loss=loss, lora=PLAIN), store)
+    got = module.training_outcome(batch)
+    assert got.format_M is not None
+    expected = (
+        0.5 * got.terms_N["hard"].mean()
+        + 2.0 * got.terms_N["soft"].mean()
+        + 3.0 * got.terms_N["hidden"].mean()
+        + 0.1 * got.format_M.mean()
+    )
+    torch.testing.assert_close(got.total, expected)
+
+
+def test_level_weights_and_trust_in_the_parent_scale_each_step(configure: Configure, store: Store) -> None:
+    loss = weighing(hard=1.0, levels={"order": 0.0, "genus": 2.0}, confidence=0.5)
+    module, _, batch = first(configure(loss=loss, lora=PLAIN), store)
+    got = module.training_outcome(batch)
+    values = got.terms_N["hard"].view(-1, 4)  # order, family, genus, species
+    assert batch.candidates is not None
+    is_answer = batch.candidates.ids_NK == batch.letters.tokens[:, None]
+    stored = torch.where(is_answer, batch.candidates.logprobs_NK.exp(), 0).sum(1)
+    bound = torch.minimum(batch.candidates.tail_N, batch.candidates.logprobs_NK[:, -1]).exp()
+    sure = torch.where(stored > 0, stored, bound).view(-1, 4)
+    trust = torch.cat([torch.ones(len(sure), 1), sure[:, :-1]], dim=1) ** 0.5
+    expected = (values * torch.tensor([0.0, 1.0, 2.0, 1.0]) * trust).sum(1).mean() / 4
+    torch.testing.assert_close(got.total, expected)
+
+
+@pytest.mark.parametrize(
+    ("loss", "candidates", "states"),
+    [
+        (weighing(hard=1.0), False, False),
+        (weighing(soft=1.0), True, False),
+        (weighing(hidden=1.0), False, True),
+        (weighing(softly=SoftConfig(weight=1.0, source="exact")), False, True),
+        (weighing(hard=1.0, confidence=1.0), True, False),
+    ],
+)
+def test_what_no_loss_asks_for_is_not_read(
+    loss: LossConfig,
+    candidates: bool,
+    states: bool,
+    configure: Configure,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened: list[int] = []
+    columns: list[str] = []
+    chunks, targets = Store.hidden_chunks, Store.read_targets
+
+    def note_columns(store: Store, index: int, wanted: Any = None) -> Any:
+        columns.extend(wanted)
+        return targets(store, index, wanted)
+
+    monkeypatch.setattr(Store, "hidden_chunks", lambda store, index: opened.append(index) or chunks(store, index))
+    monkeypatch.setattr(Store, "read_targets", note_columns)
+    module, _, batch = first(configure(loss=loss), store)
+    assert bool(opened) == (batch.hidden_NRD is not None) == states
+    assert ("topk_ids" in columns) == (batch.candidates is not None) == candidates
+    assert "truth" not in columns
+    assert module.training_outcome(batch).total.requires_grad
+
+
+def test_a_loss_without_weight_is_not_even_computed(
+    configure: Configure, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("computed for nothing")
+
+    for name in ("soft", "exact", "hidden", "chunked_hard"):
+        monkeypatch.setattr(losses, name, refuse)
+    module, _, batch = first(configure(loss=weighing(hard=1.0)), store)
+    assert set(module.training_outcome(batch).terms_N) == {"hard"}
+
+
+def test_exact_equals_the_dense_kl_from_the_stored_layer_to_1e_5(configure: Configure, store: Store) -> None:
+    loss = weighing(softly=SoftConfig(weight=1.0, source="exact", temperature=2.0, chunk=5))
+    module, _, batch = first(configure(loss=loss, lora=PLAIN), store)
+    student = module.student
+    with torch.no_grad():
+        assert batch.hidden_NRD is not None
+        teacher = student.head(student.norm(batch.hidden_NRD[:, 0])) / 2
+        own = student.head(student(batch).last_ND) / 2
+        dense = torch.nn.functional.kl_div(
+            own.log_softmax(-1), teacher.log_softmax(-1), log_target=True, reduction="none"
+        )
+    torch.testing.assert_close(module.training_outcome(batch).terms_N["soft"], 4 * dense.sum(-1), atol=1e-5, rtol=1e-5)
+
+
+def test_the_stored_last_layer_gives_back_the_stored_candidates(configure: Configure, store: Store) -> None:
+    module, _, batch = first(configure(loss=weighing(soft=1.0, hidden=1.0), lora=PLAIN), store)
+    assert batch.hidden_NRD is not None
+    assert batch.candidates is not None
+    with torch.no_grad():
+        logprobs = module.student.head(module.student.norm(batch.hidden_NRD[:, 0])).log_softmax(-1)
+    stored = batch.candidates
+    torch.testing.assert_close(logprobs.gather(1, stored.ids_NK), stored.logprobs_NK, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("after_norm", [True, False])
+def test_student_states_follow_the_stores_numbering(after_norm: bool, configure: Configure, store: Store) -> None:
+    """Student states that the store had recorded would have no distance from themselves."""
+    hiddenly = HiddenConfig(weight=1.0, distance="mse", layers=[2, -1], after_norm=after_norm)
+    module, _, batch = first(configure(loss=weighing(hiddenly=hiddenly), lora=PLAIN), store)
+    states = module.student(batch, layers=(2, 5))
+    own = torch.stack([states.layers[2], states.layers[5]], dim=1).detach()
+    torch.testing.assert_close(module.student.norm(own[:, 1]), states.last_ND.detach())
+    values = module.training_outcome(replace(batch, hidden_NRD=own)).terms_N["hidden"]
+    torch.testing.assert_close(values, torch.zeros_like(values), atol=1e-6, rtol=0)
+    assert (module.training_outcome(batch).terms_N["hidden"] > 1e-3).all()
+
+
+def test_gathered_states_are_those_of_transformers(configure: Configure, store: Store) -> None:
+    module, _, batch = first(configure(lora=PLAIN), store)
+    student = module.student.eval()
+    with torch.no_grad():
+        states = student(batch, layers=(0, 2, 5))
+        whole = student.vlm(**batch.inputs, output_hidden_states=True)
+        place = (batch.letters.rows, batch.letters.places)
+        torch.testing.assert_close(states.layers[0], whole.hidden_states[0][place])
+        torch.testing.assert_close(states.layers[2], whole.hidden_states[2][place])
+        torch.testing.assert_close(student.head(states.last_ND), whole.logits[place])
+    predicted = batch.inputs["input_ids"][batch.letters.rows, batch.letters.places + 1]
+    assert predicted.equal(batch.letters.tokens)
+
+
+def test_gradient_checkpointing_changes_no_gradient(configure: Configure, store: Store) -> None:
+    hiddenly = HiddenConfig(weight=1.0, layers=[2, -1], after_norm=False)
+    gradients = []
+    for wanted in (False, True):
+        config = configure(loss=weighing(hard=1.0, soft=1.0, hiddenly=hiddenly, format=0.1), lora=PLAIN)
+        torch.manual_seed(0)
+        config = replace(config, trainer=replace(config.trainer, gradient_checkpointing=wanted))
+        module, _, batch = first(config, store)
+        module.training_outcome(batch).total.backward()
+        gradients.append({name: p.grad for name, p in module.named_parameters() if p.requires_grad})
+    assert any(value.abs().max() > 0 for value in gradients[0].values())
+    for name, value in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], value)
+
+
+def test_gradients_averaged_over_ranks_are_those_of_the_mean_over_all_their_examples(
+    configure: Configure, store: Store
+) -> None:
+    """Four ranks share 45 examples: they cannot all hold equally many."""
+    config = configure(loss=weighing(hard=1.0, format=0.1), lora=PLAIN)
+    module, data = assemble(config, store)
+    streams = [list(data.stream_of(rank, 4)) for rank in range(4)]
+    assert len({len(batches) for batches in streams}) == 1
+    batches = [stream[-1] for stream in streams]
+    assert len({batch.images for batch in batches}) > 1, "the step is even: the test shows nothing"
+    averaged = sum(module.training_outcome(batch).total for batch in batches) / 4
+    values = torch.cat([module.training_outcome(batch).terms_N["hard"].view(-1, 4).mean(1) for batch in batches])
+    formats = torch.cat([module.training_outcome(batch).format_M.view(batch.images, -1).mean(1) for batch in batches])
+    torch.testing.assert_close(averaged, values.mean() + 0.1 * formats.mean())
