@@ -3,7 +3,6 @@
 
 DATA ?= demo
 MODEL ?= tiny
-RUN ?= $(DATA)
 WORKERS ?= 1
 ARGS ?=
 
@@ -63,15 +62,15 @@ compare: $(READY) ## one table of all students: mean and spread over seeds, best
 	$(PYTHON) -m stage2_student.compare $(ARGS)
 
 merge: $(READY) ## write the student merged into its base, for tools that know no adapters
-	$(PYTHON) -m stage2_student.merge runs/$(RUN) $(ARGS)
+	$(PYTHON) -m stage2_student.merge runs/$(or $(RUN),$(DATA)) $(ARGS)
 
 evaluate: $(READY) $(WORLD) ## base and student, all paradigms, in-domain and unseen
-	$(PYTHON) -m sekd.evaluation $(COMMON) name=$(RUN) $(ARGS)
+	$(PYTHON) -m sekd.evaluation $(COMMON) $(if $(RUN),name=$(RUN)) $(ARGS)
 
 report: $(READY) ## runs/RUN/report.html
-	$(PYTHON) -m sekd.evaluation.report runs/$(RUN) $(ARGS)
+	$(PYTHON) -m sekd.evaluation.report runs/$(or $(RUN),$(DATA)) $(ARGS)
 
-base: $(READY) ## pretrain the embedded base model again (about 25 minutes on two cores)
+base: $(READY) ## pretrain the embedded base model again (about a quarter of an hour on two cores)
 	$(KEEP_MEMORY) $(PYTHON) -m sekd.embedded.pretrain $(ARGS)
 
 bench: $(READY) ## side by side with the obvious alternatives, as ratios
