@@ -13,6 +13,7 @@ from sekd.datasets import Dataset, Example, known_datasets, load_dataset
 from sekd.datasets.config import SPLITS, Part
 from sekd.datasets.images import open_image
 from sekd.datasets.select import in_share
+from sekd.embedded.kingdoms import IN_DOMAIN, UNSEEN
 from sekd.errors import SekdError
 from sekd.taxonomy import fold
 
@@ -27,6 +28,12 @@ def test_every_known_dataset_is_a_whole_configuration() -> None:
         loaded = config(name, Path())
         assert loaded.name == name
         assert set(loaded.splits) == set(SPLITS)
+
+
+def test_the_demo_distils_the_worlds_own_kingdoms_and_leaves_the_others_unseen() -> None:
+    assert tuple(config("demo", Path()).within["kingdom"]) == IN_DOMAIN
+    for kingdom in UNSEEN:
+        assert config(f"demo_{kingdom.lower()}", Path()).within == {"kingdom": [kingdom]}
 
 
 def test_every_split_of_every_dataset_reads_and_asks(load: Load, name: str) -> None:
