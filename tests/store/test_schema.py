@@ -152,8 +152,9 @@ def test_soft_targets_take_at_most_110_bytes_a_step():
     shape = Layout(k=k, layers=(), hidden_size=8, hidden_dtype="bfloat16", vocab_size=vocab, letter_ids=(1, 2, 3, 4))
     prior = rng.permutation(-np.log(np.arange(1, vocab + 1)))
     levels = prior + rng.standard_normal((5, vocab))
-    near = np.argsort(-levels, axis=1)[:, :8000]  # an image bends the order, but lifts nothing from further below
-    near[:, :4] = range(4)
+    # An image bends the order of candidates, but lifts nothing from far below. Tokens 0 to 3 are the letters.
+    near = np.argsort(-levels[:, 4:], axis=1)[:, :8000] + 4
+    near = np.hstack([np.tile(range(4), (5, 1)), near])
     ids, logprobs, tails = [], [], []
     for row in range(rows):
         pool = near[row % 5]
