@@ -25,6 +25,7 @@ from sekd.models import load_processor
 from sekd.prompts import Prompter
 
 MOST_ON_CPU = 4  # engines; each holds the model and a KV cache
+PATIENCE = 30  # seconds for an engine that has done its work to shut down
 Asked = Callable[[str, int], None]  # (cell's title, images answered)
 
 
@@ -107,7 +108,10 @@ def _ask_together(
         waiting.put(None)
         process.start()
     try:
-        return _listen(processes, told, asked)
+        unreadable = _listen(processes, told, asked)
+        for process in processes:
+            process.join(PATIENCE)
+        return unreadable
     finally:
         for process in processes:
             process.terminate()

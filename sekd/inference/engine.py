@@ -41,9 +41,13 @@ class Engine:
         adapter: a LoRA adapter that answers unless ``drive`` names another one.
         max_lora_rank: highest rank of the adapters that ``drive`` may name; 0 serves none.
 
+    A process runs one engine at a time, since vLLM keeps its connector in a global: close one before the next.
+
     Raises:
         SekdError: the model cannot be served, or cannot hand out hidden states.
     """
+
+    _running = False
 
     def __init__(
         self,
@@ -54,6 +58,7 @@ class Engine:
         adapter: Path | None = None,
         max_lora_rank: int = 0,
     ) -> None:
+        assert not Engine._running, "this process runs an engine already: close it before another is started"
         environment.prepare(model, engine)
         self.config, self.layers = engine, tuple(layers)
         self.stats = EngineStats()
@@ -66,6 +71,7 @@ class Engine:
             from sekd.inference.settings import build
 
             built = build(model, engine, layers=self.layers, max_lora_rank=max_lora_rank, slots=self._slots)
+        Engine._running = True
         self._vllm: Any = built.llm_engine
         self._rows = built.rows
         self.hidden_size, self.num_layers, self.vocab_size = built.hidden_size, built.num_layers, built.vocab_size
@@ -150,6 +156,7 @@ class Engine:
         self._drop_unfinished()
         self._vllm.engine_core.shutdown()
         self._vllm = None
+        Engine._running = False
         if self._rows is not None:
             self._rows.close()
 

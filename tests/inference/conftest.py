@@ -1,4 +1,4 @@
-"""One engine for all tests that need one, over an untrained embedded model; images and prompts to ask it about."""
+"""An engine for the tests of one module, over an untrained embedded model: a process runs one engine at a time."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +20,7 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> ModelConfig:
     return ModelConfig(name="random", path=str(folder), dtype="float32", wording="terse")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def engine(random_model: ModelConfig) -> Iterator[Engine]:
     with Engine(random_model, SMALL, layers=LAYERS, max_lora_rank=4) as engine:
         yield engine

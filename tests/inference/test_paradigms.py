@@ -7,9 +7,9 @@ import pytest
 import torch
 from engine_reference import LAYERS, Reference, assert_agrees, picture, relative_error
 
+from sekd.inference.adapters import adapter_rank
 from sekd.inference.engine import Engine
 from sekd.inference.paradigms import Answers, Asker, Subject
-from sekd.inference.adapters import adapter_rank
 from sekd.models import ModelConfig
 from sekd.prompts import Prompter
 from sekd.questions import Question
@@ -97,7 +97,7 @@ def test_a_joint_answer_is_what_transformers_generates(engine: Engine, asker: As
 
 
 def test_letter_mass_is_the_probability_of_the_letters(engine: Engine, reference: Reference) -> None:
-    asker = Asker(Prompter.named("terse"), reference.processor, topk=224)
+    asker = Asker(Prompter.named("terse"), reference.processor, topk=engine.vocab_size)
     result = run(engine, asker, "independent").results[0]
     letters = asker.letter_ids(4)
     chosen = np.isin(result.topk_ids, letters)

@@ -1,4 +1,4 @@
-"""A small world, an untrained model, and one worker whose engine all tests share."""
+"""A small world, an untrained model, and one worker whose engine the tests of a module share."""
 
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -30,7 +30,7 @@ def config(world: Path, model: Path, tmp_path: Path) -> TeacherConfig:
     return settings(world, model, tmp_path / "artifacts")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def worker(world: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     """A worker with a started engine; tests lend it to their own passes."""
     job = prepare(settings(world, model, tmp_path_factory.mktemp("artifacts")))
@@ -46,7 +46,7 @@ def lent(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Worker, "close", lambda self: None)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def whole(world: Path, model: Path, worker: Worker, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The store of one uninterrupted pass."""
     with pytest.MonkeyPatch.context() as patch:
