@@ -47,11 +47,16 @@ class StudentModule(LightningModule):
         self._log_every = log_every
         self._replies: list[tuple[list[str], Asked]] = []
         self._speed = Speed()
+        self._recording = False  # whether the step that the current batch belongs to is written down
 
     # --- training ---
 
+    def on_train_start(self) -> None:
+        self._speed.restart()
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         torch.manual_seed(hash((self._seed, self.global_rank, batch_idx)) % 2**31)
+        self._recording = (self.global_step + 1) % self._log_every == 0
 
     def training_outcome(self, batch: Batch) -> Outcome:
         """The student's forward pass and the losses of one batch."""
@@ -63,7 +68,7 @@ class StudentModule(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         outcome = self.training_outcome(batch)
         self.log("loss", outcome.total.detach(), prog_bar=True, logger=False)
-        if self._recording():
+        if self._recording:
             self.log("train/loss", outcome.total.detach(), sync_dist=True)
             self._record(report(outcome, batch, self._letter_ids), "train")
         return outcome.total
@@ -72,7 +77,7 @@ class StudentModule(LightningModule):
         stream = self.trainer.train_dataloader
         assert isinstance(stream, Stream)
         self._speed.count(batch.images * self.trainer.world_size, stream.waited)
-        if self._recording():
+        if self._recording:
             self._record({**self._speed.read(), "epoch_seen": stream.epoch}, "train")
 
     def configure_gradient_clipping(
@@ -84,7 +89,7 @@ class StudentModule(LightningModule):
             norm = model.clip_grad_norm_(self._optim.clip_norm)
         else:
             norm = torch.nn.utils.clip_grad_norm_(self._trained().values(), self._optim.clip_norm)
-        if self._recording():
+        if self._recording:
             self._record({"grad_norm": norm, "lr": optimizer.param_groups[0]["lr"]}, "train")
 
     def configure_optimizers(self) -> Any:
@@ -131,9 +136,6 @@ class StudentModule(LightningModule):
 
     def _trained(self) -> dict[str, Tensor]:
         return {name: weights for name, weights in self.named_parameters() if weights.requires_grad}
-
-    def _recording(self) -> bool:
-        return (self.global_step + 1) % self._log_every == 0
 
     def _record(self, values: dict[str, Any], stage: str, prog_bar: tuple[str, ...] = ()) -> None:
         for name, value in values.items():

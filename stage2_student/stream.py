@@ -7,7 +7,12 @@ their batches. So the batches are the same for any number of workers, and to res
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing.reduction import ForkingPickler
+from typing import Any
 
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import reduce_tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from sekd.errors import SekdError
@@ -17,6 +22,9 @@ from stage2_student.stored import Reader
 
 # A worker's blocks, or the one error that ends them: raised in the training process, so that it stays one line.
 Item = list[Batch] | SekdError
+
+# Shared memory costs the receiver a connection a tensor, more than to copy one of up to this many bytes.
+SENT_INLINE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,8 @@ class Blocks(IterableDataset):
     def __iter__(self) -> Iterator[Item]:
         worker = get_worker_info()
         workers, own = (worker.num_workers, worker.id) if worker else (1, 0)
+        if worker:
+            ForkingPickler.register(Tensor, _reduced)
         try:
             reader = self._source.make_reader()
             for number, block in enumerate(self._blocks()):
@@ -62,6 +72,13 @@ class Blocks(IterableDataset):
         epoch, skip = divmod(self._first, self._order.blocks_per_epoch)
         for later in range(epoch, self._epochs):
             yield from self._order.blocks(later, first=skip if later == epoch else 0)
+
+
+def _reduced(tensor: Tensor) -> Any:
+    """How a worker sends a tensor: as bytes where it is small, else in shared memory."""
+    if tensor.nbytes <= SENT_INLINE:
+        return torch.from_numpy, (tensor.numpy(),)
+    return reduce_tensor(tensor)
 
 
 class Stream:

@@ -41,7 +41,7 @@ def make_trainer(config: StudentConfig, run: RunFolder, *, blocks: set[type[nn.M
         gradient_clip_val=config.optim.clip_norm,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
-        log_every_n_steps=1,
+        log_every_n_steps=settings.log_every,
         logger=_loggers(config, run),
         callbacks=[checkpoint],
         enable_progress_bar=settings.progress,
