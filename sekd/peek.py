@@ -11,19 +11,17 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import hydra
 import jinja2
-from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING
 
 from sekd.datasets import DataConfig, Dataset, Example, load_dataset
 from sekd.datasets.images import open_image
-from sekd.errors import SekdError, exit_on_error
+from sekd.entry import entry
+from sekd.errors import SekdError
 from sekd.models import ModelConfig
 from sekd.prompts import Prompt, Prompter
 from sekd.questions import Question
 
-CONF = str(Path(__file__).parents[1] / "conf")
 TEMPLATE = Path(__file__).with_name("peek.html.jinja")
 SIDE = 480  # pixels, the longest side of an image on the page
 
@@ -106,22 +104,18 @@ def _data_url(path: Path) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
-@hydra.main(config_path=CONF, config_name="peek", version_base="1.3")
-def main(composed: DictConfig) -> None:
+@entry("peek", PeekConfig)
+def main(config: PeekConfig) -> None:
     """Write the page and say where it is."""
-    with exit_on_error():
-        config = OmegaConf.to_object(composed)
-        assert isinstance(config, PeekConfig)
-        dataset = load_dataset(config.data, config.split)
-        content = page(dataset, Prompter.named(config.model.wording), count=config.count)
-        out = Path(config.out)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(content, encoding="utf-8")
-        for note in dataset.notes:
-            print(f"{dataset.name}: {note}")
-        print(f"{out}: {min(config.count, len(dataset.examples))} of {len(dataset.examples)} images and their prompts")
+    dataset = load_dataset(config.data, config.split)
+    content = page(dataset, Prompter.named(config.model.wording), count=config.count)
+    out = Path(config.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(content, encoding="utf-8")
+    for note in dataset.notes:
+        print(f"{dataset.name}: {note}")
+    print(f"{out}: {min(config.count, len(dataset.examples))} of {len(dataset.examples)} images and their prompts")
 
 
 if __name__ == "__main__":
-    ConfigStore.instance().store(name="peek_schema", node=PeekConfig)
     main()

@@ -1,9 +1,6 @@
 """Stage 1: ``python -m stage1_teacher [data=…] [model=…] [engine=…] [key=value …]``."""
 
-import hydra
-from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
-
+from sekd.entry import entry
 from sekd.errors import exit_on_error
 from sekd.inference import machine
 from stage1_teacher.config import TeacherConfig
@@ -11,14 +8,11 @@ from stage1_teacher.generate import run
 from stage1_teacher.stop import Stopped
 
 machine.register()
-ConfigStore.instance().store(name="teacher_schema", node=TeacherConfig)
 
 
-@hydra.main(version_base=None, config_path="../conf", config_name="teacher")
-def main(composed: DictConfig) -> None:
-    """Compose the configuration and run the pass."""
-    config = OmegaConf.to_object(composed)
-    assert isinstance(config, TeacherConfig)
+@entry("teacher", TeacherConfig)
+def main(config: TeacherConfig) -> None:
+    """Run the pass."""
     finish(config)
 
 

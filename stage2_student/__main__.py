@@ -1,40 +1,31 @@
 """`make student`: distils a student from a stored pass. Needs no teacher and no engine; leaves the store as it is."""
 
 import os
-import sys
 from pathlib import Path
-from typing import Any
 
-import hydra
-from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
 
-from sekd.errors import exit_on_error
+from sekd.entry import entry
 from sekd.store import Store
 from stage2_student.checks import check_settings
 from stage2_student.config import StudentConfig
 from stage2_student.runs import RunFolder, name_of
 
-CONF = str(Path(__file__).parents[1] / "conf")
 
-
-@hydra.main(config_path=CONF, config_name="student", version_base="1.3")
-def main(composed: DictConfig) -> None:
-    with exit_on_error():
-        config: Any = OmegaConf.to_object(composed)
-        hydra_config = HydraConfig.get()
-        config.name = config.name or name_of(config.data.name, hydra_config.overrides.task, config.seed)
-        check_settings(config)
-        store = Store.open(Path(config.store)) if config.store else Store.find(Path(config.artifacts), config.data.name)
-        run = RunFolder.of(config, fingerprint=store.fingerprint)
-        if run.prepare(force=config.force):
-            _train(config, store, run)
-        else:
-            print(f"{run.path} holds the run of these very settings; force=true repeats it")
-        for name, value in (run.metrics() or {}).get("val", {}).items():
-            if "/" not in name:
-                print(f"  {name:16s} {value:.4g}")
+@entry("student", StudentConfig)
+def main(config: StudentConfig) -> None:
+    hydra_config = HydraConfig.get()
+    config.name = config.name or name_of(config.data.name, hydra_config.overrides.task, config.seed)
+    check_settings(config)
+    store = Store.open(Path(config.store)) if config.store else Store.find(Path(config.artifacts), config.data.name)
+    run = RunFolder.of(config, fingerprint=store.fingerprint)
+    if run.prepare(force=config.force):
+        _train(config, store, run)
+    else:
+        print(f"{run.path} holds the run of these very settings; force=true repeats it")
+    for name, value in (run.metrics() or {}).get("val", {}).items():
+        if "/" not in name:
+            print(f"  {name:16s} {value:.4g}")
 
 
 def _train(config: StudentConfig, store: Store, run: RunFolder) -> None:
@@ -47,6 +38,4 @@ def _train(config: StudentConfig, store: Store, run: RunFolder) -> None:
 
 if __name__ == "__main__":
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # workers are forked after the tokenizer was used
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
-    ConfigStore.instance().store(name="student_schema", node=StudentConfig)
-    sys.exit(main())
+    main()

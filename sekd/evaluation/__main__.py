@@ -1,32 +1,27 @@
 """``make evaluate``: base and students in every paradigm, in-domain and on unseen trees; the table and its meaning."""
 
-import os
-import sys
-from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from sekd.datasets.config import DataConfig, known_datasets
-from sekd.errors import SekdError, exit_on_error
+from sekd.entry import entry
+from sekd.errors import SekdError
 from sekd.evaluation.config import EvaluateConfig
 from sekd.evaluation.table import print_table
 from sekd.inference import machine
 
-CONF = str(Path(__file__).parents[2] / "conf")
+machine.register()
 
 
-@hydra.main(config_path=CONF, config_name="evaluate", version_base="1.3")
-def main(composed: DictConfig) -> None:
-    with exit_on_error():
-        # Imported here, so that a wrong setting is told without waiting for torch and vLLM.
-        from sekd.evaluation.evaluate import evaluate, unseen_names
+@entry("evaluate", EvaluateConfig)
+def main(config: EvaluateConfig) -> None:
+    # Imported here, so that a wrong setting is told without waiting for torch and vLLM.
+    from sekd.evaluation.evaluate import evaluate, unseen_names
 
-        config: Any = OmegaConf.to_object(composed)
-        unseen = [_compose_data(name) for name in unseen_names(config)]
-        print_table(evaluate(config, unseen=unseen))
+    unseen = [_compose_data(name) for name in unseen_names(config)]
+    print_table(evaluate(config, unseen=unseen))
 
 
 def _compose_data(name: str) -> DataConfig:
@@ -37,7 +32,4 @@ def _compose_data(name: str) -> DataConfig:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
-    machine.register()
-    ConfigStore.instance().store(name="evaluate_schema", node=EvaluateConfig)
-    sys.exit(main())
+    main()

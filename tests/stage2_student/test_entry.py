@@ -15,9 +15,9 @@ from omegaconf import OmegaConf
 from test_training import losses_of, store_bytes
 
 from sekd.datasets import DataConfig
+from sekd.entry import CONF
 from sekd.models import ModelConfig
 from sekd.store import Store
-from stage2_student.__main__ import CONF
 from stage2_student.config import StudentConfig
 from stage2_student.module import learning_rate_factor
 from stage2_student.runs import RunFolder, read_settings
