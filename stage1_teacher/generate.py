@@ -3,12 +3,12 @@
 import sys
 import time
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from rich.console import Console
 
 from sekd.datasets import Dataset, load_dataset
-from sekd.errors import SekdError
 from sekd.prompts import Prompter
 from sekd.store import Store
 from sekd.store.lock import hold
@@ -18,6 +18,7 @@ from stage1_teacher.progress import Progress, clock
 from stage1_teacher.shard import Report
 from stage1_teacher.stop import Stop, Stopped
 from stage1_teacher.tally import Tally
+from stage1_teacher.unreadable import Tolerance, look_at_images
 
 
 @dataclass(frozen=True)
@@ -68,12 +69,14 @@ def run(config: TeacherConfig) -> Store:
     with hold(job.store.path, config.part), Stop() as stop:
         job = Pass(config, job.dataset, job.store, [i for i in job.store.missing() if config.part.takes(i)])
         _announce(job, console)
-        with Progress(images=job.images, shown=config.progress) as progress:
-            try:
-                _ask(job, _reporter(job, progress), stop)
-            except Stopped as stopped:
-                _say_goodbye(job, stopped)
-                raise
+        tolerance = Tolerance.of(job.store, job.dataset, share=config.unreadable_share)
+        try:
+            _look_at_images(job, tolerance, stop, console)
+            with Progress(images=job.images, shown=config.progress) as progress:
+                _ask(job, _reporter(progress, tolerance), stop)
+        except Stopped as stopped:
+            _say_goodbye(job, stopped)
+            raise
     _finish(job, progress, console, seconds=time.monotonic() - begun)
     return job.store
 
@@ -98,17 +101,21 @@ def _ask(job: Pass, report: Report, stop: Stop) -> None:
             worker.work(job.missing, report=polite, written=count_written(report))
 
 
-def _reporter(job: Pass, progress: Progress) -> Report:
-    """Counts, and ends a pass over which too many images cannot be read."""
-    most = max(1, int(job.config.unreadable_share * job.store.plan.n_examples))
+def _look_at_images(job: Pass, tolerance: Tolerance, stop: Stop, console: Console) -> None:
+    """Find images that do not decode before an engine is started."""
+    places = chain.from_iterable(job.store.plan.examples(index) for index in job.missing)
+    with stop.at_once():
+        note = look_at_images(job.dataset, places, tolerance, progress=job.config.progress)
+    if note:
+        console.print(f"{job.config.data.name}: {note}", highlight=False)
+
+
+def _reporter(progress: Progress, tolerance: Tolerance) -> Report:
+    """Counts, and ends a pass over which too many images turn out to be unreadable after all."""
 
     def report(tally: Tally) -> None:
         progress.add(tally)
-        if progress.tally.skipped > most:
-            raise SekdError(
-                f"{progress.tally.skipped} of the first {progress.tally.images} images cannot be read, more than "
-                f"unreadable_share={job.config.unreadable_share} of all: look at {job.dataset.root}, or raise the share"
-            )
+        tolerance.check(progress.tally.skipped)
 
     return report
 

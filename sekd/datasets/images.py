@@ -2,11 +2,12 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
+from tqdm import tqdm
 
 from sekd.errors import SekdError
 
@@ -14,7 +15,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 # How a whole file of a format ends, give or take what cameras append.
 ENDINGS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
 TAIL = 4096
-LISTED = 5
+BLOCK = 4096  # files handed out at a time: millions of waiting jobs would fill the memory
 DECODE_ERRORS = (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError)
 
 
@@ -33,28 +34,22 @@ def open_image(path: Path | str) -> Image.Image:
         raise SekdError(f"image {path} does not decode ({_first_line(error)}): copy it again or remove it") from error
 
 
-def check_images(paths: Sequence[Path], *, share: float = 0.0, workers: int | None = None) -> list[Path]:
-    """Find the files that do not decode, before anything expensive starts: header and ending, all of it where in doubt.
+def undecodable(paths: Sequence[Path], *, workers: int | None = None, progress: bool = False) -> dict[Path, str]:
+    """The files that do not decode, and why: header and ending of each are read, all of it where in doubt.
 
-    Args:
-        share: so many of the files may be bad.
-
-    Returns:
-        The bad ones.
-
-    Raises:
-        SekdError: there are more; names the first few.
+    Cheap enough to be done before anything expensive starts. With ``progress`` a bar shows when it takes long.
     """
     with ThreadPoolExecutor(workers or min(16, (os.cpu_count() or 1) * 2)) as pool:
-        faults = dict(zip(paths, pool.map(_fault, paths), strict=True))
-    bad = {path: fault for path, fault in faults.items() if fault}
-    if len(bad) > share * len(paths):
-        shown = ", ".join(f"{path} ({fault})" for path, fault in list(bad.items())[:LISTED])
-        more = f" and {len(bad) - LISTED} more" if len(bad) > LISTED else ""
-        raise SekdError(
-            f"{len(bad)} of {len(paths)} images do not decode: {shown}{more}. Copy them again or remove them"
+        faults = tqdm(
+            _faults(pool, paths),
+            desc="looking at images",
+            total=len(paths),
+            unit="image",
+            delay=2,
+            leave=False,
+            disable=None if progress else True,  # None: shown on a terminal alone
         )
-    return list(bad)
+        return {path: fault for path, fault in zip(paths, faults, strict=True) if fault}
 
 
 def present(root: Path, images: Iterable[Path]) -> set[Path]:
@@ -75,6 +70,11 @@ def present(root: Path, images: Iterable[Path]) -> set[Path]:
 def image_files(folder: Path) -> list[str]:
     """Names of the image files directly in a folder, sorted."""
     return sorted(entry.name for entry in os.scandir(folder) if entry.name.lower().endswith(SUFFIXES))
+
+
+def _faults(pool: ThreadPoolExecutor, paths: Sequence[Path]) -> Iterator[str | None]:
+    for start in range(0, len(paths), BLOCK):
+        yield from pool.map(_fault, paths[start : start + BLOCK])
 
 
 def _fault(path: Path) -> str | None:

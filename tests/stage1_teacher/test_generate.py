@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from teacher_passes import contents
 
-from sekd.datasets import Dataset, load_dataset
+from sekd.datasets import Dataset
 from sekd.errors import SekdError
 from sekd.store import Store
 from sekd.store.lock import hold
@@ -149,31 +149,6 @@ def test_a_second_run_on_one_store_is_refused_by_name(config: TeacherConfig) -> 
     job = prepare(config)
     with hold(job.store.path), pytest.raises(SekdError, match=r"in use by process \d+"):
         run(config)
-
-
-@pytest.mark.usefixtures("lent")
-def test_unreadable_images_are_left_out_and_named_up_to_the_set_share(
-    config: TeacherConfig, world: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from sekd.inference import schedule
-
-    read = schedule.read_image
-    dataset = load_dataset(config.data, "train")
-    bad = {dataset.image_path(dataset.examples[index]): index for index in (1, 5)}
-
-    def damaged(path: Path) -> Any:
-        if path in bad:
-            raise schedule.UnreadableImageError(path, OSError("truncated"))
-        return read(path)
-
-    monkeypatch.setattr(schedule, "read_image", damaged)
-    with pytest.raises(SekdError, match="unreadable_share"):
-        run(config)
-    store = run(replace(config, unreadable_share=0.2))
-    skipped = {name: why for index in range(5) for name, why in store.entry(index).skipped.items()}
-    assert skipped == {dataset.examples[index].id: "unreadable image: OSError" for index in (1, 5)}
-    assert sum(store.entry(index).rows for index in range(5)) == 16 * 4
-    assert verify(store) == []
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,110 @@
+"""Images that do not decode: told before an engine starts, counted, and too many of them stop the pass."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from sekd.datasets import load_dataset
+from sekd.errors import SekdError
+from sekd.inference import schedule
+from sekd.store.verify import verify
+from stage1_teacher import unreadable
+from stage1_teacher import worker as worker_module
+from stage1_teacher.config import TeacherConfig
+from stage1_teacher.generate import prepare, run
+from stage1_teacher.unreadable import Tolerance
+
+BAD = (1, 5)
+
+
+@pytest.fixture
+def damaged(config: TeacherConfig, tmp_path: Path) -> Iterator[TeacherConfig]:
+    """A copy of the world in which two of 18 images are cut off."""
+    shutil.copytree(config.data.root, tmp_path / "damaged")
+    config = replace(config, data=replace(config.data, root=str(tmp_path / "damaged")))
+    dataset = load_dataset(config.data, "train")
+    for place in BAD:
+        file = dataset.image_path(dataset.examples[place])
+        file.write_bytes(file.read_bytes()[:100])
+    return config
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.1])
+def test_too_many_images_that_do_not_decode_stop_the_pass_before_an_engine_starts(
+    damaged: TeacherConfig, share: float, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(*_: Any, **__: Any) -> Any:
+        raise AssertionError("an engine was started")
+
+    monkeypatch.setattr(worker_module, "Engine", start)
+    with pytest.raises(SekdError, match=r"2 of 18 images cannot be read: .*unreadable_share") as error:
+        run(replace(damaged, unreadable_share=share, workers=workers))
+    dataset = load_dataset(damaged.data, "train")
+    assert all(dataset.examples[place].image.name in str(error.value) for place in BAD)
+
+
+@pytest.mark.usefixtures("lent")
+def test_a_tolerated_share_is_left_out_and_named(damaged: TeacherConfig, capfd: pytest.CaptureFixture[str]) -> None:
+    store = run(replace(damaged, unreadable_share=0.12))
+    dataset = load_dataset(damaged.data, "train")
+    skipped = {name: why for index in range(5) for name, why in store.entry(index).skipped.items()}
+    assert list(skipped) == [dataset.examples[place].id for place in BAD]
+    assert all(why.startswith("unreadable image: ") for why in skipped.values())
+    assert sum(store.entry(index).rows for index in range(5)) == 16 * 4
+    assert verify(store) == []
+    said = "".join(capfd.readouterr().err.split())
+    assert "2imagescannotbereadandareleftout:" in said
+    assert all(dataset.examples[place].image.name in said for place in BAD)
+
+
+@pytest.mark.usefixtures("lent")
+def test_a_complete_store_is_not_made_to_look_at_its_images_again(
+    config: TeacherConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(config)
+    monkeypatch.setattr(unreadable, "undecodable", lambda *_, **__: pytest.fail("images were opened"))
+    run(config)
+
+
+@pytest.mark.usefixtures("lent")
+def test_an_image_that_only_the_decoder_finds_bad_counts_alike(
+    config: TeacherConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, dataset = schedule.read_image, load_dataset(config.data, "train")
+    bad = {dataset.image_path(dataset.examples[place]) for place in BAD}
+
+    def decode(path: Path) -> Image.Image:
+        if path in bad:
+            raise schedule.UnreadableImageError(path, OSError("broken data stream"))
+        return read(path)
+
+    monkeypatch.setattr(schedule, "read_image", decode)
+    with pytest.raises(SekdError, match=r"1 of 18 images cannot be read, .*unreadable_share=0\.01"):
+        run(config)
+    store = run(replace(config, unreadable_share=0.12))
+    skipped = {name: why for index in range(5) for name, why in store.entry(index).skipped.items()}
+    assert skipped == {dataset.examples[place].id: "unreadable image: OSError" for place in BAD}
+
+
+@pytest.mark.usefixtures("lent")
+def test_what_an_interrupted_run_left_out_still_counts(damaged: TeacherConfig) -> None:
+    damaged = replace(damaged, unreadable_share=0.12)
+    run(replace(damaged, shard="0/2"))
+    job = prepare(damaged)
+    tolerance = Tolerance.of(job.store, job.dataset, share=0.12)
+    assert tolerance.before == 1  # image 1 lies in shard 0, image 5 in shard 1
+    tolerance.check(1)
+    with pytest.raises(SekdError, match="3 of 18"):
+        tolerance.check(2)
+
+
+def test_one_bad_image_is_too_many_where_none_is_tolerated() -> None:
+    Tolerance(Path("data"), share=0.0, images=10**6).check(0)
+    with pytest.raises(SekdError, match="1 of 1000000"):
+        Tolerance(Path("data"), share=0.0, images=10**6).check(1)
