@@ -147,12 +147,11 @@ def _pass(job: Job, spec: ArmSpec, index: int) -> Callable[[], None]:
         store = Store.create(folder, identity={}, plan=Plan(len(dataset.examples), half), layout=layout)
         with Behind() as behind:
             for number in range(store.plan.n_shards):
-                places = store.plan.examples(number)
                 shard = ask_shard(
                     engine,
                     asker,
                     dataset,
-                    dataset.examples[places.start : places.stop],
+                    store.plan.examples(number),
                     paradigm="conditioned",
                     layout=layout,
                     report=lambda tally: None,
@@ -165,14 +164,14 @@ def _pass(job: Job, spec: ArmSpec, index: int) -> Callable[[], None]:
 
 def _joint(job: Job, spec: ArmSpec, index: int) -> Callable[[], None]:
     """One generation an image."""
-    from stage1_teacher.shard import subject
+    from stage1_teacher.teaching import subject
 
     dataset = _dataset(job, spec, index)
     engine, asker = _engine(job, spec)
 
     def run() -> None:
         engine.reset()
-        for _ in engine.drive(asker.joint(subject(dataset, example)) for example in dataset.examples):
+        for _ in engine.drive(asker.joint(subject(dataset, place)) for place in range(len(dataset.examples))):
             pass
 
     return run

@@ -146,6 +146,12 @@ class Prompter:
             text += LETTERS[answer] + self._named(question, answer)
         return text, spans
 
+    def held(self, questions: Sequence[Question], step: int, answers: Sequence[int]) -> Prompt:
+        """Every question at once, the reply begun with the answers before ``step`` and open at that step's letter."""
+        said, spans = self.joint_answer(questions[: step + 1], [*answers[:step], 0])
+        # Up to the letter, without the space that is part of its token.
+        return Prompt(self.joint(questions).messages, primer=said[: spans[step][0]].rstrip(" "))
+
     def render(self, processor: Any, prompt: Prompt) -> str:
         """The prompt as the model's own chat template writes it, up to and with the primer.
 

@@ -10,8 +10,7 @@ from sekd.errors import SekdError
 from sekd.inference.config import EngineConfig
 from sekd.models import ModelConfig
 from sekd.store.lock import WHOLE, Part
-
-TEACHING = ("conditioned", "independent")
+from stage1_teacher.teaching import TEACHING
 
 
 @dataclass
@@ -71,7 +70,7 @@ def check(config: TeacherConfig) -> None:
         SekdError: says which, and what is possible.
     """
     if config.paradigm not in TEACHING:
-        raise SekdError(f"paradigm={config.paradigm}: a teacher is asked in one of {', '.join(TEACHING)}")
+        raise SekdError(f"paradigm={config.paradigm}: a teacher teaches by one of {', '.join(TEACHING)}")
     if config.cluster not in (None, "ray"):
         raise SekdError(f"cluster={config.cluster}: the clusters known are ray")
     if config.workers < 1:

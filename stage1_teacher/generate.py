@@ -18,6 +18,7 @@ from stage1_teacher.progress import Progress, clock
 from stage1_teacher.shard import Report
 from stage1_teacher.stop import Stop, Stopped
 from stage1_teacher.tally import Tally
+from stage1_teacher.teaching import USES_LABELS
 from stage1_teacher.unreadable import Tolerance, look_at_images
 
 
@@ -131,6 +132,12 @@ def _announce(job: Pass, console: Console) -> None:
         f"{job.store.path}: {len(job.missing)} shards{part} to ask ({job.images} images), {done} are there already",
         highlight=False,
     )
+    if job.config.paradigm in USES_LABELS:
+        console.print(
+            f"paradigm={job.config.paradigm}: what is stored as answers are the labels, not what the model says. "
+            "A control: a student of it is supervised, not self-taught",
+            highlight=False,
+        )
 
 
 def _say_goodbye(job: Pass, stopped: Stopped) -> None:

@@ -10,6 +10,7 @@ from sekd.prompts import Prompter
 from sekd.questions import LETTERS
 from sekd.store import Layout, Plan, Store
 from stage1_teacher.config import TeacherConfig
+from stage1_teacher.teaching import USES_LABELS
 
 
 def identity(config: TeacherConfig, dataset: Dataset, prompter: Prompter) -> dict[str, Any]:
@@ -19,7 +20,8 @@ def identity(config: TeacherConfig, dataset: Dataset, prompter: Prompter) -> dic
 
 def questioning(config: TeacherConfig, dataset: Dataset, prompter: Prompter) -> dict[str, Any]:
     """The part of the identity that is not the model: about what it is asked, in which words, in which order."""
-    return {"prompts": prompter.identity(), "data": dataset.identity(), "paradigm": config.paradigm}
+    labels = {"uses_labels": True} if config.paradigm in USES_LABELS else {}
+    return {"prompts": prompter.identity(), "data": dataset.identity(), "paradigm": config.paradigm, **labels}
 
 
 def check_questioning(store: Store, config: TeacherConfig, dataset: Dataset, prompter: Prompter) -> None:

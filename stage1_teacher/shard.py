@@ -10,10 +10,11 @@ import pyarrow as pa
 
 from sekd.datasets import Dataset, Example
 from sekd.inference.engine import Engine
-from sekd.inference.paradigms import Answers, Asker, Subject
+from sekd.inference.paradigms import Answers, Asker
 from sekd.inference.requests import UnreadableImageError
 from sekd.store import Layout, as_float32, build_rows
 from stage1_teacher.tally import Tally
+from stage1_teacher.teaching import TEACHING, Lesson
 
 Report = Callable[[Tally], None]
 Outcome = Answers | str  # the answers about an image, or why there are none
@@ -32,37 +33,31 @@ def ask_shard(
     engine: Engine,
     asker: Asker,
     dataset: Dataset,
-    examples: Sequence[Example],
+    places: range,
     *,
     paradigm: str,
     layout: Layout,
     report: Report,
 ) -> Shard:
-    """Ask about every example of one shard.
+    """Ask about every example of one shard: those in ``places`` of the dataset's.
 
     The engine starts empty, so a shard's bytes depend on the shard alone: not on what was asked before it, nor by whom.
     """
     engine.reset()
-    conversations = (
-        converse(asker, paradigm, place, subject(dataset, example)) for place, example in enumerate(examples)
-    )
-    outcomes: list[Outcome] = [""] * len(examples)
+    conversations = (converse(TEACHING[paradigm](asker, dataset, place), place) for place in places)
+    outcomes: dict[int, Outcome] = {}
     with closing(engine.drive(conversations)) as finished:
         for place, outcome in finished:
             outcomes[place] = outcome
             report(tally(outcome))
-    return assemble(dataset, examples, outcomes, layout)
+    asked = [dataset.examples[place] for place in places]
+    return assemble(dataset, asked, [outcomes[place] for place in places], layout)
 
 
-def subject(dataset: Dataset, example: Example) -> Subject:
-    """An example as the engine is asked about it. Its truth stays behind: prompts read levels and options alone."""
-    return Subject(dataset.image_path(example), example.id, dataset.questions(example))
-
-
-def converse(asker: Asker, paradigm: str, place: int, about: Subject) -> Generator[Any, Any, tuple[int, Outcome]]:
+def converse(lesson: Lesson, place: int) -> Generator[Any, Any, tuple[int, Outcome]]:
     """The conversation about one image, which may turn out to be unreadable."""
     try:
-        answers = yield from asker.ask(paradigm, about)
+        answers = yield from lesson
     except UnreadableImageError as error:
         return place, error.reason
     return place, answers

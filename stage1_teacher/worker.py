@@ -69,12 +69,11 @@ class Worker:
                 behind.submit(write)
 
     def _ask(self, index: int, report: Report) -> Shard:
-        places = self._store.plan.examples(index)
         return ask_shard(
             self._engine,
             self._asker,
             self._dataset,
-            self._dataset.examples[places.start : places.stop],
+            self._store.plan.examples(index),
             paradigm=self._config.paradigm,
             layout=self._store.layout,
             report=report,

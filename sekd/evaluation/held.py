@@ -68,10 +68,8 @@ class HeldJoint:
         return self._prompter.render(self._processor, self._prompter.joint(subject.questions))
 
     def _request(self, subject: Subject, prompt: str, step: int, before: Sequence[int]) -> StepRequest:
-        said, spans = self._prompter.joint_answer(subject.questions[: step + 1], [*before, 0])
-        # Up to the letter, without the space that is part of its token.
         return StepRequest(
-            prompt_text=prompt + said[: spans[step][0]].rstrip(" "),
+            prompt_text=prompt + self._prompter.held(subject.questions, step, before).primer,
             image=subject.image,
             image_key=subject.key,
             letter_ids=self._letters(subject.questions[step]),

@@ -9,8 +9,9 @@
 The answer position is the prompt's last one in the single-question paradigms: its logits predict the letter.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,18 @@ class Answers:
 
     chosen: tuple[int | None, ...]
     results: tuple[StepResult, ...]
+
+
+@dataclass(frozen=True)
+class History:
+    """Questions and the option chosen in each: what a model is told as known."""
+
+    questions: tuple[Question, ...] = ()
+    answers: tuple[int, ...] = ()
+
+
+NOTHING = History()
+InTurn = Generator[StepRequest, StepResult, Answers]
 
 
 @dataclass(frozen=True)
@@ -74,16 +87,16 @@ class Asker:
         assert paradigm in PARADIGMS, paradigm
         return getattr(self, paradigm)(subject)
 
-    def conditioned(self, subject: Subject) -> Generator[StepRequest, StepResult, Answers]:
-        """Each level in turn, told the model's own answers to the levels above."""
-        chosen: list[int] = []
-        results: list[StepResult] = []
-        for step in range(len(subject.questions)):
-            prompt = self._prompter.conditioned(subject.questions, step, chosen)
-            result = yield self._single(subject, prompt, step)
-            chosen.append(self._choice(subject, step, result))
-            results.append(result)
-        return Answers(tuple(chosen), tuple(results))
+    def conditioned(self, subject: Subject, told: History = NOTHING) -> InTurn:
+        """Each level in turn, told the model's own answers to the levels above; or, as far as it goes, what is ``told``
+        instead of them."""
+
+        def prompt(step: int, chosen: Sequence[int]) -> Prompt:
+            known = min(step, len(told.answers))
+            questions = (*told.questions[:known], *subject.questions[known:])
+            return self._prompter.conditioned(questions, step, (*told.answers[:known], *chosen[known:]))
+
+        return self._in_turn(subject, prompt)
 
     def independent(self, subject: Subject) -> Generator[list[StepRequest], list[StepResult], Answers]:
         """Each level by itself, all at once."""
@@ -99,6 +112,21 @@ class Asker:
             text, subject.image, subject.key, max_tokens=self._max_answer_tokens, topk=self._topk
         )
         return Answers(tuple(parse_joint(result.text, subject.questions, parser=self._parser)), (result,))
+
+    def held(self, subject: Subject) -> InTurn:
+        """All levels in one reply as ``joint``, held to its form: what stands before each letter is written for the
+        model, its own answers included. Where a joint reply keeps to the form, its letters are these."""
+        return self._in_turn(subject, partial(self._prompter.held, subject.questions))
+
+    def _in_turn(self, subject: Subject, prompt: Callable[[int, Sequence[int]], Prompt]) -> InTurn:
+        """One letter after the other; ``prompt`` makes a step's prompt of the answers before it."""
+        chosen: list[int] = []
+        results: list[StepResult] = []
+        for step in range(len(subject.questions)):
+            result = yield self._single(subject, prompt(step, chosen), step)
+            chosen.append(self._choice(subject, step, result))
+            results.append(result)
+        return Answers(tuple(chosen), tuple(results))
 
     def letter_ids(self, options: int) -> tuple[int, ...]:
         """Token ids of the letters of a question with so many options, in the place where an answer's letter stands."""

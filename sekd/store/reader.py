@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import zarr
 
 CREATED = "provenance/store.json"
+METHOD = "conditioned"  # how the method's teacher is asked; every other paradigm is a control
 
 
 class Store:
@@ -39,6 +40,11 @@ class Store:
     @property
     def layout(self) -> Layout:
         return self.manifest.layout
+
+    @property
+    def paradigm(self) -> str:
+        """How the teacher was asked."""
+        return self.identity.get("paradigm", METHOD)
 
     @property
     def fingerprint(self) -> str:
@@ -78,22 +84,25 @@ class Store:
 
     @classmethod
     def find(cls, artifacts: Path, dataset: str) -> "Store":
-        """The most recently created complete store of ``dataset``.
+        """The most recently created complete store of ``dataset`` that is no control.
+
+        A control, whose teacher was asked otherwise or whose answers are labels, is opened by its path alone.
 
         Raises:
-            SekdError: no store of it is complete; the message lists those that are there.
+            SekdError: there is none; the message lists those that are there.
         """
         stores = [cls.open(file.parent) for file in sorted((Path(artifacts) / dataset).glob(f"*/{m.MANIFEST}"))]
-        complete = [store for store in stores if not store.missing()]
-        if not complete:
-            found = "".join(
-                f"\n  {s.path}: {s.plan.n_shards - len(s.missing())} of {s.plan.n_shards} shards" for s in stores
+        usable = [store for store in stores if not store.missing() and store.paradigm == METHOD]
+        if not usable:
+            found = ", ".join(
+                f"{s.path} ({s.paradigm}, {s.plan.n_shards - len(s.missing())} of {s.plan.n_shards} shards)"
+                for s in stores
             )
             raise SekdError(
-                f"no complete teacher pass over {dataset!r} in {artifacts}; `make teacher` makes one. "
-                f"Found: {found or 'none'}"
+                f"no complete {METHOD} teacher pass over {dataset!r} in {artifacts}; `make teacher` makes one, and a "
+                f"control is named by store=. Found: {found or 'none'}"
             )
-        return max(complete, key=lambda store: read_sealed(store.path / CREATED)["created"])
+        return max(usable, key=lambda store: read_sealed(store.path / CREATED)["created"])
 
     def missing(self) -> list[int]:
         """The shards that are not there, in order. Read afresh: other processes may be writing."""

@@ -1,6 +1,5 @@
-"""A small world, an untrained model, and one worker whose engine the tests of a module share."""
+"""A small world, an untrained model, and one worker whose engine all tests of this folder share."""
 
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -13,6 +12,8 @@ from stage1_teacher import worker as worker_module
 from stage1_teacher.config import TeacherConfig
 from stage1_teacher.generate import prepare, run
 from stage1_teacher.worker import Worker
+
+STARTED: list[Worker] = []
 
 
 @pytest.fixture(scope="session")
@@ -30,12 +31,20 @@ def config(world: Path, model: Path, tmp_path: Path) -> TeacherConfig:
     return settings(world, model, tmp_path / "artifacts")
 
 
-@pytest.fixture(scope="module")
-def worker(world: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+@pytest.fixture(scope="session")
+def worker(world: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Worker:
     """A worker with a started engine; tests lend it to their own passes."""
     job = prepare(settings(world, model, tmp_path_factory.mktemp("artifacts")))
-    with Worker(job.config, job.store.path, at_once=nullcontext) as worker:
-        yield worker
+    STARTED.append(Worker(job.config, job.store.path, at_once=nullcontext))
+    return STARTED[-1]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Close the engine with the last test of this folder: a process runs one at a time, and others need their own."""
+    if nextitem is None or Path(__file__).parent not in nextitem.path.parents:
+        while STARTED:
+            STARTED.pop().close()
 
 
 @pytest.fixture
@@ -46,7 +55,7 @@ def lent(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Worker, "close", lambda self: None)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def whole(world: Path, model: Path, worker: Worker, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The store of one uninterrupted pass."""
     with pytest.MonkeyPatch.context() as patch:

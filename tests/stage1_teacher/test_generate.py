@@ -30,7 +30,7 @@ def ask(worker: Worker, dataset: Dataset, places: range) -> Any:
         worker._engine,
         worker._asker,
         dataset,
-        dataset.examples[places.start : places.stop],
+        places,
         paradigm="conditioned",
         layout=worker._store.layout,
         report=lambda tally: None,
@@ -207,7 +207,7 @@ def test_layers_the_model_does_not_have_are_refused_with_what_it_has(config: Tea
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"paradigm": "joint"}, "conditioned, independent"),
+        ({"paradigm": "guess"}, "conditioned, independent, joint, shuffled, truth"),
         ({"cluster": "slurm"}, "ray"),
         ({"workers": 0}, "at least one"),
         ({"shard": "2"}, "i/n"),
