@@ -24,7 +24,7 @@ class HeldOutBatches:
 
     def __init__(self, reader: Reader, encoder: Encoder, counts: tuple[int, ...], *, batch_size: int) -> None:
         self._reader = reader
-        self._encoder = encoder
+        self.encoder = encoder
         self._batch_size = batch_size
         self._runs = [
             Run(shard, start, min(start + batch_size, count))
@@ -38,7 +38,7 @@ class HeldOutBatches:
     def __iter__(self) -> Iterator[Batch]:
         for run in self._runs:
             paths = list(self._reader.read((run,)))
-            yield self._encoder.batch(paths, images=len(paths), all_images=len(paths), world=1)
+            yield self.encoder.batch(paths, images=len(paths), all_images=len(paths), world=1)
 
 
 class StudentData(LightningDataModule):
@@ -53,7 +53,7 @@ class StudentData(LightningDataModule):
         self._config = config
         self._store = store
         self._apart = HeldOut(round(1 / config.validation.held_out) if config.validation.held_out else 0)
-        self._encoder = Encoder(
+        self.encoder = Encoder(
             processor,
             Prompter.named(config.model.wording),
             Path(config.data.root),
@@ -69,7 +69,7 @@ class StudentData(LightningDataModule):
         config = self._config
         source = Source(
             make_reader=partial(self._make_reader, held_out=False),
-            encoder=self._encoder,
+            encoder=self.encoder,
             group_by_length=config.stream.group_by_length,
             world=world,
         )
@@ -88,10 +88,10 @@ class StudentData(LightningDataModule):
         loaders: list[HeldOutBatches | Prompts] = []
         if sum(counts):
             reader = self._make_reader(held_out=True)
-            loaders.append(HeldOutBatches(reader, self._encoder, counts, batch_size=config.batch_size))
+            loaders.append(HeldOutBatches(reader, self.encoder, counts, batch_size=config.batch_size))
         if config.images:
             dataset = load_dataset(self._config.data, config.split)
-            loaders.append(Prompts(dataset, self._encoder, images=config.images, batch_size=config.batch_size))
+            loaders.append(Prompts(dataset, self.encoder, images=config.images, batch_size=config.batch_size))
         return loaders
 
     def batches(self, world: int) -> int:

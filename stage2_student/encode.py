@@ -259,7 +259,11 @@ def _trust(candidates: Candidates, letters_N: Tensor, steps: Sequence[int]) -> T
 
 
 def _stacked(arrays: Sequence[np.ndarray]) -> Tensor | None:
-    return torch.from_numpy(np.concatenate(arrays)) if arrays else None
+    """Hidden states as stored; the store keeps nothing but the bits of bfloat16 as uint16."""
+    if not arrays:
+        return None
+    states = torch.from_numpy(np.concatenate(arrays))
+    return states.view(torch.bfloat16) if states.dtype == torch.uint16 else states
 
 
 def _moved(value: Any, args: tuple, kwargs: dict) -> Any:

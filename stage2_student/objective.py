@@ -114,8 +114,9 @@ class Objective:
         return layer == self._last and self.config.hidden.after_norm
 
     def _stored(self, batch: Batch, layer: int) -> Tensor:
+        """The teacher's states of one layer, [N, D]. Made float32 here, on the device: half as much is sent there."""
         assert batch.hidden_NRD is not None
-        return batch.hidden_NRD[:, self.stored_layers.index(layer)]
+        return batch.hidden_NRD[:, self.stored_layers.index(layer)].float()
 
     def _teacher_last(self, batch: Batch, norm: Layer) -> Tensor:
         """The teacher's last state after the final norm, which the student shares; [N, D]."""

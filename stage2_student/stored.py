@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from sekd.questions import Question
-from sekd.store import HiddenChunks, Store, as_float32
+from sekd.store import HiddenChunks, Store
 from stage2_student.order import Run
 
 TASK = ("image", "step", "depth", "level", "options", "answer")
@@ -34,7 +34,7 @@ class Candidates:
 
 @dataclass(frozen=True)
 class TeacherPath:
-    """One image's path as the teacher answered it. What no loss asks for is None."""
+    """One image's path as the teacher answered it. What no loss asks for is None; bfloat16 states are their bits."""
 
     image: str
     questions: tuple[Question, ...]
@@ -109,8 +109,7 @@ class Shard:
         self._task = rows.select(list(TASK)).to_pydict()
         self._candidates = Candidates(*(_values(rows, name) for name in CANDIDATES)) if wanted.candidates else None
         self._chunks: HiddenChunks | None = store.hidden_chunks(index) if wanted.layers else None
-        self._dtype = store.layout.hidden_dtype
-        self._layers = list(wanted.layers)
+        self._layers = _columns(wanted.layers, len(store.layout.layers))
         self._places = places
         # The first row of every example, and the end of the last one.
         self._starts = np.append(np.flatnonzero(np.asarray(rows.column("step")) == 0), len(rows)).tolist()
@@ -125,11 +124,11 @@ class Shard:
             yield self._path(own, hidden_SRD)
 
     def _hidden(self, chunks: HiddenChunks, first: int, end: int) -> np.ndarray:
-        """Rows [first, end) of the wanted layers as float32 [rows, R, D]."""
+        """Rows [first, end) of the wanted layers as stored, [rows, R, D]."""
         size = chunks.chunk_rows
         read = [chunks.read(chunk)[:, self._layers] for chunk in range(first // size, -(-end // size))]
         offset = first // size * size
-        return as_float32(np.concatenate(read)[first - offset : end - offset], self._dtype)
+        return (np.concatenate(read) if len(read) > 1 else read[0])[first - offset : end - offset]
 
     def _path(self, own: slice, hidden_SRD: np.ndarray | None) -> TeacherPath:
         task = {name: values[own] for name, values in self._task.items()}
@@ -143,6 +142,11 @@ class Shard:
             candidates=None if self._candidates is None else self._candidates[own],
             hidden_SRD=hidden_SRD,
         )
+
+
+def _columns(wanted: tuple[int, ...], stored: int) -> slice | list[int]:
+    """An index of the wanted layers that copies nothing where they are all the stored ones."""
+    return slice(None) if wanted == tuple(range(stored)) else list(wanted)
 
 
 def _values(rows: pa.Table, name: str) -> np.ndarray:

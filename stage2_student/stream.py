@@ -4,6 +4,7 @@ Worker processes read and encode whole blocks; the training process takes the bl
 their batches. So the batches are the same for any number of workers, and to resume at step n is to start there.
 """
 
+import gc
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -59,6 +60,7 @@ class Blocks(IterableDataset):
         worker = get_worker_info()
         workers, own = (worker.num_workers, worker.id) if worker else (1, 0)
         if worker:
+            gc.freeze()  # what was inherited stays: looking through it over and over would copy its pages
             ForkingPickler.register(Tensor, _reduced)
         try:
             reader = self._source.make_reader()
