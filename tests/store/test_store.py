@@ -54,7 +54,7 @@ def test_creating_a_store_again_opens_it_with_its_own_shard_size(tmp_path):
 def test_find_names_what_is_there_until_a_store_is_complete(tmp_path):
     store = new_store(tmp_path / "demo")
     store.write_shard(1, *shard(store, 1), {})
-    with pytest.raises(SekdError, match=f"{store.fingerprint}: 1 of 3 shards"):
+    with pytest.raises(SekdError, match=rf"{store.fingerprint} \(conditioned, 1 of 3 shards\)"):
         Store.find(tmp_path, "demo")
     fill(store)
     new_store(tmp_path / "demo", k=4)
