@@ -10,6 +10,14 @@ from stage2_student import losses
 from stage2_student.config import LossConfig, StudentConfig
 from stage2_student.objective import resolve_layers, wanted_layers
 
+# Settings of which there must be at least one.
+COUNTS = {
+    "optim": ("batch_size", "accumulate", "epochs"),
+    "lora": ("rank",),
+    "stream": ("buffer", "open_shards", "ahead"),
+    "trainer": ("log_every", "checkpoint_every"),
+}
+
 
 def check_settings(config: StudentConfig) -> None:
     """Faults that need neither store nor model to be seen.
@@ -27,10 +35,19 @@ def check_settings(config: StudentConfig) -> None:
     _demand(any(weights[name] for name in ("hard", "soft", "hidden")), "loss: hard, soft and hidden all weigh 0")
     _demand(loss.soft.temperature > 0, f"loss.soft.temperature is above 0, not {loss.soft.temperature}")
     _demand(loss.soft.chunk > 0, f"loss.soft.chunk is at least 1, not {loss.soft.chunk}")
+    _demand(
+        bool(loss.hidden.layers) or not loss.hidden.weight, "loss.hidden.layers names none: set loss.hidden.weight=0"
+    )
     _demand(loss.confidence >= 0, f"loss.confidence is at least 0, not {loss.confidence}")
     _demand(0 <= config.validation.held_out <= 0.5, "validation.held_out is a share of the stored examples, 0 to 0.5")
-    for name in ("batch_size", "accumulate", "epochs"):
-        _demand(getattr(config.optim, name) >= 1, f"optim.{name} is at least 1, not {getattr(config.optim, name)}")
+    cache = config.trainer.vision_cache_gb
+    _demand(cache >= 0, f"trainer.vision_cache_gb is at least 0, not {cache}")
+    for group, names in COUNTS.items():
+        for name in names:
+            value = getattr(getattr(config, group), name)
+            _demand(value >= 1, f"{group}.{name} is at least 1, not {value}")
+    _demand(config.optim.lr > 0, f"optim.lr is above 0, not {config.optim.lr}")
+    _demand(0 <= config.lora.dropout < 1, f"lora.dropout is a probability below 1, not {config.lora.dropout}")
     _demand(
         config.model.adapter is None,
         f"model.adapter={config.model.adapter}: the student starts from a model without adapter; "

@@ -117,7 +117,11 @@ class StreamConfig:
 
 @dataclass
 class TrainerConfig:
-    """What is handed to Lightning. ``precision`` auto is bf16 on GPU and fp32 on CPU."""
+    """What is handed to Lightning. ``precision`` auto is bf16 on GPU and fp32 on CPU.
+
+    ``vision_cache_gb`` bounds the file in which each process keeps the frozen vision tower's output between epochs; 0
+    keeps nothing.
+    """
 
     name: str = "default"
     strategy: str = "auto"
@@ -126,6 +130,7 @@ class TrainerConfig:
     nodes: int = 1
     precision: str = "auto"
     gradient_checkpointing: bool = False
+    vision_cache_gb: float = 0.0
     loggers: list[str] = field(default_factory=lambda: ["csv", "tensorboard"])
     log_every: int = 10
     checkpoint_every: int = 50

@@ -65,6 +65,7 @@ class Batch:
         candidates, hidden_NRD: as stored; None where no loss asks for them.
         trust_N: the teacher's probability of the answer to the step above, 1 for the first step; by the candidates.
         images: how many images count; 0 where the one that is here fills a place.
+        names: of the images, all that are here.
     """
 
     inputs: dict[str, Tensor]
@@ -79,6 +80,7 @@ class Batch:
     trust_N: Tensor | None
     hidden_NRD: Tensor | None
     images: int
+    names: tuple[str, ...]
 
     def to(self, *args: Any, **kwargs: Any) -> "Batch":
         """The same on another device; Lightning calls it."""
@@ -137,6 +139,7 @@ class Encoder:
             trust_N=None if candidates is None else _trust(candidates, letters.tokens, steps),
             hidden_NRD=_stacked([path.hidden_SRD for path in paths if path.hidden_SRD is not None]),
             images=images,
+            names=tuple(path.image for path in paths),
         )
 
     def prompts(self, images: Sequence[Path], questions: Sequence[Sequence[Question]]) -> dict[str, Tensor]:

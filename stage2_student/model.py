@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from sekd.errors import SekdError
 from stage2_student.config import LoraSettings
 from stage2_student.encode import Batch, Positions
+from stage2_student.vision import VisionCache, check_takes_vision
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Student(nn.Module):
             r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=pattern, bias="none"
         )
         self.vlm = get_peft_model(vlm, settings)
+        self.vision: VisionCache | None = None
 
     @property
     def base(self) -> Any:
@@ -75,12 +78,24 @@ class Student(nn.Module):
     def forward(self, batch: Batch, *, layers: Sequence[int] = (), others: bool = True) -> States:
         """States at the answer positions; ``layers`` as the store numbers them."""
         with self._watched(layers) as seen:
-            last_BTD = self.base.model(**batch.inputs, use_cache=False).last_hidden_state
+            last_BTD = self.base.model(**self._inputs(batch), use_cache=False).last_hidden_state
         return States(
             last_ND=_gather(last_BTD, batch.letters),
             layers={layer: _gather(seen[layer], batch.letters) for layer in layers},
             others_MD=_gather(last_BTD, batch.others) if others else None,
         )
+
+    def keep_vision(self, folder: Path, *, limit_gb: float) -> None:
+        """From now on, compute an image's tokens once and keep them in a file in ``folder``.
+
+        Raises:
+            SekdError: the model cannot be given them.
+        """
+        check_takes_vision(self.base.model)
+        self.vision = VisionCache(folder, limit_gb=limit_gb)
+
+    def _inputs(self, batch: Batch) -> dict[str, Any]:
+        return self.vision.inputs(self.base.model, batch.inputs, batch.names) if self.vision else batch.inputs
 
     @contextmanager
     def _watched(self, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:

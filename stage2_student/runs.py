@@ -27,7 +27,7 @@ CONFIG, METRICS, ADAPTER, LOGS, CHECKPOINTS = "config.yaml", "metrics.json", "ad
 INCIDENTAL = {
     "": ("name", "runs", "artifacts", "store", "force"),
     "stream": ("workers", "ahead"),
-    "trainer": ("name", "loggers", "log_every", "checkpoint_every", "progress"),
+    "trainer": ("name", "loggers", "log_every", "checkpoint_every", "progress", "vision_cache_gb"),
 }
 # Overrides that a run's name leaves out: it begins with the dataset and ends with the seed, and the rest says where
 # things lie.

@@ -29,6 +29,8 @@ def train(config: StudentConfig, store: Store, run: RunFolder) -> dict[str, Any]
     begin = time.perf_counter()
     seed_everything(config.seed, verbose=False)
     module, data = assemble(config, store)
+    if config.trainer.vision_cache_gb:
+        module.student.keep_vision(run.path, limit_gb=config.trainer.vision_cache_gb)
     trainer = make_trainer(config, run, blocks=module.student.blocks)
     trainer.val_check_interval = validation_interval(data.batches(trainer.world_size), config.validation.times)
     trainer.fit(module, datamodule=data, ckpt_path=run.last_checkpoint(), weights_only=False)

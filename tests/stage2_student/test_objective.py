@@ -157,6 +157,15 @@ def test_student_states_follow_the_stores_numbering(after_norm: bool, configure:
     assert (module.training_outcome(batch).terms_N["hidden"] > 1e-3).all()
 
 
+def test_the_head_sees_the_answers_positions_alone_however_long_the_prompt(configure: Configure, store: Store) -> None:
+    module, _, batch = first(configure(loss=weighing(hard=1.0, soft=1.0, format=0.1), lora=PLAIN), store)
+    rows: list[tuple[int, ...]] = []
+    module.student.head.register_forward_pre_hook(lambda _, args: rows.append(args[0].shape[:-1]))
+    module.training_outcome(batch)
+    assert rows == [(len(batch.letters.rows),), (len(batch.others.rows),)]
+    assert sum(map(sum, rows)) < batch.inputs["input_ids"].numel() / 4
+
+
 def test_gathered_states_are_those_of_transformers(configure: Configure, store: Store) -> None:
     module, _, batch = first(configure(lora=PLAIN), store)
     student = module.student.eval()

@@ -9,8 +9,10 @@ import pytest
 from sekd.datasets import DataConfig
 from sekd.embedded import tiny_vlm
 from sekd.errors import SekdError
-from sekd.models import ModelConfig
+from sekd.models import ModelConfig, load_processor
+from sekd.prompts import Prompter
 from sekd.store import Store
+from stage2_student.checks import check_letters, check_model, check_settings
 from stage2_student.config import HiddenConfig, LoraSettings, LossConfig, SoftConfig, StudentConfig
 from stage2_student.training import assemble
 
@@ -34,6 +36,9 @@ def loss(**changes: object) -> LossConfig:
         (loss(soft=SoftConfig(source="guess")), "choose topk, exact"),
         (loss(hidden=HiddenConfig(distance="far")), "choose cosine, mse"),
         (loss(hidden=HiddenConfig(weight=-0.5)), "at least 0, not -0.5"),
+        (loss(hidden=HiddenConfig(layers=[])), "names none"),
+        (loss(hidden=HiddenConfig(layers=[-9])), r"asks for \[-3\]"),
+        (loss(confidence=-1.0), "confidence is at least 0"),
         (loss(levels={"tribe": 2.0}), r"names \['tribe'\].*holds the levels \['family', 'genus', 'order', 'species'\]"),
     ],
 )
@@ -50,6 +55,42 @@ def test_losses_that_all_weigh_nothing_are_refused(configure: Configure, store: 
         getattr(changed, name).weight = 0.0
     with pytest.raises(SekdError, match="all weigh 0"):
         assemble(configure(loss=changed), store)
+
+
+@pytest.mark.parametrize(
+    ("group", "changes"),
+    [
+        ("optim", {"batch_size": 0}),
+        ("optim", {"lr": 0.0}),
+        ("lora", {"rank": 0}),
+        ("lora", {"dropout": 1.0}),
+        ("stream", {"buffer": 0}),
+        ("trainer", {"vision_cache_gb": -1.0}),
+        ("trainer", {"log_every": 0}),
+    ],
+)
+def test_a_setting_out_of_range_is_refused_by_its_name(
+    group: str, changes: dict[str, float], configure: Configure
+) -> None:
+    config = configure()
+    config = replace(config, **{group: replace(getattr(config, group), **changes)})
+    (name,) = changes
+    with pytest.raises(SekdError, match=rf"{group}\.{name} is "):
+        check_settings(config)
+
+
+def test_states_of_another_size_are_refused(configure: Configure, store: Store) -> None:
+    config = configure()
+    sizes = {"n_layers": 5, "vocab_size": store.layout.vocab_size}
+    with pytest.raises(SekdError, match=r"hidden states of 64, .* holds 128"):
+        check_model(config, store, hidden_size=64, **sizes)
+    check_model(configure(loss=loss(hidden=HiddenConfig(weight=0.0))), store, hidden_size=64, **sizes)
+
+
+def test_letters_that_are_other_tokens_are_refused(store: Store, model: ModelConfig) -> None:
+    swapped = replace(store.layout, letter_ids=tuple(reversed(store.layout.letter_ids)))
+    with pytest.raises(SekdError, match="the teacher chose among"):
+        check_letters(Prompter.named("terse"), load_processor(model).tokenizer, swapped)
 
 
 def test_a_model_of_another_vocabulary_is_refused(configure: Configure, store: Store, tmp_path: Path) -> None:
