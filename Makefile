@@ -21,7 +21,7 @@ COMMON = data=$(DATA) model=$(MODEL)
 NAMED = $(if $(filter command environment,$(firstword $(origin RUN))),name=$(RUN))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo world peek teacher verify student sweep compare merge evaluate report controls general base bench lint test test-fast clean
+.PHONY: help setup demo world peek teacher verify student sweep compare merge evaluate report controls general base bench lint test test-fast test-kills clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -46,8 +46,8 @@ data/demo/test.json: | $(READY)
 peek: $(READY) $(WORLD) ## show a dozen images with their questions and prompts, before paying for a pass
 	$(PYTHON) -m sekd.peek $(COMMON) $(ARGS)
 
-teacher: $(READY) $(WORLD) ## stage 1: the conditioned-step pass, stored under artifacts/ (WORKERS=n engines)
-	$(PYTHON) -m stage1_teacher $(COMMON) workers=$(WORKERS) $(ARGS)
+teacher: $(READY) $(WORLD) ## stage 1: the conditioned-step pass, stored under artifacts/ (WORKERS=n engines, CLUSTER=ray)
+	$(PYTHON) -m stage1_teacher $(COMMON) workers=$(WORKERS) $(if $(CLUSTER),cluster=$(CLUSTER)) $(ARGS)
 
 verify: $(READY) ## check every byte of the stored passes of DATA
 	$(PYTHON) -m sekd.store.verify artifacts/$(DATA) $(ARGS)
@@ -87,6 +87,9 @@ test: lint ## lint and every test
 
 test-fast: $(READY) ## the tests that take seconds
 	$(PYTHON) -m pytest -m "not slow" $(ARGS)
+
+test-kills: $(READY) ## the tests that kill a pass and a writer, KILLS times each
+	SEKD_KILLS=$(or $(KILLS),500) $(PYTHON) -m pytest tests/stage1_teacher/test_interruptions.py tests/store/test_writer.py -k kill $(ARGS)
 
 clean: ## remove what the pipeline made; the environment stays
 	rm -rf data artifacts/*/ runs outputs multirun

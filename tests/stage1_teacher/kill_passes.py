@@ -34,7 +34,8 @@ def main(artifacts: Path, kills: int) -> None:
     wait(fork(first))
     whole = time.perf_counter() - start
     expected = contents(prepare(first).store.path)
-    print(*kill_until(config, artifacts, kills=kills, longest=0.7 * whole, expected=expected))
+    # Longer than a whole pass, so that every one has a chance to end, however late its first shard comes.
+    print(*kill_until(config, artifacts, kills=kills, longest=1.2 * whole, expected=expected))
 
 
 def kill_until(
