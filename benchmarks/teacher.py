@@ -22,6 +22,7 @@ from benchmarks.models import MODELS
 from benchmarks.storage import measure_storage
 from sekd.datasets import DataConfig
 from sekd.embedded.world import write_world
+from sekd.inference.dimensions import read_dimensions
 from sekd.models import ModelConfig
 
 BATCHES = (1, 8, 32)
@@ -100,7 +101,7 @@ def prepare(name: str, folder: Path, *, images: int) -> Job:
         skip=1,
     )
     config = ModelConfig(name="bench", path=str(model), dtype="float32", wording="terse")
-    last = {"embedded, 1.3 M": 5}.get(name, 8)
+    last = read_dimensions(config).layers
     return Job(data, config, images=images, layers=(last // 2, last), topk=32)
 
 
