@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from sekd.store import Layout, Plan, Store, build_rows
+from sekd.store.schema import SOFT_COLUMNS
 
 ROWS, STEPS, SHARDS, LAYERS, HIDDEN, K = 8192, 4, 4, 2, 1024, 32
+CANDIDATES = 8000  # of a level: an image bends their order, but lifts nothing from far below
 
 
 def measure_storage(folder: Path) -> dict[str, float]:
@@ -24,7 +27,8 @@ def measure_storage(folder: Path) -> dict[str, float]:
         letter_ids=range(4),
     )
     rng = np.random.default_rng(0)
-    shards = [_shard(rng, layout, number) for number in range(SHARDS)]
+    candidates = rng.permuted(np.tile(np.arange(4, layout.vocab_size), (STEPS, 1)), axis=1)[:, :CANDIDATES]
+    shards = [_shard(rng, layout, candidates, number) for number in range(SHARDS)]
     megabytes = sum(hidden.nbytes for _, hidden in shards) / 1e6
     store = Store.create(
         folder / "store", identity={}, plan=Plan(ROWS // STEPS, ROWS // STEPS // SHARDS), layout=layout
@@ -43,8 +47,10 @@ def measure_storage(folder: Path) -> dict[str, float]:
     sizes = [store.entry(number).files for number in range(SHARDS)]
     hidden = sum(file["bytes"] for entry in sizes for name, file in entry.items() if name.startswith("hidden"))
     targets = sum(entry["targets.parquet"]["bytes"] for entry in sizes)
+    soft = sum(_soft_bytes(store.path / "shards" / f"{number:05}" / "targets.parquet") for number in range(SHARDS))
     exact = LAYERS * HIDDEN * 2
     return result | {
+        "soft_bytes_a_step": soft / ROWS,
         "target_bytes_a_step": targets / ROWS,
         "hidden_bytes_a_step": hidden / ROWS,
         "hidden_bytes_over_exact": hidden / ROWS / exact,
@@ -57,12 +63,31 @@ def _seconds(job: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def _shard(rng: np.random.Generator, layout: Layout, number: int) -> tuple[Any, np.ndarray]:
-    """Rows as a real model's would compress: a peaked distribution over scattered ids, names of ordinary length."""
+def _soft_bytes(file: Path) -> int:
+    """Bytes of the distribution's columns in a file of targets."""
+    group = pq.read_metadata(file).row_group(0)
+    columns = [group.column(index) for index in range(group.num_columns)]
+    return sum(c.total_compressed_size for c in columns if c.path_in_schema.split(".")[0] in SOFT_COLUMNS)
+
+
+def _distributions(rng: np.random.Generator, candidates: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Top k of one path's steps: Zipf-like over its level's candidates, bent by the image; letters are likeliest."""
+    logits = rng.standard_normal((STEPS, 4 + CANDIDATES))
+    logits[:, 4:] -= np.log(np.arange(1, CANDIDATES + 1))
+    logits[:, :4] = logits.max(1, keepdims=True) + 6 + 4 * rng.random((STEPS, 4))
+    logprobs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    top = np.argsort(-logprobs, axis=1)[:, :K]
+    ids = np.take_along_axis(np.hstack([np.tile(np.arange(4), (STEPS, 1)), candidates]), top, axis=1)
+    kept = np.take_along_axis(logprobs, top, axis=1)
+    return ids, kept, np.log1p(-np.exp(kept).sum(1))
+
+
+def _shard(rng: np.random.Generator, layout: Layout, candidates: np.ndarray, number: int) -> tuple[Any, np.ndarray]:
+    """Rows that compress as a real model's: peaked distributions, names and paths of ordinary length."""
     count = ROWS // SHARDS
-    ids = np.stack([rng.choice(layout.vocab_size, K, replace=False) for _ in range(count)]).astype(np.int32)
-    logits = np.sort(rng.gumbel(size=(count, K)) * 2, axis=1)[:, ::-1]
-    logprobs = (logits - np.log(np.exp(logits).sum(1, keepdims=True)) + np.log(0.999)).astype(np.float32)
+    ids, logprobs, tails = map(
+        np.concatenate, zip(*(_distributions(rng, candidates) for _ in range(count // STEPS)), strict=True)
+    )
     steps = [place % STEPS for place in range(count)]
     samples = [f"train_mini/{number:02}/{place // STEPS:06}.jpg" for place in range(count)]
     columns = {
@@ -77,7 +102,7 @@ def _shard(rng: np.random.Generator, layout: Layout, number: int) -> tuple[Any, 
         "truth": rng.integers(0, 4, count).tolist(),
         "topk_ids": ids,
         "topk_logprobs": logprobs,
-        "tail_logprob": np.full(count, np.log(0.001), np.float32),
+        "tail_logprob": tails.astype(np.float32),
     }
     hidden = rng.standard_normal((count, LAYERS, HIDDEN), np.float32).astype(np.float16)
     return build_rows(layout, columns), hidden

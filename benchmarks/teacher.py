@@ -123,7 +123,8 @@ def show(results: dict[str, Any]) -> None:
     table("storage", ("", "store", "one safetensors file a sample"), rows)
     over = 100 * (stored["hidden_bytes_over_exact"] - 1)
     print(
-        f"bytes a step: targets {stored['target_bytes_a_step']:.1f} at k=32, hidden states "
+        f"bytes a step: soft targets {stored['soft_bytes_a_step']:.1f} at k=32, all columns "
+        f"{stored['target_bytes_a_step']:.1f}, hidden states "
         f"{stored['hidden_bytes_a_step']:.1f} ({over:.2f} % over layers × dim × 2)"
     )
 
