@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,19 @@ def interleaved(arms: Mapping[str, Callable[[], float]], *, rounds: int) -> dict
         for name in names:
             seconds[name].append(arms[name]())
     return seconds
+
+
+def timed(job: Callable[[], Any], *, times: int = 1) -> Callable[[], float]:
+    """An arm of ``interleaved``: seconds of one ``job``, the mean of ``times``. Runs it once before, to warm up."""
+    job()
+
+    def run() -> float:
+        begin = time.perf_counter()
+        for _ in range(times):
+            job()
+        return (time.perf_counter() - begin) / times
+
+    return run
 
 
 def ratio(above: Sequence[float], below: Sequence[float]) -> dict[str, float]:
@@ -48,12 +62,15 @@ def show_ratio(value: Mapping[str, float]) -> str:
 
 def table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print one table."""
-    shown = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    console = Console(width=120)
+    if title:
+        console.print(f"\n{title}", style="italic", highlight=False)
+    shown = Table(box=None, pad_edge=False)
     for index, heading in enumerate(headings):
         shown.add_column(heading, justify="left" if index == 0 else "right")
     for row in rows:
         shown.add_row(*row)
-    Console(width=120).print(shown)
+    console.print(shown)
 
 
 def save(results: Mapping[str, Any], path: Path) -> None:
