@@ -3,7 +3,6 @@
 
 DATA ?= demo
 MODEL ?= tiny
-WORKERS ?= 1
 ARGS ?=
 
 PYTHON := .venv/bin/python
@@ -13,6 +12,13 @@ ENGINE := $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 ifeq ($(ENGINE),cpu)
 TORCH := $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS),--torch-backend cpu)
 endif
+# Engines of a teacher pass: on CPU one a core, up to four; on GPU as many as are asked for.
+WORKERS ?= $(if $(filter gpu,$(ENGINE)),1,$(shell n=$$(nproc); echo $$((n < 4 ? n : 4))))
+# Who teaches in `make controls`, and over which seeds its students are trained.
+PARADIGMS := conditioned independent joint shuffled truth
+SEEDS ?= 0,1,2
+comma := ,
+empty :=
 # glibc gives large buffers back to the system at once and asks for them again; keeping them saves a third of a step.
 KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 MALLOC_TOP_PAD_=268435456
 WORLD := $(if $(filter demo%,$(DATA)),data/demo/test.json)
@@ -21,7 +27,7 @@ COMMON = data=$(DATA) model=$(MODEL)
 NAMED = $(if $(filter command environment,$(firstword $(origin RUN))),name=$(RUN))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo world peek teacher verify student sweep compare merge evaluate report controls general base bench lint test test-fast test-kills clean
+.PHONY: help setup demo world peek teacher verify student sweep compare merge evaluate report controls base bench lint test test-fast test-kills clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -70,11 +76,19 @@ evaluate: $(READY) $(WORLD) ## base and student, all paradigms, in-domain and un
 report: $(READY) ## runs/RUN/report.html
 	$(PYTHON) -m sekd.evaluation.report runs/$(or $(RUN),$(DATA)) $(ARGS)
 
+controls: $(READY) $(WORLD) ## does conditioning do it? the same student taught otherwise: independent, joint, shuffled, labels
+	for paradigm in $(PARADIGMS); do \
+	  $(PYTHON) -m stage1_teacher $(COMMON) workers=$(WORKERS) paradigm=$$paradigm || exit; done
+	$(KEEP_MEMORY) $(PYTHON) -m stage2_student --multirun $(COMMON) \
+	  paradigm=$(subst $(empty) $(empty),$(comma),$(PARADIGMS)) seed=$(SEEDS) $(ARGS)
+	$(PYTHON) -m sekd.evaluation $(COMMON) student=[joint,guided,true_prefix,wrong_prefix]
+	$(PYTHON) -m sekd.evaluation.report runs/$(DATA)
+
 base: $(READY) ## pretrain the embedded base model again (about a quarter of an hour on two cores)
 	$(KEEP_MEMORY) $(PYTHON) -m sekd.embedded.pretrain $(ARGS)
 
 bench: $(READY) ## side by side with the obvious alternatives, as ratios
-	$(PYTHON) -m benchmarks $(ARGS)
+	$(KEEP_MEMORY) $(PYTHON) -m benchmarks $(ARGS)
 
 lint: $(READY) ## style, types and import rules
 	.venv/bin/ruff check .

@@ -17,7 +17,10 @@ def main(config: StudentConfig) -> None:
     hydra_config = HydraConfig.get()
     config.name = config.name or name_of(config.data.name, hydra_config.overrides.task, config.seed)
     check_settings(config)
-    store = Store.open(Path(config.store)) if config.store else Store.find(Path(config.artifacts), config.data.name)
+    if config.store:
+        store = Store.open(Path(config.store))
+    else:
+        store = Store.find(Path(config.artifacts), config.data.name, config.paradigm)
     run = RunFolder.of(config, fingerprint=store.fingerprint)
     if run.prepare(force=config.force):
         _train(config, store, run)

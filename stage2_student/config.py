@@ -154,7 +154,8 @@ class ValidationConfig:
 @dataclass
 class StudentConfig:
     """One run. ``name`` is its folder in ``runs``, made up from the overrides when it is not given. ``store`` names a
-    stored pass; by default it is the newest whole one of the dataset. ``force`` repeats a run that is there."""
+    stored pass; by default it is the newest whole one of the dataset whose teacher was asked in ``paradigm``: anything
+    but conditioned is a control. ``force`` repeats a run that is there."""
 
     model: ModelConfig = MISSING
     data: DataConfig = MISSING
@@ -166,6 +167,7 @@ class StudentConfig:
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     name: str | None = None
     seed: int = 0
+    paradigm: str = "conditioned"
     store: str | None = None
     artifacts: str = "artifacts"
     runs: str = "runs"

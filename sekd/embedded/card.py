@@ -12,7 +12,7 @@ pipeline_tag: image-text-to-text
 
 # The embedded base model
 
-A Qwen2.5-VL of {parameters:,} parameters (5 decoder layers of 128, 2 vision blocks of 96, images of 48 × 48 pixels)
+A Qwen2.5-VL of {parameters:,} parameters (4 decoder layers of 128, 2 vision blocks of 96, images of 48 × 48 pixels)
 with a word-level tokenizer. It knows the embedded world ({kingdoms}) and nothing else; it is there so that the
 whole method can be run and tested anywhere. Weights are fp16.
 
@@ -45,7 +45,9 @@ LESSONS = {
     "lineage": "the path of names, no options",
     "listing": "text only: lettered names recited by letter or by name",
     "open_dialogue": "every level in turn, no options",
-    "naming": "a single level's question answered name first, then letter",
+    "naming": "a single level's question with the name above it, answered name first, then letter",
+    "told": "the same, answered letter first",
+    "told_numbered": "the same, with a number before question and answer",
     "single": "a single level's question without context",
     "conditioned": "every level's question in turn, in one dialogue",
     "pair": "two levels in one prompt and reply, at one step in {pair_every}",

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 LOOK_BACK = ((0, 0, 1), (0, 1, 2), (1, 0, 1))  # layer, head, tokens back
-MATCHING_LAYERS, MATCHING_HEADS = (1, 2, 3, 4), (1, 2)
+MATCHING_LAYERS, MATCHING_HEADS = (1, 2, 3), (1, 2)
 SHARPNESS = 5.0
 MATCHING_STD = 0.11
 EMBEDDING_STD = 0.1

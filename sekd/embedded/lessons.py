@@ -1,7 +1,7 @@
 """What the base model is pretrained on: token sequences about images of the world, one function a kind of lesson.
 
 The mixture is a real model's in small: captions and lists of names, lists that bind letters to names, single-level
-questions, dialogues that go down the levels one by one. Several questions in one prompt are rare, all levels of a path
+questions with and without the name above them, dialogues that go down the levels one by one. Several questions in one prompt are rare, all levels of a path
 in one answer rarer still. Sequences are written as token ids, exactly the ids that ``sekd.prompts`` with the ``terse``
 wording and the chat template give; nothing here is used after pretraining.
 
@@ -143,10 +143,18 @@ def listing(count: int, rng: np.random.Generator, pairs: int = 10) -> Lesson:
     return Lesson(tokens, second, np.full(pairs, 0.5), has_image=False)
 
 
-def naming(scene: Scene, level: np.ndarray) -> Lesson:
-    """A single question answered the other way round: the name, then its letter."""
+def told(scene: Scene, level: np.ndarray, *, numbered: bool) -> Lesson:
+    """A single question and the name above it in the tree, which stands after the options; with a number or without."""
     asked = scene.ask(level)
-    prompt = np.concatenate([asked.tokens(), _tile([ID["describe"]], scene)], 1)
+    number = NUMBER[level][:, None][:, :numbered]
+    prompt = np.concatenate([number, asked.tokens(), _above(scene, level)], 1)
+    return dialogue([(prompt, np.concatenate([number, asked.reply()], 1))])
+
+
+def naming(scene: Scene, level: np.ndarray) -> Lesson:
+    """The same answered the other way round: the name, then its letter."""
+    asked = scene.ask(level)
+    prompt = np.concatenate([asked.tokens(), _above(scene, level), _tile([ID["describe"]], scene)], 1)
     return dialogue([(prompt, asked.reply()[:, ::-1])], name=1.0, letter=1.0)
 
 
@@ -190,6 +198,14 @@ def dialogue(turns: Sequence[tuple[np.ndarray, np.ndarray]], *, name: float = 0.
     tokens = np.concatenate(parts, 1)
     weights = np.where(np.isin(tokens[0, scored], LETTER), letter, name)
     return Lesson(tokens, np.array(scored), weights)
+
+
+def _above(scene: Scene, level: np.ndarray) -> np.ndarray:
+    """[B, 3]: "known", the level above and the name there; the kingdom stands above the first level."""
+    parent, rows = level - 1, np.arange(len(level))
+    levels = np.where(level > 0, LEVEL[parent], ID["kingdom"])
+    names = np.where(level > 0, scene.names[rows, parent], KINGDOM[scene.kingdom])
+    return np.stack([np.full(len(level), ID["known"]), levels, names], 1)
 
 
 def _tile(tokens: list[int], batch: Scene | np.ndarray) -> np.ndarray:

@@ -39,7 +39,9 @@ class Mixture:
     listing: int = 16
     open_dialogue: int = 24
     naming: int = 24
-    single: int = 32
+    told: int = 16
+    told_numbered: int = 16
+    single: int = 16
     conditioned: int = 32
     pair: int = 16
     pair_every: int = 5  # steps between two batches of two levels in one answer
@@ -51,7 +53,7 @@ class Mixture:
 class Settings:
     """How long and how fast. Learning rates warm up, hold, and fall linearly over the last part."""
 
-    steps: int = 1400
+    steps: int = 1500
     first_stage: int = 160
     pool: int = 10_000
     matrices_lr: float = 0.01
@@ -138,13 +140,20 @@ def _all_lessons(
     """The same for the second stage."""
     yield from _first_lessons()
     yield "open_dialogue", lessons.open_dialogue
-    yield "naming", lambda scene: lessons.naming(scene, rng.integers(0, len(LEVELS), len(scene)))
-    yield "single", lambda scene: lessons.single(scene, rng.integers(0, len(LEVELS), len(scene)))
+    yield "naming", lambda scene: lessons.naming(scene, _levels(scene, rng))
+    yield "told", lambda scene: lessons.told(scene, _levels(scene, rng), numbered=False)
+    yield "told_numbered", lambda scene: lessons.told(scene, _levels(scene, rng), numbered=True)
+    yield "single", lambda scene: lessons.single(scene, _levels(scene, rng))
     yield "conditioned", lessons.conditioned
     if mixture.pair and step % mixture.pair_every == 0:
         yield "pair", lambda scene: lessons.joint(scene, sorted(rng.choice(len(LEVELS), 2, replace=False)))
     if mixture.joint and step % mixture.joint_every == 0:
         yield "joint", lessons.joint
+
+
+def _levels(scene: Scene, rng: np.random.Generator) -> np.ndarray:
+    """A level for each image [B]."""
+    return rng.integers(0, len(LEVELS), len(scene))
 
 
 class Trainer:
@@ -183,7 +192,7 @@ def pretrain(folder: Path, mixture: Mixture, settings: Settings, examine_every: 
     vlm = Qwen2_5_VLForConditionalGeneration(tiny_vlm.config())
     initialise(vlm)
     trainer = Trainer(vlm, settings)
-    pool, exam = Pool(settings.pool, POOL_SEED), Pool(300, EXAM_SEED)
+    pool, exam = Pool(settings.pool, POOL_SEED), Pool(400, EXAM_SEED)
     rng = np.random.default_rng(settings.seed)
     right: dict[str, float] = {}
     seen: dict[str, int] = {"sequences": 0, "tokens": 0}

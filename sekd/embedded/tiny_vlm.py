@@ -20,7 +20,7 @@ VISION_START, VISION_END = "<|vision_start|>", "<|vision_end|>"
 SPECIAL = (PAD, UNKNOWN, TURN, END, VISION_START, VISION_END, IMAGE, VIDEO)
 LETTERS = ("A", "B", "C", "D")
 NUMBERS = ("1", "2", "3", "4")
-ASKED = ("system", "user", "assistant", "describe", "lineage")
+ASKED = ("system", "user", "assistant", "describe", "lineage", "known", "kingdom")
 
 IMAGE_SIDE = 48  # pixels, after the processor's resizing
 PATCH, MERGE = 8, 2
@@ -58,7 +58,7 @@ def token_ids() -> dict[str, int]:
 
 
 def config(**text_overrides: Any) -> Any:
-    """The architecture as a ``Qwen2_5_VLConfig``: 5 decoder layers of 128, 2 vision blocks of 96."""
+    """The architecture as a ``Qwen2_5_VLConfig``: 4 decoder layers of 128, 2 vision blocks of 96."""
     from transformers import Qwen2_5_VLConfig
 
     ids = token_ids()
@@ -66,7 +66,7 @@ def config(**text_overrides: Any) -> Any:
         "vocab_size": len(ids),
         "hidden_size": 128,
         "intermediate_size": 256,
-        "num_hidden_layers": 5,
+        "num_hidden_layers": 4,
         "num_attention_heads": 4,
         "num_key_value_heads": 4,
         "max_position_embeddings": 1024,

@@ -83,24 +83,25 @@ class Store:
         return cls(path, m.read_manifest(path))
 
     @classmethod
-    def find(cls, artifacts: Path, dataset: str) -> "Store":
-        """The most recently created complete store of ``dataset`` that is no control.
+    def find(cls, artifacts: Path, dataset: str, paradigm: str = METHOD) -> "Store":
+        """The most recently created complete store of ``dataset`` whose teacher was asked in ``paradigm``.
 
-        A control, whose teacher was asked otherwise or whose answers are labels, is opened by its path alone.
+        A control, whose teacher was asked otherwise or whose answers are labels, is thus never taken by chance.
 
         Raises:
             SekdError: there is none; the message lists those that are there.
         """
         stores = [cls.open(file.parent) for file in sorted((Path(artifacts) / dataset).glob(f"*/{m.MANIFEST}"))]
-        usable = [store for store in stores if not store.missing() and store.paradigm == METHOD]
+        usable = [store for store in stores if not store.missing() and store.paradigm == paradigm]
         if not usable:
             found = ", ".join(
                 f"{s.path} ({s.paradigm}, {s.plan.n_shards - len(s.missing())} of {s.plan.n_shards} shards)"
                 for s in stores
             )
             raise SekdError(
-                f"no complete {METHOD} teacher pass over {dataset!r} in {artifacts}; `make teacher` makes one, and a "
-                f"control is named by store=. Found: {found or 'none'}"
+                f"no complete {paradigm} teacher pass over {dataset!r} in {artifacts}; `make teacher"
+                + ("" if paradigm == METHOD else f" ARGS=paradigm={paradigm}")
+                + f"` makes one. Found: {found or 'none'}"
             )
         return max(usable, key=lambda store: read_sealed(store.path / CREATED)["created"])
 

@@ -200,7 +200,7 @@ def test_a_worker_that_would_ask_other_questions_than_planned_refuses(config: Te
 
 
 def test_layers_the_model_does_not_have_are_refused_with_what_it_has(config: TeacherConfig) -> None:
-    with pytest.raises(SekdError, match="decoder layers 1 to 5"):
+    with pytest.raises(SekdError, match="decoder layers 1 to 4"):
         generate.prepare(replace(config, layers=[7]))
 
 

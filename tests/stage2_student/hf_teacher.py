@@ -20,7 +20,7 @@ def store_pass(
     model: ModelConfig,
     data: DataConfig,
     k: int = 8,
-    layers: Sequence[int] = (2, 5),
+    layers: Sequence[int] = (2, 4),
     shard_size: int = 16,
 ) -> Store:
     """The conditioned-step pass over the training split, stored under ``root``."""

@@ -149,8 +149,8 @@ def test_student_states_follow_the_stores_numbering(after_norm: bool, configure:
     """Student states that the store had recorded would have no distance from themselves."""
     hiddenly = HiddenConfig(weight=1.0, distance="mse", layers=[2, -1], after_norm=after_norm)
     module, _, batch = first(configure(loss=weighing(hiddenly=hiddenly), lora=PLAIN), store)
-    states = module.student(batch, layers=(2, 5))
-    own = torch.stack([states.layers[2], states.layers[5]], dim=1).detach()
+    states = module.student(batch, layers=(2, 4))
+    own = torch.stack([states.layers[2], states.layers[4]], dim=1).detach()
     torch.testing.assert_close(module.student.norm(own[:, 1]), states.last_ND.detach())
     values = module.training_outcome(replace(batch, hidden_NRD=own)).terms_N["hidden"]
     torch.testing.assert_close(values, torch.zeros_like(values), atol=1e-6, rtol=0)
@@ -170,7 +170,7 @@ def test_gathered_states_are_those_of_transformers(configure: Configure, store: 
     module, _, batch = first(configure(lora=PLAIN), store)
     student = module.student.eval()
     with torch.no_grad():
-        states = student(batch, layers=(0, 2, 5))
+        states = student(batch, layers=(0, 2, 4))
         whole = student.vlm(**batch.inputs, output_hidden_states=True)
         place = (batch.letters.rows, batch.letters.places)
         torch.testing.assert_close(states.layers[0], whole.hidden_states[0][place])

@@ -26,7 +26,7 @@ def loss(**changes: object) -> LossConfig:
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        (loss(hidden=HiddenConfig(layers=[3])), r"asks for \[3\].*holds \[2, 5\].*last layer is 5"),
+        (loss(hidden=HiddenConfig(layers=[3])), r"asks for \[3\].*holds \[2, 4\].*last layer is 4"),
         (loss(hidden=HiddenConfig(layers=[-2])), r"asks for \[4\]"),
         (loss(soft=SoftConfig(k=9)), "holds 8 candidates"),
         (loss(soft=SoftConfig(k=0)), "holds 8 candidates"),
