@@ -1,9 +1,9 @@
 """What the base model is pretrained on: token sequences about images of the world, one function a kind of lesson.
 
 The mixture is a real model's in small: captions and lists of names, lists that bind letters to names, single-level
-questions with and without the name above them, dialogues that go down the levels one by one. Several questions in one prompt are rare, all levels of a path
-in one answer rarer still. Sequences are written as token ids, exactly the ids that ``sekd.prompts`` with the ``terse``
-wording and the chat template give; nothing here is used after pretraining.
+questions with and without the name above them, dialogues that go down the levels one by one. Several questions in one
+prompt are rare, all levels of a path in one answer rarer still. Sequences are written as token ids, exactly the ids
+that ``sekd.prompts`` with the ``terse`` wording and the chat template give; nothing here is used after pretraining.
 
 Shape legend: B images, L levels (4), O options (4), T tokens, A scored tokens.
 """
@@ -144,7 +144,10 @@ def listing(count: int, rng: np.random.Generator, pairs: int = 10) -> Lesson:
 
 
 def told(scene: Scene, level: np.ndarray, *, numbered: bool) -> Lesson:
-    """A single question and the name above it in the tree, which stands after the options; with a number or without."""
+    """A single question and the name above it in the tree, which stands after the options; with a number or without.
+
+    ``level`` [B] is below the first: nothing is asked about above that.
+    """
     asked = scene.ask(level)
     number = NUMBER[level][:, None][:, :numbered]
     prompt = np.concatenate([number, asked.tokens(), _above(scene, level)], 1)
@@ -152,7 +155,7 @@ def told(scene: Scene, level: np.ndarray, *, numbered: bool) -> Lesson:
 
 
 def naming(scene: Scene, level: np.ndarray) -> Lesson:
-    """The same answered the other way round: the name, then its letter."""
+    """The same of any level, answered the other way round: the name, then its letter."""
     asked = scene.ask(level)
     prompt = np.concatenate([asked.tokens(), _above(scene, level), _tile([ID["describe"]], scene)], 1)
     return dialogue([(prompt, asked.reply()[:, ::-1])], name=1.0, letter=1.0)
@@ -201,11 +204,11 @@ def dialogue(turns: Sequence[tuple[np.ndarray, np.ndarray]], *, name: float = 0.
 
 
 def _above(scene: Scene, level: np.ndarray) -> np.ndarray:
-    """[B, 3]: "known", the level above and the name there; the kingdom stands above the first level."""
-    parent, rows = level - 1, np.arange(len(level))
-    levels = np.where(level > 0, LEVEL[parent], ID["kingdom"])
+    """[B, 3]: "lineage", the level above and its name; above the first level "lineage" again and the kingdom."""
+    parent, rows = np.maximum(level - 1, 0), np.arange(len(level))
+    levels = np.where(level > 0, LEVEL[parent], ID["lineage"])
     names = np.where(level > 0, scene.names[rows, parent], KINGDOM[scene.kingdom])
-    return np.stack([np.full(len(level), ID["known"]), levels, names], 1)
+    return np.stack([np.full(len(level), ID["lineage"]), levels, names], 1)
 
 
 def _tile(tokens: list[int], batch: Scene | np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,9 @@ class Mixture:
     listing: int = 16
     open_dialogue: int = 24
     naming: int = 24
+    single: int = 16
     told: int = 16
     told_numbered: int = 16
-    single: int = 16
     conditioned: int = 32
     pair: int = 16
     pair_every: int = 5  # steps between two batches of two levels in one answer
@@ -53,15 +54,18 @@ class Mixture:
 class Settings:
     """How long and how fast. Learning rates warm up, hold, and fall linearly over the last part."""
 
-    steps: int = 1500
+    steps: int = 1200
     first_stage: int = 160
-    pool: int = 10_000
+    pool: int = 8_000
     matrices_lr: float = 0.01
     others_lr: float = 4e-3
     warm_up: int = 20
     fall: float = 0.4
     clip: float = 1.0
     seed: int = 0
+
+
+Part = tuple[str, Lesson, np.ndarray | None]  # kind, lesson, rows of the images it is about
 
 
 class Pool:
@@ -88,24 +92,38 @@ class Pool:
         return scene, self.patches[rows].float()
 
 
-def study(mixture: Mixture, settings: Settings, *, pool: Pool, step: int, rng: np.random.Generator) -> "Step":
-    """The lessons of one step: images to encode, and for each lesson which of them it is about."""
+def study(mixture: Mixture, settings: Settings, *, pool: Pool, step: int, rng: np.random.Generator) -> "list[Step]":
+    """The lessons of one step, by the images they are about."""
     first = step < settings.first_stage
     counts = asdict(mixture)
     images = max(counts[kind] for kind in ("caption", "conditioned", "single"))
     scene, patches = pool.draw(images, rng)
-    parts: list[tuple[str, Lesson, np.ndarray | None]] = []
+    parts: list[Part] = []
     for kind, make in _first_lessons() if first else _all_lessons(mixture, step, rng):
         rows = rng.permutation(images)[: (images if first else counts[kind])]
         parts.append((kind, make(scene[rows]), rows))
     parts.append(("listing", lessons.listing(64 if first else mixture.listing, rng), None))
+    return [Step(patches, parts)] if first else [Step(patches, parts), _told(mixture, pool, rng)]
+
+
+def _told(mixture: Mixture, pool: Pool, rng: np.random.Generator) -> "Step":
+    """Questions that come with the name above, about images of their own."""
+    scene, patches = pool.draw(mixture.told + mixture.told_numbered, rng)
+    levels = rng.integers(1, len(LEVELS), len(scene))
+    plain, numbered = np.split(np.arange(len(scene)), [mixture.told])
+    parts: list[Part] = [
+        ("told", lessons.told(scene[plain], levels[plain], numbered=False), plain),
+        ("told_numbered", lessons.told(scene[numbered], levels[numbered], numbered=True), numbered),
+    ]
     return Step(patches, parts)
 
 
 @dataclass(frozen=True)
 class Step:
+    """Images to encode [B, P, values], and for each lesson which of them it is about."""
+
     patches: Tensor
-    lessons: list[tuple[str, Lesson, np.ndarray | None]]
+    lessons: list[Part]
 
     def loss(self, vlm: Any, right: dict[str, float]) -> Tensor:
         """Weighted cross-entropy of every scored token, over 128: a sum, so that rare lessons count as they come.
@@ -141,8 +159,6 @@ def _all_lessons(
     yield from _first_lessons()
     yield "open_dialogue", lessons.open_dialogue
     yield "naming", lambda scene: lessons.naming(scene, _levels(scene, rng))
-    yield "told", lambda scene: lessons.told(scene, _levels(scene, rng), numbered=False)
-    yield "told_numbered", lambda scene: lessons.told(scene, _levels(scene, rng), numbered=True)
     yield "single", lambda scene: lessons.single(scene, _levels(scene, rng))
     yield "conditioned", lessons.conditioned
     if mixture.pair and step % mixture.pair_every == 0:
@@ -192,20 +208,24 @@ def pretrain(folder: Path, mixture: Mixture, settings: Settings, examine_every: 
     vlm = Qwen2_5_VLForConditionalGeneration(tiny_vlm.config())
     initialise(vlm)
     trainer = Trainer(vlm, settings)
-    pool, exam = Pool(settings.pool, POOL_SEED), Pool(400, EXAM_SEED)
+    pool, exam = Pool(settings.pool, POOL_SEED), Pool(300, EXAM_SEED)
     rng = np.random.default_rng(settings.seed)
     right: dict[str, float] = {}
     seen: dict[str, int] = {"sequences": 0, "tokens": 0}
     bar = tqdm(range(settings.steps), desc="pretraining", unit="step")
     for step in bar:
-        lesson = study(mixture, settings, pool=pool, step=step, rng=rng)
-        loss = lesson.loss(vlm, right)
+        studied = study(mixture, settings, pool=pool, step=step, rng=rng)
+        loss = torch.stack([part.loss(vlm, right) for part in studied]).sum()
         trainer.update(loss, step)
-        seen["sequences"] += sum(len(part.tokens) for _, part, _ in lesson.lessons)
-        seen["tokens"] += sum(part.tokens.size for _, part, _ in lesson.lessons)
+        for _, lesson, _ in chain.from_iterable(part.lessons for part in studied):
+            seen["sequences"] += len(lesson.tokens)
+            seen["tokens"] += lesson.tokens.size
         if step % 20 == 0:
             bar.set_postfix(loss=f"{loss.item():.2f}")
-            tqdm.write(f"step {step}: " + " ".join(f"{kind} {share:.2f}" for kind, share in right.items()))
+            tqdm.write(
+                f"step {step}: loss {loss.item():.2f} "
+                + " ".join(f"{kind} {share:.2f}" for kind, share in right.items())
+            )
         if ((step + 1) % examine_every == 0 and step > settings.first_stage) or step + 1 == settings.steps:
             scores = _examine(vlm, exam)
             tqdm.write(f"step {step + 1}: {json.dumps(scores)}")

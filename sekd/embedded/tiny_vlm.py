@@ -20,7 +20,7 @@ VISION_START, VISION_END = "<|vision_start|>", "<|vision_end|>"
 SPECIAL = (PAD, UNKNOWN, TURN, END, VISION_START, VISION_END, IMAGE, VIDEO)
 LETTERS = ("A", "B", "C", "D")
 NUMBERS = ("1", "2", "3", "4")
-ASKED = ("system", "user", "assistant", "describe", "lineage", "known", "kingdom")
+ASKED = ("system", "user", "assistant", "describe", "lineage")
 
 IMAGE_SIDE = 48  # pixels, after the processor's resizing
 PATCH, MERGE = 8, 2
