@@ -21,6 +21,8 @@ comma := ,
 empty :=
 # glibc gives large buffers back to the system at once and asks for them again; keeping them saves a third of a step.
 KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 MALLOC_TOP_PAD_=268435456
+# The embedded students are also asked after true and wrong answers: do they use state?
+INTERVENE := $(if $(filter demo%,$(DATA)),student=[joint$(comma)guided$(comma)true_prefix$(comma)wrong_prefix])
 WORLD := $(if $(filter demo%,$(DATA)),data/demo/test.json)
 COMMON = data=$(DATA) model=$(MODEL)
 # A student is named by what its settings change (runs/demo, runs/demo/seed1), unless RUN says otherwise.
@@ -71,7 +73,7 @@ merge: $(READY) ## write the student merged into its base, for tools that know n
 	$(PYTHON) -m stage2_student.merge runs/$(or $(RUN),$(DATA)) $(ARGS)
 
 evaluate: $(READY) $(WORLD) ## base and student, all paradigms, in-domain and unseen
-	$(PYTHON) -m sekd.evaluation $(COMMON) $(if $(RUN),name=$(RUN)) $(ARGS)
+	$(PYTHON) -m sekd.evaluation $(COMMON) $(INTERVENE) $(if $(RUN),name=$(RUN)) $(ARGS)
 
 report: $(READY) ## runs/RUN/report.html
 	$(PYTHON) -m sekd.evaluation.report runs/$(or $(RUN),$(DATA)) $(ARGS)
@@ -81,7 +83,7 @@ controls: $(READY) $(WORLD) ## does conditioning do it? the same student taught 
 	  $(PYTHON) -m stage1_teacher $(COMMON) workers=$(WORKERS) paradigm=$$paradigm || exit; done
 	$(KEEP_MEMORY) $(PYTHON) -m stage2_student --multirun $(COMMON) \
 	  paradigm=$(subst $(empty) $(empty),$(comma),$(PARADIGMS)) seed=$(SEEDS) $(ARGS)
-	$(PYTHON) -m sekd.evaluation $(COMMON) student=[joint,guided,true_prefix,wrong_prefix]
+	$(PYTHON) -m sekd.evaluation $(COMMON) $(INTERVENE)
 	$(PYTHON) -m sekd.evaluation.report runs/$(DATA)
 
 base: $(READY) ## pretrain the embedded base model again (about a quarter of an hour on two cores)
