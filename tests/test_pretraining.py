@@ -1,4 +1,4 @@
-"""The mixture of the embedded base is what its card says: whole paths are rare, and what is told stands after options."""
+"""The embedded base's mixture is what its card says: whole paths are rare, what is told stands after the options."""
 
 import json
 
