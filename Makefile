@@ -86,7 +86,7 @@ controls: $(READY) $(WORLD) ## does conditioning do it? the same student taught 
 	$(PYTHON) -m sekd.evaluation $(COMMON) $(INTERVENE)
 	$(PYTHON) -m sekd.evaluation.report runs/$(DATA)
 
-base: $(READY) ## pretrain the embedded base model again (about a quarter of an hour on two cores)
+base: $(READY) ## pretrain the embedded base model again (about a quarter of an hour on one core)
 	$(KEEP_MEMORY) $(PYTHON) -m sekd.embedded.pretrain $(ARGS)
 
 bench: $(READY) ## side by side with the obvious alternatives, as ratios
