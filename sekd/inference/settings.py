@@ -14,6 +14,7 @@ from sekd.inference.config import EngineConfig
 from sekd.inference.connector import CAPTURE
 from sekd.inference.dimensions import read_dimensions
 from sekd.inference.hidden_rows import RowReader
+from sekd.inference.lora_on_cpu import use_one_product_an_adapter
 from sekd.inference.requests import StepRequest
 from sekd.models import ModelConfig, load_processor, pixel_bounds
 
@@ -50,6 +51,8 @@ def build(
             shape = (len(layers), dimensions.get_hidden_size())
             rows = RowReader(shape=shape, dtype=NUMPY_DTYPES[str(dimensions.dtype)], slots=slots)
             arguments |= capture_arguments(layers, rows, slots=slots)
+        if engine.device == "cpu" and max_lora_rank:
+            use_one_product_an_adapter()
         llm_engine = LLMEngine.from_engine_args(EngineArgs(**arguments))
         share_image_processor(llm_engine, model)
     except SekdError:
