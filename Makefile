@@ -29,7 +29,7 @@ COMMON = data=$(DATA) model=$(MODEL)
 NAMED = $(if $(filter command environment,$(firstword $(origin RUN))),name=$(RUN))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo world peek teacher verify student sweep compare merge evaluate report controls base bench lint test test-fast test-kills clean
+.PHONY: help setup demo world peek teacher verify student sweep compare merge evaluate report general predict controls base bench lint test test-fast test-kills clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -77,6 +77,15 @@ evaluate: $(READY) $(WORLD) ## base and student, all paradigms, in-domain and un
 
 report: $(READY) ## runs/RUN/report.html
 	$(PYTHON) -m sekd.evaluation.report runs/$(or $(RUN),$(DATA)) $(ARGS)
+
+general: $(READY) ## benchmarks before and after by lmms-eval: RUN=inat TASKS=mmbench_en_dev,mathvista_testmini
+	$(PYTHON) -m sekd.evaluation.general.harness
+	$(PYTHON) -m stage2_student.merge runs/$(or $(RUN),$(DATA))
+	$(PYTHON) -m sekd.evaluation.general runs/$(or $(RUN),$(DATA)) --tasks "$(TASKS)" $(ARGS)
+
+predict: $(READY) ## name your own images: RUN=inat TAXONOMY=tree.json IMAGES="photos/ one.jpg"
+	$(PYTHON) -m sekd.evaluation.predict --adapter runs/$(or $(RUN),$(DATA))/adapter \
+	  --taxonomy $(or $(TAXONOMY),$(DATA)) $(ARGS) $(IMAGES)
 
 controls: $(READY) $(WORLD) ## does conditioning do it? the same student taught otherwise: independent, joint, shuffled, labels
 	for paradigm in $(PARADIGMS); do \

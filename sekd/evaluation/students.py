@@ -5,8 +5,13 @@
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import yaml
+
+from sekd.errors import SekdError
+from sekd.models import ModelConfig
 
 STUDENT = "student"
 SEED = re.compile(r"seed[-_]?\d+")
@@ -32,3 +37,20 @@ def _student(run: Path, adapter: Path) -> Student:
     seed = last if SEED.fullmatch(last) else ""
     name = "/".join(part for part in (*arm, "" if seed else last) if part)
     return Student(name or STUDENT, seed, adapter)
+
+
+def read_base(training: Path) -> ModelConfig:
+    """The model that a training started from, as its folder records it.
+
+    Raises:
+        SekdError: the folder records none.
+    """
+    file = training / "config.yaml"
+    try:
+        return replace(ModelConfig(**yaml.safe_load(file.read_text(encoding="utf-8"))["model"]), adapter=None)
+    except FileNotFoundError:
+        raise SekdError(f"{training} holds no config.yaml that tells the base of its adapter") from None
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        raise SekdError(
+            f"{file} does not tell the base of its adapter: expected an entry 'model' as in conf/model"
+        ) from error

@@ -5,12 +5,12 @@ further passes decide among the rest (see ``narrowing``); a tree that holds the 
 """
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sekd.datasets.config import CONFIGS, DataConfig
 from sekd.errors import SekdError, exit_on_error
+from sekd.evaluation.students import read_base
 from sekd.inference.config import EngineConfig
 from sekd.inference.machine import engine_of_this_machine
 from sekd.models import ModelConfig
@@ -98,12 +98,9 @@ def read_model(arguments: argparse.Namespace) -> ModelConfig:
     """The base: as named, or as the adapter's run recorded it."""
     if arguments.model:
         return compose("model", arguments.model, ModelConfig)
-    settings = arguments.adapter.parent / "config.yaml" if arguments.adapter else None
-    if settings is None or not settings.is_file():
-        raise SekdError("name the base by --model: there is no config.yaml beside the adapter that tells it")
-    import yaml
-
-    return replace(ModelConfig(**yaml.safe_load(settings.read_text(encoding="utf-8"))["model"]), adapter=None)
+    if not arguments.adapter:
+        raise SekdError("name the model by --model, or give the student's --adapter")
+    return read_base(arguments.adapter.parent)
 
 
 def read_engine(name: str) -> EngineConfig:
