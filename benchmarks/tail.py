@@ -14,8 +14,7 @@ from benchmarks.arms import Job
 from benchmarks.online import OnlineTeacher
 from sekd.datasets import load_dataset
 from sekd.inference.schedule import read_image
-from sekd.models import ModelConfig, load_processor, load_vlm
-from sekd.prompts import Prompter
+from sekd.models import ModelConfig, load_vlm
 from stage2_student import losses
 from stage2_student.encode import Encoder
 from stage2_student.stored import TeacherPath
@@ -71,11 +70,7 @@ def _made_up() -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def _embedded(job: Job, base: str, images: int) -> tuple[Tensor, Tensor]:
     model = ModelConfig(**{**job.model.__dict__, "path": base})
-    vlm, processor, prompter = (
-        load_vlm(model, dtype=torch.float32),
-        load_processor(model),
-        Prompter.named(model.wording),
-    )
+    vlm = load_vlm(model, dtype=torch.float32)
     dataset = load_dataset(job.data, "train")
     examples = dataset.examples[:images]
     questions = [dataset.questions(example) for example in examples]
@@ -85,7 +80,7 @@ def _embedded(job: Job, base: str, images: int) -> tuple[Tensor, Tensor]:
         TeacherPath(str(example.image), asked, tuple(step.answers[place] for step in steps), None, None)
         for place, (example, asked) in enumerate(zip(examples, questions, strict=True))
     ]
-    encoder = Encoder(processor, prompter, dataset.root)
+    encoder = Encoder(model, dataset.root)
     batch = encoder.batch(paths, images=len(paths), all_images=len(paths), world=1)
     logits_BTV = vlm(**batch.inputs).logits
     student_NV = F.log_softmax(logits_BTV[batch.letters.rows, batch.letters.places], -1)

@@ -2,13 +2,10 @@
 
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 from lightning.pytorch import LightningDataModule
 
 from sekd.datasets import load_dataset
-from sekd.prompts import Prompter
 from sekd.store import Store
 from sekd.store.hidden import CHUNK_ROWS
 from stage2_student.config import StudentConfig
@@ -48,17 +45,12 @@ class StudentData(LightningDataModule):
         wanted: what the losses ask for; nothing else is read.
     """
 
-    def __init__(self, config: StudentConfig, *, store: Store, processor: Any, wanted: Wanted) -> None:
+    def __init__(self, config: StudentConfig, *, store: Store, encoder: Encoder, wanted: Wanted) -> None:
         super().__init__()
         self._config = config
         self._store = store
         self._apart = HeldOut(round(1 / config.validation.held_out) if config.validation.held_out else 0)
-        self.encoder = Encoder(
-            processor,
-            Prompter.named(config.model.wording),
-            Path(config.data.root),
-            max_pixels=config.model.max_pixels,
-        )
+        self.encoder = encoder
         self._make_reader = partial(Reader, store, wanted, apart=self._apart, open_shards=config.stream.open_shards)
 
     def train_dataloader(self) -> Stream:

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from sekd.errors import SekdError
+from sekd.models import ModelConfig, load_processor
 from sekd.prompts import Prompter
 from sekd.questions import Question
 from stage2_student import stored
@@ -91,16 +92,24 @@ class Encoder:
     """Turns paths into batches. Holds no reference to the store, so that workers can be given a copy.
 
     Args:
+        model: whose processor and wording to use.
         root: the folder that stored image paths are relative to.
-        max_pixels: the image processor's bound, for the estimate of an example's length.
+
+    Attributes:
+        tokenizer: the model's.
     """
 
-    def __init__(self, processor: Any, prompter: Prompter, root: Path, *, max_pixels: int | None = None) -> None:
-        self._processor = processor
-        self._tokenizer = processor.tokenizer
-        self._prompter = prompter
+    def __init__(self, model: ModelConfig, root: Path) -> None:
+        self._model = model
         self._root = root
-        self._max_pixels = max_pixels or 2**62
+        self._processor = load_processor(model)
+        self._prompter = Prompter.named(model.wording)
+        self._max_pixels = model.max_pixels or 2**62
+        self.tokenizer = self._processor.tokenizer
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A process that inherits nothing loads its own processor, whose class may exist in this process only."""
+        return Encoder, (self._model, self._root)
 
     def length(self, path: TeacherPath) -> float:
         """About how many tokens an example will be, without decoding its image."""
@@ -144,14 +153,14 @@ class Encoder:
 
     def prompts(self, images: Sequence[Path], questions: Sequence[Sequence[Question]]) -> dict[str, Tensor]:
         """Joint prompts alone, padded on the left, for the model to go on from."""
-        self._tokenizer.padding_side = "left"
+        self.tokenizer.padding_side = "left"
         texts = [self._prompt(asked) for asked in questions]
         return dict(self._process(texts, [read_image(image) for image in images]))
 
     def answer_length(self, questions: Sequence[Question]) -> int:
         """Tokens of the longest joint answer that there is to these questions."""
         longest = [max(range(len(q.options)), key=lambda i: len(q.options[i])) for q in questions]
-        ids, _ = self._prompter.answer_tokens(self._tokenizer, questions, longest)
+        ids, _ = self._prompter.answer_tokens(self.tokenizer, questions, longest)
         return len(ids) + 1
 
     def _prompt(self, questions: Sequence[Question]) -> str:
@@ -159,11 +168,11 @@ class Encoder:
 
     def _answer(self, path: TeacherPath) -> tuple[list[int], list[int]]:
         """The answer's tokens with the end of the turn, and the index of each letter."""
-        ids, letters = self._prompter.answer_tokens(self._tokenizer, path.questions, path.answers)
-        return [*ids, self._tokenizer.eos_token_id], letters
+        ids, letters = self._prompter.answer_tokens(self.tokenizer, path.questions, path.answers)
+        return [*ids, self.tokenizer.eos_token_id], letters
 
     def _processed(self, paths: Sequence[TeacherPath]) -> dict[str, Tensor]:
-        self._tokenizer.padding_side = "right"
+        self.tokenizer.padding_side = "right"
         texts = [self._prompt(path.questions) for path in paths]
         return self._process(texts, [read_image(self._root / path.image) for path in paths])
 
@@ -177,7 +186,7 @@ class Encoder:
         length = max(start + len(ids) for start, ids in zip(starts, answers, strict=True))
         by_token = [name for name, value in inputs.items() if value.shape == prompts.shape]
         longer = {name: _lengthened(inputs[name], length) for name in by_token}
-        longer["input_ids"][longer["attention_mask"] == 0] = self._tokenizer.pad_token_id
+        longer["input_ids"][longer["attention_mask"] == 0] = self.tokenizer.pad_token_id
         for row, (start, ids) in enumerate(zip(starts, answers, strict=True)):
             longer["input_ids"][row, start : start + len(ids)] = torch.tensor(ids)
             longer["attention_mask"][row, start : start + len(ids)] = 1

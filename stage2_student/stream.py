@@ -131,5 +131,14 @@ class Stream:
 
     def _loader(self, *, first: int) -> DataLoader:
         blocks = Blocks(self._source, self._order, epochs=self._epochs, first=first)
-        ahead = self._ahead if self._workers else None
-        return DataLoader(blocks, batch_size=None, num_workers=self._workers, prefetch_factor=ahead)
+        if not self._workers:
+            return DataLoader(blocks, batch_size=None)
+        # A fork beside the threads of a process group may never return. Alone it starts a worker at once.
+        start = "forkserver" if torch.distributed.is_initialized() else "fork"
+        return DataLoader(
+            blocks,
+            batch_size=None,
+            num_workers=self._workers,
+            prefetch_factor=self._ahead,
+            multiprocessing_context=start,
+        )

@@ -1,16 +1,18 @@
 """One run, from settings to an adapter on disk: puts store, model, losses and Lightning together."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import seed_everything
 
-from sekd.models import load_processor, load_vlm
+from sekd.models import load_vlm
 from sekd.prompts import Prompter
 from sekd.store import Store
 from stage2_student.checks import check_letters, check_model, check_settings, check_store
 from stage2_student.config import StudentConfig
 from stage2_student.data import StudentData
+from stage2_student.encode import Encoder
 from stage2_student.export import save_adapter, write_card
 from stage2_student.model import Student
 from stage2_student.module import StudentModule
@@ -57,8 +59,8 @@ def assemble(config: StudentConfig, store: Store) -> tuple[StudentModule, Studen
     """The module and its data, after every check that can be made without a step."""
     check_settings(config)
     check_store(config, store)
-    processor = load_processor(config.model)
-    letter_ids = check_letters(Prompter.named(config.model.wording), processor.tokenizer, store.layout)
+    encoder = Encoder(config.model, Path(config.data.root))
+    letter_ids = check_letters(Prompter.named(config.model.wording), encoder.tokenizer, store.layout)
     vlm = load_vlm(config.model, dtype=weights_dtype(config.trainer))
     student = Student(vlm, config.lora, gradient_checkpointing=config.trainer.gradient_checkpointing).train()
     check_model(
@@ -73,7 +75,7 @@ def assemble(config: StudentConfig, store: Store) -> tuple[StudentModule, Studen
         student,
         objective,
         config.optim,
-        tokenizer=processor.tokenizer,
+        tokenizer=encoder.tokenizer,
         letter_ids=letter_ids,
         seed=config.seed,
         log_every=config.trainer.log_every,
@@ -82,4 +84,4 @@ def assemble(config: StudentConfig, store: Store) -> tuple[StudentModule, Studen
         candidates=wants_candidates(config.loss),
         layers=tuple(store.layout.layers.index(layer) for layer in objective.stored_layers),
     )
-    return module, StudentData(config, store=store, processor=processor, wanted=wanted)
+    return module, StudentData(config, store=store, encoder=encoder, wanted=wanted)

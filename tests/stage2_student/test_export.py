@@ -55,7 +55,7 @@ def student(config: StudentConfig, run: RunFolder) -> Student:
 
 
 def prompts(config: StudentConfig) -> Prompts:
-    encoder = Encoder(load_processor(config.model), Prompter.named(config.model.wording), Path(config.data.root))
+    encoder = Encoder(config.model, Path(config.data.root))
     return Prompts(load_dataset(config.data, "val"), encoder, images=6, batch_size=6)
 
 

@@ -27,7 +27,7 @@ def loss(**changes: object) -> LossConfig:
     ("changed", "said"),
     [
         (loss(hidden=HiddenConfig(layers=[3])), r"asks for \[3\].*holds \[2, 4\].*last layer is 4"),
-        (loss(hidden=HiddenConfig(layers=[-2])), r"asks for \[4\]"),
+        (loss(hidden=HiddenConfig(layers=[-2])), r"asks for \[3\]"),
         (loss(soft=SoftConfig(k=9)), "holds 8 candidates"),
         (loss(soft=SoftConfig(k=0)), "holds 8 candidates"),
         (loss(soft=SoftConfig(temperature=0.0)), "temperature is above 0"),
@@ -37,7 +37,7 @@ def loss(**changes: object) -> LossConfig:
         (loss(hidden=HiddenConfig(distance="far")), "choose cosine, mse"),
         (loss(hidden=HiddenConfig(weight=-0.5)), "at least 0, not -0.5"),
         (loss(hidden=HiddenConfig(layers=[])), "names none"),
-        (loss(hidden=HiddenConfig(layers=[-9])), r"asks for \[-3\]"),
+        (loss(hidden=HiddenConfig(layers=[-9])), r"asks for \[-4\]"),
         (loss(confidence=-1.0), "confidence is at least 0"),
         (loss(levels={"tribe": 2.0}), r"names \['tribe'\].*holds the levels \['family', 'genus', 'order', 'species'\]"),
     ],
@@ -81,7 +81,7 @@ def test_a_setting_out_of_range_is_refused_by_its_name(
 
 def test_states_of_another_size_are_refused(configure: Configure, store: Store) -> None:
     config = configure()
-    sizes = {"n_layers": 5, "vocab_size": store.layout.vocab_size}
+    sizes = {"n_layers": 4, "vocab_size": store.layout.vocab_size}
     with pytest.raises(SekdError, match=r"hidden states of 64, .* holds 128"):
         check_model(config, store, hidden_size=64, **sizes)
     check_model(configure(loss=loss(hidden=HiddenConfig(weight=0.0))), store, hidden_size=64, **sizes)
