@@ -43,7 +43,7 @@ $(READY): pyproject.toml
 	$(PYTHON) -m uv pip install --python $(PYTHON) --compile-bytecode $(TORCH) -e '.[$(ENGINE),dev]'
 	@touch $@
 
-demo: teacher student evaluate report ## the effect on the embedded world: teacher, student, evaluation, report
+demo: teacher student evaluate general report ## the effect on the embedded world: teacher, student, evaluation, report
 
 world: $(READY) ## render the embedded world to data/demo
 	$(PYTHON) -m sekd.embedded.world data/demo
@@ -78,10 +78,14 @@ evaluate: $(READY) $(WORLD) ## base and student, all paradigms, in-domain and un
 report: $(READY) ## runs/RUN/report.html
 	$(PYTHON) -m sekd.evaluation.report runs/$(or $(RUN),$(DATA)) $(ARGS)
 
-general: $(READY) ## benchmarks before and after by lmms-eval: RUN=inat TASKS=mmbench_en_dev,mathvista_testmini
+general: $(READY) ## what was forgotten, by lmms-eval: RUN=inat TASKS=mmbench_en_dev,mme (no TASKS: the embedded skills)
+ifdef TASKS
 	$(PYTHON) -m sekd.evaluation.general.harness
 	$(PYTHON) -m stage2_student.merge runs/$(or $(RUN),$(DATA))
 	$(PYTHON) -m sekd.evaluation.general runs/$(or $(RUN),$(DATA)) --tasks "$(TASKS)" $(ARGS)
+else
+	$(PYTHON) -m sekd.embedded.skills runs/$(or $(RUN),$(DATA))
+endif
 
 predict: $(READY) ## name your own images: RUN=inat TAXONOMY=tree.json IMAGES="photos/ one.jpg"
 	$(PYTHON) -m sekd.evaluation.predict --adapter runs/$(or $(RUN),$(DATA))/adapter \

@@ -16,6 +16,7 @@ import numpy as np
 from sekd.answers import Parser, parse_joint, parse_single
 from sekd.evaluation.calibration import calibrate
 from sekd.evaluation.generations import Cell, Generation, evaluated_cells, read_cell
+from sekd.evaluation.students import STUDENT
 from sekd.metrics import METRICS, RESAMPLES, bootstrap_interval, paired_difference, per_path, score
 
 BASE = "base"
@@ -78,6 +79,9 @@ def _score_tree(kept: Sequence[Kept], *, bootstrap: Bootstrap) -> Scores:
         cell = score_cell(cells, bootstrap=bootstrap)
         if model != BASE:
             cell |= compare(cells, base, bootstrap=bootstrap)
+        main = groups.get((STUDENT, paradigm))
+        if main and model not in (BASE, STUDENT) and _same_images(cells, main):
+            cell[f"minus_{STUDENT}"] = _differences(image_scores(main), image_scores(cells), bootstrap)
         table.setdefault(model, {})[paradigm] = cell
     return table
 
@@ -127,8 +131,7 @@ def compare(kept: Sequence[Kept], base: Mapping[str, Sequence[Kept]], *, bootstr
     ours = image_scores(kept)
     theirs = {paradigm: image_scores(cells) for paradigm, cells in base.items() if _same_images(kept, cells)}
     differences = {
-        f"minus_{BASE}_{paradigm}": {name: difference(values[name], ours[name], bootstrap) for name in METRICS}
-        for paradigm, values in theirs.items()
+        f"minus_{BASE}_{paradigm}": _differences(values, ours, bootstrap) for paradigm, values in theirs.items()
     }
     if not {"joint", "conditioned"} <= set(theirs):
         return {"differences": differences}
@@ -149,6 +152,11 @@ def recovered(student: np.ndarray, joint: np.ndarray, teacher: np.ndarray, boots
     low, high = np.percentile(100 * gains[gaps > 0] / gaps[gaps > 0], [2.5, 97.5])
     value = 100 * (student - joint).sum() / (teacher - joint).sum()
     return {"value": float(value), "low": float(low), "high": float(high)}
+
+
+def _differences(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray], bootstrap: Bootstrap) -> Scores:
+    """Every metric of the second minus the first's, over the same images."""
+    return {name: difference(first[name], second[name], bootstrap) for name in METRICS}
 
 
 def difference(first: np.ndarray, second: np.ndarray, bootstrap: Bootstrap) -> Scores | None:

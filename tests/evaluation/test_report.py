@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from synthetic import write_run
 
+from sekd.evaluation.general.outcome import Outcome, write_outcomes
 from sekd.evaluation.report.build import write_report
 from sekd.evaluation.report.charts import Axis, Series, line_panel
 from sekd.evaluation.report.svg import ticks
@@ -119,8 +120,20 @@ def test_every_promised_section_is_there(run: Path) -> None:
     told = json.loads((run / "report.json").read_text())
     scored = ["headline", "arms", "depth", "cases", "metrics", "cost", "mistakes", "calibration"]
     assert list(told["sections"]) == [*scored, "training", "provenance"]
+    assert "minus student, points" in told["sections"]["arms"]["tables"][0]["columns"]
     provenance = json.dumps(told["sections"]["provenance"])
     assert "0123456789abcdef" in provenance
+
+
+def test_what_was_forgotten_is_a_section_once_it_was_measured(tmp_path: Path) -> None:
+    write_run(tmp_path, n=10)
+    bounded = Outcome("captions", "words right, %", 99.0, 97.5, -1.5, -2.5, -0.5, 400)
+    write_outcomes(tmp_path, [bounded, Outcome("mme", "mme_perception_score", 1500.0, 1490.0, -10.0, None, None, None)])
+    write_report(tmp_path, bootstrap=QUICK)
+    told = json.loads((tmp_path / "report.json").read_text())["sections"]["skills"]
+    assert [row[0] for row in told["tables"][0]["rows"]] == ["captions", "mme"]
+    drawn = (tmp_path / "report.html").read_text()
+    assert "captions: -1.5." in drawn, "only what has an interval is drawn"
 
 
 def test_a_missing_image_is_told_in_its_place(tmp_path: Path) -> None:

@@ -95,6 +95,16 @@ def test_a_dataset_without_truth_has_no_scores_but_its_parse_failures(tmp_path: 
     assert "nothing to score" in sentence(scores)
 
 
+def test_other_students_are_told_apart_from_the_main_one_by_paired_differences(tmp_path: Path) -> None:
+    write_run(tmp_path, students=("student", "hard"))
+    kept = read_run(tmp_path)
+    models = score_run(kept, bootstrap=QUICK)["in_domain"]
+    contrast = models["hard"]["joint"]["minus_student"]["hca"]
+    assert contrast["value"] == pytest.approx(models["hard"]["joint"]["hca"] - models["student"]["joint"]["hca"])
+    assert contrast["low"] < contrast["value"] < contrast["high"]
+    assert "minus_student" not in models["student"]["joint"]
+
+
 def test_the_sentence_is_made_of_the_scores(tmp_path: Path) -> None:
     write_run(tmp_path, seeds=1, images=False)
     scores = demo(tmp_path)

@@ -10,6 +10,7 @@ from pathlib import Path
 from sekd.errors import SekdError, exit_on_error
 from sekd.evaluation.general.harness import Harness, find_python
 from sekd.evaluation.general.outcome import Outcome, compare, write_outcomes
+from sekd.evaluation.general.table import print_outcomes
 from sekd.evaluation.students import read_base
 from sekd.models import model_folder
 
@@ -51,20 +52,6 @@ def run_benchmarks(run: Path, tasks: str, harness: Harness) -> list[Outcome]:
         outcomes += compare(folders["base"], folders["student"])
         write_outcomes(run, outcomes)  # after each: a benchmark takes long, and the next may fail
     return outcomes
-
-
-def print_outcomes(outcomes: list[Outcome]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title="In each benchmark's own unit; the difference with its paired 95 % interval")
-    for i, column in enumerate(("task", "metric", "base", "student", "student − base", "interval", "samples")):
-        table.add_column(column, justify="right" if i > 1 else "left")
-    for each in outcomes:
-        bounds = "–" if each.low is None or each.high is None else f"[{each.low:+.2f}, {each.high:+.2f}]"
-        figures = (f"{each.base:.2f}", f"{each.student:.2f}", f"{each.difference:+.2f}", bounds)
-        table.add_row(each.task, each.metric, *figures, "–" if each.samples is None else str(each.samples))
-    Console().print(table)
 
 
 if __name__ == "__main__":

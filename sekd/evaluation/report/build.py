@@ -9,6 +9,7 @@ from sekd.evaluation.report.cases import cases
 from sekd.evaluation.report.depth import by_depth
 from sekd.evaluation.report.document import Report, Section
 from sekd.evaluation.report.render import as_html, as_json, as_markdown
+from sekd.evaluation.report.skills import skills
 from sekd.evaluation.report.state import state
 from sekd.evaluation.scores import Bootstrap, Kept, Scores, read_run, score_run
 from sekd.evaluation.students import find_students
@@ -45,6 +46,7 @@ def build_report(run: Path, kept: Sequence[Kept], scores: Scores, *, bootstrap: 
         cases(kept),
         comparison.all_metrics(scores),
         comparison.cost(scores),
+        skills(run),
         behaviour.mistaken_pairs(kept),
         behaviour.calibration(kept),
         making.training(students),

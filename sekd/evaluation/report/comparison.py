@@ -140,6 +140,8 @@ def arms(scores: Scores) -> Section | None:
     names = {model for _, _, models in trees(scores) for model in models if model != "base"}
     if len(names) < 2:
         return None
+    contrast = (f"minus {STUDENT}, points", "low", "high")
+    columns = ("tree", "student", "trainings", "HCA %", "spread", "low", "high", *contrast)
     panels, data = [], []
     for i, (_, tree, models) in enumerate(trees(scores)):
         cells = [(model, cell) for model, paradigm, cell in rows(models) if paradigm == "joint"]
@@ -151,14 +153,15 @@ def arms(scores: Scores) -> Section | None:
         )
         for model, cell in cells:
             spread, trainings = cell.get("spread", {}).get("hca"), len(cell.get("seeds", ())) or 1
-            data.append((tree, model, trainings if model != "base" else None, cell["hca"], spread, *_bounds(cell)))
+            row = (tree, model, trainings if model != "base" else None, cell["hca"], spread, *_bounds(cell))
+            data.append((*row, *_estimate(cell.get(f"minus_{STUDENT}", {}).get("hca") or {})))
     figure = Figure(
         "Students side by side, in one pass",
-        "One row a student: HCA with its 95 % interval over images, the mean over its trainings. Two students differ "
-        "where an interval of one excludes the other's mark.",
+        "One row a student: HCA with its 95 % interval over images, the mean over its trainings. The table holds the "
+        f"paired difference to the run's {STUDENT}: an interval that excludes 0 tells the two apart.",
         panels,
         [],
-        Table("Students side by side", ("tree", "student", "trainings", "HCA %", "spread", "low", "high"), data),
+        Table("Students side by side", columns, data),
     )
     return Section("arms", "Ablation", figures=[figure])
 

@@ -1,0 +1,191 @@
+"""``python -m sekd.embedded.skills runs/demo``: what else the embedded base can do, before and after.
+
+Captions, lineages without options and single-level questions, asked of the base and of every training of the student
+through transformers. They are to the embedded model what lmms-eval's benchmarks are to a real one, and go where those
+go: ``general.json`` in the run folder.
+"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peft import PeftModel
+from tqdm import tqdm
+
+from sekd.datasets import load_dataset
+from sekd.datasets.base import Dataset, Example
+from sekd.datasets.config import DataConfig
+from sekd.embedded.kingdoms import IN_DOMAIN, LEVELS, UNSEEN
+from sekd.embedded.tiny_vlm import BASE
+from sekd.embedded.world import categories
+from sekd.errors import SekdError, exit_on_error
+from sekd.evaluation.general.outcome import Outcome, write_outcomes
+from sekd.evaluation.general.table import print_outcomes
+from sekd.evaluation.students import STUDENT, Student, find_students, read_base
+from sekd.inference.schedule import read_image
+from sekd.metrics import paired_difference
+from sekd.models import ModelConfig, load_processor, load_vlm
+from sekd.prompts import Message, Prompt, Prompter
+from sekd.questions import LETTERS
+
+BATCH = 100
+SKILLS = {
+    "caption": "words right, %",
+    "lineage": "names right, %",
+    "single level": "answers right, %",
+}
+Asked = tuple[Prompt, list[str]]  # with the words of the right reply
+
+
+class Examination:
+    """One kingdom's images, and what is asked about them."""
+
+    def __init__(self, dataset: Dataset, model: ModelConfig) -> None:
+        self._dataset = dataset
+        self._processor = load_processor(model)
+        self._processor.tokenizer.padding_side = "left"
+        self._prompter = Prompter.named(model.wording)
+        self._captions = captions()
+
+    def ask(self, vlm: Any) -> dict[str, np.ndarray]:
+        """Skill -> percent of the right reply's words that each image's reply has in their places [image]."""
+        return {skill: np.concatenate(list(self._ask(vlm, skill))) for skill in SKILLS}
+
+    def _ask(self, vlm: Any, skill: str) -> Iterator[np.ndarray]:
+        examples = self._dataset.examples
+        for start in range(0, len(examples), BATCH):
+            batch = examples[start : start + BATCH]
+            images = [read_image(self._dataset.image_path(example)) for example in batch]
+            rounds = zip(*(self._prompts(skill, example) for example in batch), strict=True)
+            right = [self._right(vlm, images, asked) for asked in rounds]
+            yield 100 * np.mean(right, axis=0)
+
+    def _prompts(self, skill: str, example: Example) -> list[Asked]:
+        """What one image is asked, with the right replies."""
+        assert example.path is not None, "the world's images have known paths"
+        if skill == "caption":
+            return [(_command("describe"), self._captions[example.path])]
+        if skill == "lineage":
+            return [(_command("lineage"), list(example.path[1:]))]
+        asked = self._dataset.questions(example)
+        return [
+            (self._prompter.independent(asked, step), [LETTERS[question.truth]])  # type: ignore[index]
+            for step, question in enumerate(asked)
+        ]
+
+    @torch.inference_mode()
+    def _right(self, vlm: Any, images: Sequence[Any], asked: Sequence[Asked]) -> np.ndarray:
+        tokenizer = self._processor.tokenizer
+        texts = [self._prompter.render(self._processor, prompt) for prompt, _ in asked]
+        inputs = self._processor(text=texts, images=list(images), padding=True, return_tensors="pt")
+        length = len(asked[0][1])
+        tokens = vlm.generate(**inputs, max_new_tokens=length, do_sample=False, pad_token_id=tokenizer.pad_token_id)
+        replies = tokenizer.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        return np.array([_share(reply.split(), words) for reply, (_, words) in zip(replies, asked, strict=True)])
+
+
+def _command(word: str) -> Prompt:
+    message: Message = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": word}]}
+    return Prompt([message], "")
+
+
+def _share(said: Sequence[str], right: Sequence[str]) -> float:
+    return sum(word in said[place : place + 1] for place, word in enumerate(right)) / len(right)
+
+
+def captions() -> dict[tuple[str, ...], list[str]]:
+    """Path -> the words of its image's caption: the kingdom and the attributes."""
+    return {
+        (str(row["kingdom"]), *(str(row[level]) for level in LEVELS[:-1]), str(row["name"])): [
+            str(row["kingdom"]),
+            *str(row["common_name"]).split(),
+        ]
+        for row in categories()
+    }
+
+
+def examine(run: Path, datasets: Sequence[Dataset]) -> list[Outcome]:
+    """Every skill on every dataset, base beside the mean of the student's trainings; kept in ``general.json``.
+
+    Raises:
+        SekdError: the run holds no student, or one of another base than the embedded.
+    """
+    students = [student for student in find_students(run) if student.name == STUDENT]
+    if not students:
+        raise SekdError(f"{run} holds no adapter: `make student` trains one")
+    model = _embedded_base(students[0])
+    outcomes = [
+        outcome
+        for dataset in tqdm(datasets, unit="tree", dynamic_ncols=True)
+        for outcome in _examine(model, students, dataset)
+    ]
+    write_outcomes(run, outcomes)
+    return outcomes
+
+
+def _examine(model: ModelConfig, students: Sequence[Student], dataset: Dataset) -> list[Outcome]:
+    examination = Examination(dataset, model)
+    before = examination.ask(load_vlm(model, dtype=torch.float32))
+    trained = [
+        examination.ask(PeftModel.from_pretrained(load_vlm(model, dtype=torch.float32), student.adapter).eval())
+        for student in students
+    ]
+    return [
+        _outcome(f"{skill}, {dataset.name}", before[skill], np.mean([each[skill] for each in trained], axis=0), metric)
+        for skill, metric in SKILLS.items()
+    ]
+
+
+def _outcome(task: str, before: np.ndarray, after: np.ndarray, metric: str) -> Outcome:
+    change = paired_difference(before, after)
+    return Outcome(task, metric, float(before.mean()), float(after.mean()), samples=len(before), **change)
+
+
+def _embedded_base(student: Student) -> ModelConfig:
+    model = read_base(student.adapter.parent)
+    if Path(model.path).resolve() != BASE.resolve():
+        raise SekdError(
+            f"{student.adapter} was not trained from the embedded model, whose skills these are: name benchmarks, as "
+            "in `make general TASKS=mmbench_en_dev,mathvista_testmini`"
+        )
+    return model
+
+
+def kingdoms(root: Path, split: str = "test") -> list[Dataset]:
+    """The world on disk, a dataset a kingdom, the one that is distilled on first.
+
+    Raises:
+        SekdError: there is no world.
+    """
+    return [
+        load_dataset(
+            DataConfig(
+                name=kingdom,
+                format="inat",
+                root=str(root),
+                splits={split: f"{split}.json"},
+                levels=["kingdom", *LEVELS],
+                skip=1,
+                within={"kingdom": [kingdom]},
+            ),
+            split,
+        )
+        for kingdom in (*IN_DOMAIN, *UNSEEN)
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m sekd.embedded.skills", description=__doc__)
+    parser.add_argument("run", type=Path, help="a student's folder, such as runs/demo")
+    parser.add_argument("--world", type=Path, default=Path("data/demo"), help="where `make world` wrote the images")
+    given = parser.parse_args()
+    torch.set_num_threads(1)  # of so small a model, more threads only wait for each other
+    with exit_on_error():
+        print_outcomes(examine(given.run, kingdoms(given.world)))
+
+
+if __name__ == "__main__":
+    main()
