@@ -122,7 +122,7 @@ def fill(
         wall = (time.perf_counter() - since) / len(asked)
         if generations:
             write_part(folder, planned.cell, [replace(each, wall=wall) for each in generations])
-        _check_share(unreadable, planned.dataset, unreadable_share)
+        check_share([each.reason for each in unreadable], planned.dataset, unreadable_share)
     return unreadable
 
 
@@ -133,12 +133,16 @@ def _drive(
     yield from engine.drive(conversations, adapter=planned.adapter)
 
 
-def _check_share(unreadable: Sequence[Unreadable], dataset: Dataset, share: float) -> None:
+def check_share(unreadable: Sequence[str], dataset: Dataset, share: float) -> None:
+    """Given what is wrong with each image that cannot be read.
+
+    Raises:
+        SekdError: those are more than the share of the dataset that may be left out.
+    """
     if len(unreadable) > share * len(dataset.examples):
-        first = unreadable[0]
         raise SekdError(
             f"{len(unreadable)} of {len(dataset.examples)} images of {dataset.name} cannot be read, like "
-            f"{first.reason}; repair them, or accept more with unreadable_share (now {share})"
+            f"{unreadable[0]}; repair them, or accept more with unreadable_share (now {share})"
         )
 
 

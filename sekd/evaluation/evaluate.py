@@ -9,10 +9,11 @@ from tqdm import tqdm
 from sekd.datasets import load_dataset
 from sekd.datasets.base import Dataset
 from sekd.datasets.config import DataConfig
+from sekd.datasets.images import undecodable
 from sekd.errors import SekdError
 from sekd.evaluation.adapters import check_adapter
 from sekd.evaluation.asking import WAYS, longest_answer
-from sekd.evaluation.cells import answering, missing, plan
+from sekd.evaluation.cells import answering, check_share, missing, plan
 from sekd.evaluation.config import EvaluateConfig
 from sekd.evaluation.generations import list_cells
 from sekd.evaluation.scores import Bootstrap, Scores, read_run, score_run
@@ -46,6 +47,7 @@ def evaluate(config: EvaluateConfig, *, unseen: list[DataConfig]) -> Scores:
     jobs = [job for job in jobs if job.examples]
     print(f"{run}: {len(planned) - len(jobs)} of {len(planned)} cells are kept already")
     if jobs:
+        _look_at_images(config, jobs)
         _ask(config, jobs, max_answer_tokens=most)
     list_cells(run, [each.cell for each in planned])
     return write_scores(run, config)
@@ -69,6 +71,13 @@ def _datasets(config: EvaluateConfig, unseen: list[DataConfig]) -> list[tuple[st
         for note in dataset.notes:
             print(f"{dataset.name}: {note}")
     return loaded
+
+
+def _look_at_images(config: EvaluateConfig, jobs: list[Job]) -> None:
+    """Too many unreadable images end the evaluation before an engine starts."""
+    for dataset in {job.planned.dataset.name: job.planned.dataset for job in jobs}.values():
+        bad = undecodable([dataset.image_path(example) for example in dataset.examples], progress=config.progress)
+        check_share([f"{path} ({fault})" for path, fault in bad.items()], dataset, config.unreadable_share)
 
 
 def _ask(config: EvaluateConfig, jobs: list[Job], *, max_answer_tokens: int) -> None:

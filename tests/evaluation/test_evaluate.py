@@ -250,6 +250,18 @@ def test_the_distilled_dataset_is_not_unseen(config: EvaluateConfig) -> None:
     assert unseen_names(replace(usual, unseen=[])) == []
 
 
+def test_too_many_unreadable_images_are_told_before_an_engine_starts(
+    config: EvaluateConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = shutil.copytree(config.data.root, tmp_path / "world")
+    cut = sorted(world.rglob("*.jpg"))[0]
+    cut.write_bytes(cut.read_bytes()[:200])
+    monkeypatch.setattr("sekd.evaluation.evaluate.ask_all", lambda *_, **__: pytest.fail("an engine was started"))
+    broken = replace(config, data=replace(config.data, root=str(world)), runs=str(tmp_path / "runs"))
+    with pytest.raises(SekdError, match=rf"1 of {IMAGES} images of demo_fauna cannot be read, like \S*{cut.name}"):
+        evaluate(broken, unseen=[])
+
+
 def test_a_way_of_asking_that_does_not_exist_is_named(config: EvaluateConfig) -> None:
     with pytest.raises(SekdError, match=r"'jiont' is no way of asking.*wrong_prefix"):
         evaluate(replace(config, base=["jiont"]), unseen=[])
