@@ -54,4 +54,4 @@ def thirty_million(folder: Path) -> Path:
     return folder
 
 
-MODELS = {"embedded, 1.3 M": embedded, "30 M, 224 px": thirty_million}
+MODELS = {"embedded, 1.1 M": embedded, "30 M, 224 px": thirty_million}

@@ -27,7 +27,7 @@ from benchmarks.tail import KEPT, measure_tail
 from benchmarks.teacher import prepare
 from sekd.embedded.tiny_vlm import BASE
 
-BATCHES = {"embedded, 1.3 M": 32, "30 M, 224 px": 8}
+BATCHES = {"embedded, 1.1 M": 32, "30 M, 224 px": 8}
 
 
 def main() -> None:
@@ -46,7 +46,7 @@ def main() -> None:
         for (model, batch), images in zip(BATCHES.items(), given.images, strict=True):
             results["models"][model] = measure_model(model, folder, batch=batch, images=images, given=given)
         results["logits"] = measure_logits(rounds=given.rounds)
-        results["tail"] = measure_tail(prepare("embedded, 1.3 M", folder, images=64), base=str(BASE), images=64)
+        results["tail"] = measure_tail(prepare("embedded, 1.1 M", folder, images=64), base=str(BASE), images=64)
     if torch.cuda.is_available():
         from benchmarks.large import measure_large
 

@@ -1,4 +1,4 @@
-"""A Qwen2.5-VL of 1.3 M parameters with a word-level tokenizer: the folder that transformers and vLLM both load.
+"""A Qwen2.5-VL of 1.1 M parameters with a word-level tokenizer: the folder that transformers and vLLM both load.
 
 Knows the world's vocabulary, not its images. ``save_random`` writes untrained weights for tests; the trained ones
 lie in ``base/`` and come from ``sekd.embedded.pretrain``.
