@@ -16,7 +16,7 @@ endif
 WORKERS ?= $(if $(filter gpu,$(ENGINE)),1,$(shell n=$$(nproc); echo $$((n < 4 ? n : 4))))
 # Who teaches in `make controls`, and over which seeds its students are trained.
 PARADIGMS := conditioned independent joint shuffled truth
-SEEDS ?= 0,1,2
+SEEDS ?= 0,1,2,3,4
 comma := ,
 empty :=
 # glibc gives large buffers back to the system at once and asks for them again; keeping them saves a third of a step.

@@ -32,8 +32,8 @@ INCIDENTAL = {
 # Overrides that a run's name leaves out: it begins with the dataset and ends with the seed, and the rest says where
 # things lie.
 NAMED_APART = ("data", "seed", "name", "force", "store", "artifacts", "runs", "data.root", "model.path")
-GROUPS = ("model", "loss", "trainer", "recipe")  # chosen by name, and named so
-DEFAULT_MODEL = "tiny"
+GROUPS = ("model", "loss", "paradigm", "trainer", "recipe")  # chosen by name, and named so
+USUAL = {"model": "tiny", "loss": "all", "paradigm": "conditioned"}  # go without saying
 
 
 @dataclass(frozen=True)
@@ -130,11 +130,12 @@ def essential(settings: Mapping[str, Any]) -> dict[str, Any]:
 def name_of(data: str, overrides: Sequence[str], seed: int) -> str:
     """A run's name made up from what was asked for: ``demo``, ``demo/seed1``, ``demo/loss.soft.weight=0.5``.
 
-    A choice among named groups goes by its option alone: ``demo/hard/seed0`` for ``loss=hard seed=0``.
+    A named choice goes by its name alone, and the usual one goes without saying: ``demo/hard/seed0`` for ``loss=hard
+    seed=0``, ``demo/seed0`` for ``loss=all seed=0``.
     """
     chosen = dict(override.lstrip("+~").partition("=")[::2] for override in overrides)
     apart = {*NAMED_APART, *(f"{group}.{name}" for group, names in INCIDENTAL.items() for name in names)}
-    words = [chosen[group] for group in GROUPS if group in chosen and chosen[group] != DEFAULT_MODEL]
+    words = [chosen[group] for group in GROUPS if group in chosen and chosen[group] != USUAL.get(group)]
     words += [f"{key}={value}" for key, value in chosen.items() if key not in {*apart, *GROUPS}]
     parts = [data, *([_short(",".join(words))] if words else []), *([f"seed{seed}"] if "seed" in chosen else [])]
     return "/".join(parts)

@@ -4,6 +4,7 @@
 ``runs/demo/hard/seed0/adapter`` is one of another student named ``hard``.
 """
 
+import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,9 +28,20 @@ class Student:
 
 
 def find_students(run: Path) -> list[Student]:
-    """Every adapter below a run folder, in stable order; none is fine, the base is evaluated alone then."""
+    """Every adapter below a run folder, in stable order; none is fine, the base is evaluated alone then.
+
+    Trainings of one student with the very same settings count once, wherever they stand.
+    """
     found = [_student(run, config.parent) for config in run.rglob("adapter/adapter_config.json")]
-    return sorted(found, key=lambda student: (student.name != STUDENT, student.name, student.seed))
+    found = sorted(found, key=lambda student: (student.name != STUDENT, student.name, student.seed))
+    return list({(student.name, _settings(student)): student for student in found}.values())
+
+
+def _settings(student: Student) -> str:
+    """Tells one training's settings from another's, as its metrics record it; where they do not, its folder does."""
+    file = student.adapter.parent / "metrics.json"
+    recorded = json.loads(file.read_text(encoding="utf-8")).get("settings") if file.is_file() else None
+    return recorded or str(student.adapter)
 
 
 def _student(run: Path, adapter: Path) -> Student:

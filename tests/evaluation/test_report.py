@@ -161,6 +161,14 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     assert "&lt;script&gt;" in text
 
 
+def test_a_training_that_was_repeated_elsewhere_counts_once(tmp_path: Path) -> None:
+    for place, settings in ((".", "a" * 16), ("seed0", "a" * 16), ("seed1", "b" * 16)):
+        (tmp_path / place / "adapter").mkdir(parents=True)
+        (tmp_path / place / "adapter" / "adapter_config.json").write_text("{}")
+        (tmp_path / place / "metrics.json").write_text(json.dumps({"settings": settings}))
+    assert [student.seed for student in find_students(tmp_path)] == ["seed0", "seed1"]
+
+
 def test_students_are_told_by_folder(tmp_path: Path) -> None:
     for name in ("adapter", "seed1/adapter", "hard/seed0/adapter", "hard/seed1/adapter", "w=0.5/adapter"):
         (tmp_path / name).mkdir(parents=True)

@@ -81,6 +81,8 @@ def test_clearing_a_run_leaves_runs_in_folders_below_it(configure: Configure) ->
         (["data=demo", "model=tiny"], 0, "demo"),
         (["data=demo", "seed=2"], 2, "demo/seed2"),
         (["loss=hard", "seed=0"], 0, "demo/hard/seed0"),
+        (["loss=all", "paradigm=conditioned", "seed=0"], 0, "demo/seed0"),
+        (["paradigm=independent", "seed=1"], 1, "demo/independent/seed1"),
         (["loss.soft.weight=0.5"], 0, "demo/loss.soft.weight=0.5"),
         (["model=qwen2_5_vl_7b", "data=demo"], 0, "demo/qwen2_5_vl_7b"),
         (["data.root=/somewhere/else", "force=true", "stream.workers=3"], 0, "demo"),
