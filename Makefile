@@ -43,7 +43,7 @@ $(READY): pyproject.toml
 	$(PYTHON) -m uv pip install --python $(PYTHON) --compile-bytecode $(TORCH) -e '.[$(ENGINE),dev]'
 	@touch $@
 
-demo: teacher student evaluate general report ## the effect on the embedded world: teacher, student, evaluation, report
+demo: teacher student general evaluate report ## the effect on the embedded world: teacher, student, evaluation, report
 
 world: $(READY) ## render the embedded world to data/demo
 	$(PYTHON) -m sekd.embedded.world data/demo

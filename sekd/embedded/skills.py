@@ -33,9 +33,9 @@ from sekd.questions import LETTERS
 
 BATCH = 100
 SKILLS = {
-    "caption": "words right, %",
-    "lineage": "names right, %",
-    "single level": "answers right, %",
+    "caption": "words %",
+    "lineage": "names %",
+    "single level": "answers %",
 }
 Asked = tuple[Prompt, list[str]]  # with the words of the right reply
 
