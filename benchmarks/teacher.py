@@ -90,7 +90,7 @@ def prepare(name: str, folder: Path, *, images: int) -> Job:
     """Render the images and write the model."""
     world = folder / "world"
     if not world.exists():
-        write_world(world, images={"train_mini": {"Fauna": 256}})
+        write_world(world, images={"train_mini": {"Fauna": max(256, images)}})
     model = MODELS[name](folder / name.split(",")[0].replace(" ", "-"))
     data = DataConfig(
         name="bench",
