@@ -75,9 +75,8 @@ class Arm:
         """End the arm's processes."""
         for process, pipe in self._members:
             pipe.close()
-            process.join(timeout=20)
-            if process.is_alive():
-                process.kill()
+            process.kill()  # an engine takes long to shut down, and nothing of it is kept
+            process.join()
 
 
 def _main(pipe: Connection, job: Job, spec: ArmSpec, index: int) -> None:
