@@ -12,6 +12,7 @@ from PIL import Image
 from sekd.errors import SekdError
 from sekd.inference import environment
 from sekd.inference.config import EngineConfig
+from sekd.inference.rendering import Rendering
 from sekd.inference.requests import StepRequest, StepResult, tail_logprob
 from sekd.inference.schedule import Conversation, Drive
 from sekd.models import ModelConfig
@@ -74,6 +75,7 @@ class Engine:
         Engine._running = True
         self._vllm: Any = built.llm_engine
         self._rows = built.rows
+        self._rendering = Rendering(self._vllm.renderer, remembered=engine.max_num_seqs)
         self.hidden_size, self.num_layers, self.vocab_size = built.hidden_size, built.num_layers, built.vocab_size
 
     @property
@@ -119,6 +121,7 @@ class Engine:
     def reset(self) -> None:
         """Forget every prefix and image. What follows then depends on what is asked from here on alone."""
         assert not self._submitted, "an engine is reset between drives"
+        self._rendering.forget()
         self._vllm.reset_mm_cache()
         self._vllm.reset_encoder_cache()
         if not self._vllm.reset_prefix_cache():
@@ -126,14 +129,7 @@ class Engine:
 
     def submit(self, request: StepRequest, image: Image.Image) -> tuple[str, int]:
         """Queue one request: its ticket and the length of its prompt in tokens."""
-        prompt = {
-            "prompt": request.prompt_text,
-            "multi_modal_data": {"image": image},
-            "multi_modal_uuids": {"image": [request.image_key]},
-        }
-        renderer = self._vllm.renderer
-        tokenization = renderer.default_cmpl_tok_params.with_kwargs(add_special_tokens=False)
-        (rendered,) = renderer.render_cmpl([prompt], tokenization)
+        rendered = self._rendering.render(request, image)
         self._count += 1
         ticket = str(self._count)
         self._vllm.add_request(ticket, rendered, self._sampling_params(request), lora_request=self._lora_request())

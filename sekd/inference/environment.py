@@ -30,6 +30,10 @@ def prepare(model: ModelConfig, engine: EngineConfig) -> None:
         defaults["HF_HUB_OFFLINE"] = "1"
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    if engine.device == "cpu":
+        import torch  # only now: it reads the environment, too
+
+        torch.set_num_threads(engine.threads)  # OMP_NUM_THREADS came too late where torch was imported before
 
 
 @contextmanager

@@ -160,4 +160,5 @@ def sampling_params(request: StepRequest) -> SamplingParams:
         detokenize=request.letter_ids is None,
         output_kind=RequestOutputKind.FINAL_ONLY,
         extra_args={"kv_transfer_params": {CAPTURE: True}} if request.capture else None,
+        skip_clone=True,  # shared by requests that differ in their prompt alone; nothing writes into its parts
     )

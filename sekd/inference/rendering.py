@@ -1,0 +1,96 @@
+"""Prompts as vLLM's engine takes them. What an image turns into is worked out with its first prompt alone.
+
+All prompts about an image begin alike: the chat template's opening, then the image's placeholder, which vLLM expands
+to as many tokens as the image has. From the second prompt on only the text is tokenized, and the expanded beginning is
+put in front of what follows the placeholder.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from sekd.inference.requests import StepRequest
+
+
+@dataclass(frozen=True)
+class _Beginning:
+    """The tokens up to the placeholder's end, before and after it is expanded, and where vLLM says what it is."""
+
+    tokenized: list[int]
+    expanded: list[int]
+    hashes: Mapping[str, list[str]]
+    placeholders: Mapping[str, list[Any]]
+
+    @classmethod
+    def of(cls, tokens: list[int], rendered: Mapping[str, Any]) -> "_Beginning | None":
+        """What ``tokens`` and what vLLM made of them begin with; None if more than the placeholder was changed."""
+        ((place,),) = rendered["mm_placeholders"].values()
+        expanded, following = _split(rendered["prompt_token_ids"], place.offset + place.length)
+        tokenized, left = _split(tokens, len(tokens) - len(following))
+        if left != following:
+            return None
+        return cls(tokenized, expanded, rendered["mm_hashes"], rendered["mm_placeholders"])
+
+
+def _split(tokens: list[int], at: int) -> tuple[list[int], list[int]]:
+    return tokens[:at], tokens[at:]
+
+
+class Rendering:
+    """Renders requests.
+
+    Args:
+        renderer: vLLM's, which tokenizes, processes images and caches what they turn into.
+        remembered: beginnings that are kept, the latest used: as many as there are images asked about at once.
+    """
+
+    def __init__(self, renderer: Any, *, remembered: int) -> None:
+        self._renderer, self._remembered = renderer, remembered
+        self._tokenization = renderer.default_cmpl_tok_params.with_kwargs(add_special_tokens=False)
+        self._beginnings: OrderedDict[str, _Beginning] = OrderedDict()
+
+    def render(self, request: StepRequest, image: Image.Image) -> dict[str, Any]:
+        """The request's prompt; the image is looked at only if it is a new one."""
+        tokens = self._renderer.get_tokenizer().encode(request.prompt_text, add_special_tokens=False)
+        return self._continued(request.image_key, tokens) or self._anew(request.image_key, tokens, image)
+
+    def forget(self) -> None:
+        """Start every image anew."""
+        self._beginnings.clear()
+
+    def _anew(self, key: str, tokens: list[int], image: Image.Image) -> dict[str, Any]:
+        prompt = {
+            "prompt_token_ids": tokens,
+            "multi_modal_data": {"image": image},
+            "multi_modal_uuids": {"image": [key]},
+        }
+        (rendered,) = self._renderer.render_cmpl([prompt], self._tokenization)
+        if beginning := _Beginning.of(tokens, rendered):
+            self._beginnings[key] = beginning
+        if len(self._beginnings) > self._remembered:
+            self._beginnings.popitem(last=False)
+        return rendered
+
+    def _continued(self, key: str, tokens: list[int]) -> dict[str, Any] | None:
+        """A prompt about an image that is known; None if it is not, or no longer to vLLM."""
+        beginning, cache = self._beginnings.get(key), self._renderer.mm_processor_cache
+        if beginning is None or cache is None:
+            return None
+        ((modality, (hashed,)),) = beginning.hashes.items()
+        begun, following = _split(tokens, len(beginning.tokenized))
+        if begun != beginning.tokenized or not cache.is_cached_item(hashed):
+            return None
+        self._beginnings.move_to_end(key)
+        item, _ = cache.get_and_update_item(None, hashed)
+        return {
+            "type": "multimodal",
+            "prompt_token_ids": beginning.expanded + following,
+            "mm_kwargs": {modality: [item]},
+            "mm_hashes": beginning.hashes,
+            "mm_placeholders": beginning.placeholders,
+            "arrival_time": time.time(),
+        }
