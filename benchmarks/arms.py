@@ -128,6 +128,7 @@ def _pass(job: Job, spec: ArmSpec, index: int) -> Callable[[], None]:
     from sekd.store import Layout, Plan, Store
     from stage1_teacher.behind import Behind
     from stage1_teacher.shard import ask_shard
+    from stage1_teacher.teaching import conditioned
 
     dataset = _dataset(job, spec, index)
     engine, asker = _engine(job, spec)
@@ -152,7 +153,7 @@ def _pass(job: Job, spec: ArmSpec, index: int) -> Callable[[], None]:
                     asker,
                     dataset,
                     store.plan.examples(number),
-                    paradigm="conditioned",
+                    teaching=conditioned,
                     layout=layout,
                     report=lambda tally: None,
                 )

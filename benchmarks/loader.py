@@ -18,7 +18,7 @@ from benchmarks.measure import interleaved, ratio, timed
 from sekd.store import Layout, Plan, Store, build_rows
 from sekd.store.hidden import CHUNK_ROWS
 from stage2_student.order import Order
-from stage2_student.stored import HeldOut, Reader, TeacherPath, Wanted
+from stage2_student.stored import HeldOut, Part, Reader, TeacherPath, Wanted
 
 LAYERS, HIDDEN, K, STEPS = 3, 3584, 32, 4
 SHARD, BATCH = 512, 32
@@ -64,9 +64,8 @@ def measure_loader(folder: Path, *, images: int, rounds: int) -> dict[str, Any]:
 
 def _read_store(store: Store, images: int) -> None:
     order = Order((SHARD,) * (images // SHARD), CHUNK_ROWS // STEPS, 8, BATCH, 256, seed=0)
-    reader = Reader(
-        store, Wanted(candidates=True, layers=tuple(range(LAYERS))), apart=HeldOut(0), held_out=False, open_shards=8
-    )
+    wanted = Wanted(candidates=True, layers=tuple(range(LAYERS)))
+    reader = Reader(Part(store, wanted, HeldOut(0)), open_shards=8)
     for block in order.blocks(0):
         paths = list(reader.read(block.runs))
         line = np.random.default_rng(block.seed).permutation(len(paths))

@@ -18,7 +18,7 @@ from sekd.inference.schedule import read_image
 from sekd.store import Store
 from stage2_student.config import OptimConfig
 from stage2_student.encode import Batch
-from stage2_student.stored import HeldOut, Reader, Wanted
+from stage2_student.stored import HeldOut, Part, Reader, Wanted
 from stage2_student.training import assemble
 from stage2_student.vision import VisionCache
 
@@ -38,7 +38,7 @@ class Steps:
         self._optimizer = torch.optim.AdamW(self._trained, lr=1e-3)
         order = data.order(0, 1)
         self._block = next(order.blocks(0))
-        reader = Reader(store, Wanted(candidates=True, layers=(0,)), apart=HeldOut(0), held_out=False, open_shards=8)
+        reader = Reader(Part(store, Wanted(candidates=True, layers=(0,)), HeldOut(0)), open_shards=8)
         self._paths = list(reader.read(self._block.runs))[:batch]
         self._batch = data.encoder.batch(self._paths, images=batch, all_images=batch, world=1)
 

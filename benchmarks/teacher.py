@@ -33,7 +33,7 @@ def main() -> None:
     """Measure, print the tables and save everything."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--images", type=int, nargs=2, default=(256, 48), help="for the small and the large model")
+    parser.add_argument("--images", type=int, nargs=2, default=(512, 48), help="for the small and the large model")
     parser.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--models", nargs="*", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--out", type=Path, default=Path("runs/bench/teacher.json"))

@@ -136,6 +136,13 @@ class Prompter:
         )
         return Prompt(self._opening(text), self._primer(step))
 
+    def single(self, paradigm: str, questions: Sequence[Question], step: int, answers: Sequence[int]) -> Prompt:
+        """The question at index ``step`` as a paradigm that asks one question at a time words it."""
+        if paradigm == "independent":
+            return self.independent(questions, step)
+        assert paradigm == "conditioned", f"paradigm {paradigm} does not ask one question at a time"
+        return self.conditioned(questions, step, answers)
+
     def joint_answer(self, questions: Sequence[Question], answers: Sequence[int]) -> tuple[str, list[tuple[int, int]]]:
         """The reply that gives these answers (option indices), and each letter's [start, end) in it, in characters."""
         text, spans = "", []

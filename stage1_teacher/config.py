@@ -10,14 +10,16 @@ from sekd.errors import SekdError
 from sekd.inference.config import EngineConfig
 from sekd.models import ModelConfig
 from sekd.store.lock import WHOLE, Part
-from stage1_teacher.teaching import TEACHING
+from stage1_teacher.teaching import ON_POLICY, TEACHING
 
 
 @dataclass
 class Teacher:
-    """Who teaches: the model itself, or the model with a LoRA adapter."""
+    """Who teaches: the model itself, or the model with a LoRA adapter; and under ``paradigm=on_policy`` the store of
+    the answers that it is told."""
 
     adapter: str | None = None
+    prefixes: str | None = None
 
 
 @dataclass
@@ -69,8 +71,13 @@ def check(config: TeacherConfig) -> None:
     Raises:
         SekdError: says which, and what is possible.
     """
-    if config.paradigm not in TEACHING:
-        raise SekdError(f"paradigm={config.paradigm}: a teacher teaches by one of {', '.join(TEACHING)}")
+    if config.paradigm not in (*TEACHING, ON_POLICY):
+        raise SekdError(f"paradigm={config.paradigm}: a teacher teaches by one of {', '.join((*TEACHING, ON_POLICY))}")
+    if (config.paradigm == ON_POLICY) != (config.teacher.prefixes is not None):
+        raise SekdError(
+            f"paradigm={ON_POLICY} and teacher.prefixes go together: the prefixes are a student's own pass, "
+            '`make teacher ARGS="paradigm=joint teacher.adapter=runs/<run>/adapter"`'
+        )
     if config.cluster not in (None, "ray"):
         raise SekdError(f"cluster={config.cluster}: the clusters known are ray")
     if config.workers < 1:

@@ -1,5 +1,6 @@
 """What the teacher's answers depend on, and nothing else: two passes with one identity give the same targets."""
 
+from pathlib import Path
 from typing import Any
 
 from sekd.datasets import Dataset
@@ -10,7 +11,7 @@ from sekd.prompts import Prompter
 from sekd.questions import LETTERS
 from sekd.store import Layout, Plan, Store
 from stage1_teacher.config import TeacherConfig
-from stage1_teacher.teaching import USES_LABELS
+from stage1_teacher.teaching import USES_LABELS, Said
 
 
 def identity(config: TeacherConfig, dataset: Dataset, prompter: Prompter) -> dict[str, Any]:
@@ -20,8 +21,10 @@ def identity(config: TeacherConfig, dataset: Dataset, prompter: Prompter) -> dic
 
 def questioning(config: TeacherConfig, dataset: Dataset, prompter: Prompter) -> dict[str, Any]:
     """The part of the identity that is not the model: about what it is asked, in which words, in which order."""
-    labels = {"uses_labels": True} if config.paradigm in USES_LABELS else {}
-    return {"prompts": prompter.identity(), "data": dataset.identity(), "paradigm": config.paradigm, **labels}
+    special: dict[str, Any] = {"uses_labels": True} if config.paradigm in USES_LABELS else {}
+    if config.teacher.prefixes:
+        special["prefixes"] = Said(Path(config.teacher.prefixes), dataset).store.fingerprint
+    return {"prompts": prompter.identity(), "data": dataset.identity(), "paradigm": config.paradigm, **special}
 
 
 def check_questioning(store: Store, config: TeacherConfig, dataset: Dataset, prompter: Prompter) -> None:
@@ -54,5 +57,7 @@ def layout(config: TeacherConfig, prompter: Prompter) -> Layout:
 
 
 def plan(config: TeacherConfig, dataset: Dataset) -> Plan:
-    """How the examples are cut into shards."""
+    """How the examples are cut into shards: as those of the prefixes, where there are any."""
+    if config.teacher.prefixes:
+        return Store.open(Path(config.teacher.prefixes)).plan
     return Plan(n_examples=len(dataset.examples), shard_size=config.shard_size)

@@ -14,7 +14,7 @@ from sekd.inference.paradigms import Answers, Asker
 from sekd.inference.requests import UnreadableImageError
 from sekd.store import Layout, as_float32, build_rows
 from stage1_teacher.tally import Tally
-from stage1_teacher.teaching import TEACHING, Lesson
+from stage1_teacher.teaching import Lesson, Teaching
 
 Report = Callable[[Tally], None]
 Outcome = Answers | str  # the answers about an image, or why there are none
@@ -35,7 +35,7 @@ def ask_shard(
     dataset: Dataset,
     places: range,
     *,
-    paradigm: str,
+    teaching: Teaching,
     layout: Layout,
     report: Report,
 ) -> Shard:
@@ -44,7 +44,7 @@ def ask_shard(
     The engine starts empty, so a shard's bytes depend on the shard alone: not on what was asked before it, nor by whom.
     """
     engine.reset()
-    conversations = (converse(TEACHING[paradigm](asker, dataset, place), place) for place in places)
+    conversations = (converse(teaching(asker, dataset, place), place) for place in places)
     outcomes: dict[int, Outcome] = {}
     with closing(engine.drive(conversations)) as finished:
         for place, outcome in finished:

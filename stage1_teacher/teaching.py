@@ -7,20 +7,26 @@
 | joint | all levels in one reply, held to its form: what the student could do before |
 | shuffled | as conditioned, but told its answers about another image |
 | truth | as conditioned, but told the labels, which are also stored as its answers: no self-distillation |
+| on_policy | as conditioned, but told the answers of another stored pass: what a student says all at once |
 
-``truth`` alone reads labels, and its store says so.
+``truth`` alone reads labels, and its store says so. ``on_policy`` scores the prefixes that the student itself comes
+upon, as DAgger does (arXiv 1011.0686): beyond the paper, and no control.
 """
 
 from collections.abc import Callable, Generator
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from sekd.datasets import Dataset
 from sekd.errors import SekdError
 from sekd.inference.paradigms import Answers, Asker, History, Subject
 from sekd.inference.requests import UnreadableImageError
+from sekd.store import Store
 
 Lesson = Generator[Any, Any, Answers]
+Teaching = Callable[[Asker, Dataset, int], Lesson]
 
 
 def subject(dataset: Dataset, place: int) -> Subject:
@@ -64,11 +70,63 @@ def truth(asker: Asker, dataset: Dataset, place: int) -> Lesson:
     return replace(answers, chosen=labels)
 
 
-TEACHING: dict[str, Callable[[Asker, Dataset, int], Lesson]] = {
+class Said:
+    """The answers of a stored pass, by example.
+
+    Args:
+        path: a whole store over the very examples of ``dataset``.
+
+    Raises:
+        SekdError: it is not whole, or of other examples or questions.
+    """
+
+    def __init__(self, path: Path, dataset: Dataset) -> None:
+        self.store = Store.open(path)
+        if missing := self.store.missing():
+            raise SekdError(f"teacher.prefixes: {path} lacks {len(missing)} of {self.store.plan.n_shards} shards")
+        if self.store.identity["data"] != dataset.identity():
+            raise SekdError(f"teacher.prefixes: {path} is of other images or questions than this pass")
+        self._shard = -1
+        self._answers: dict[str, tuple[int, ...]] = {}
+
+    def about(self, place: int, key: str) -> tuple[int, ...]:
+        """The answers about the example at a place; the shards are expected one after the other.
+
+        Raises:
+            SekdError: there are none, since its image could not be read.
+        """
+        if (shard := place // self.store.plan.shard_size) != self._shard:
+            self._shard, self._answers = shard, self._read(shard)
+        if key not in self._answers:
+            raise SekdError(f"{self.store.path} has no answers about {key}, which could not be read then")
+        return self._answers[key]
+
+    def _read(self, shard: int) -> dict[str, tuple[int, ...]]:
+        answers: dict[str, tuple[int, ...]] = {}
+        for row in self.store.read_targets(shard, ["sample", "answer"]).to_pylist():
+            answers[row["sample"]] = (*answers.get(row["sample"], ()), row["answer"])
+        return answers
+
+
+def on_policy(asker: Asker, dataset: Dataset, place: int, *, said: Said) -> Lesson:
+    about = subject(dataset, place)
+    return (yield from asker.conditioned(about, History(about.questions, said.about(place, about.key))))
+
+
+def teaching(paradigm: str, dataset: Dataset, prefixes: str | None) -> Teaching:
+    """How each example is asked about."""
+    if paradigm == ON_POLICY:
+        assert prefixes is not None, "the settings were checked"
+        return partial(on_policy, said=Said(Path(prefixes), dataset))
+    return TEACHING[paradigm]
+
+
+TEACHING: dict[str, Teaching] = {
     "conditioned": conditioned,
     "independent": independent,
     "joint": joint,
     "shuffled": shuffled,
     "truth": truth,
 }
+ON_POLICY = "on_policy"
 USES_LABELS = ("truth",)

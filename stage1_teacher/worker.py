@@ -19,6 +19,7 @@ from stage1_teacher.config import TeacherConfig
 from stage1_teacher.identity import check_questioning
 from stage1_teacher.shard import Report, Shard, ask_shard
 from stage1_teacher.tally import Tally
+from stage1_teacher.teaching import teaching
 
 Quickly = Callable[[], AbstractContextManager]
 
@@ -38,6 +39,7 @@ class Worker:
         self._dataset = load_dataset(config.data, config.split)
         prompter = Prompter.named(config.model.wording)
         check_questioning(self._store, config, self._dataset, prompter)
+        self._teaching = teaching(config.paradigm, self._dataset, config.teacher.prefixes)
         layers = tuple(self._store.layout.layers)
         with at_once():
             self._engine = Engine(
@@ -74,7 +76,7 @@ class Worker:
             self._asker,
             self._dataset,
             self._store.plan.examples(index),
-            paradigm=self._config.paradigm,
+            teaching=self._teaching,
             layout=self._store.layout,
             report=report,
         )

@@ -17,13 +17,12 @@ def main(config: StudentConfig) -> None:
     hydra_config = HydraConfig.get()
     config.name = config.name or name_of(config.data.name, hydra_config.overrides.task, config.seed)
     check_settings(config)
-    if config.store:
-        store = Store.open(Path(config.store))
-    else:
-        store = Store.find(Path(config.artifacts), config.data.name, config.paradigm)
-    run = RunFolder.of(config, fingerprint=store.fingerprint)
+    store = _find(config, config.store, config.paradigm)
+    rehearsal = config.rehearsal
+    rehearsed = _find(config, rehearsal.store, rehearsal.paradigm) if rehearsal.paradigm else None
+    run = RunFolder.of(config, fingerprint=store.fingerprint, rehearsed=rehearsed.fingerprint if rehearsed else None)
     if run.prepare(force=config.force):
-        _train(config, store, run)
+        _train(config, store, run, rehearsed)
     else:
         print(f"{run.path} holds the run of these very settings; force=true repeats it")
     for name, value in (run.metrics() or {}).get("val", {}).items():
@@ -31,12 +30,16 @@ def main(config: StudentConfig) -> None:
             print(f"  {name:16s} {value:.4g}")
 
 
-def _train(config: StudentConfig, store: Store, run: RunFolder) -> None:
+def _find(config: StudentConfig, path: str | None, paradigm: str) -> Store:
+    return Store.open(Path(path)) if path else Store.find(Path(config.artifacts), config.data.name, paradigm)
+
+
+def _train(config: StudentConfig, store: Store, run: RunFolder, rehearsed: Store | None) -> None:
     # Imported here: a run that is there already, or cannot be, is told without waiting for torch.
     from stage2_student.training import train
 
     print(f"{run.path}: distilling from {store.path}")
-    train(config, store, run)
+    train(config, store, run, rehearsed=rehearsed)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from stage2_student import losses
 from stage2_student.config import LossConfig, StudentConfig
 from stage2_student.objective import resolve_layers, wanted_layers
 
+SINGLE_QUESTIONS = ("independent", "conditioned")  # paradigms that can be rehearsed
+
 # Settings of which there must be at least one.
 COUNTS = {
     "optim": ("batch_size", "accumulate", "epochs"),
@@ -34,12 +36,24 @@ def check_settings(config: StudentConfig) -> None:
         _demand(weight >= 0, f"loss.{name}: a weight is at least 0, not {weight}")
     _demand(any(weights[name] for name in ("hard", "soft", "hidden")), "loss: hard, soft and hidden all weigh 0")
     _demand(loss.soft.temperature > 0, f"loss.soft.temperature is above 0, not {loss.soft.temperature}")
+    _demand(
+        not loss.soft.consistent or loss.soft.source == "topk",
+        "loss.soft.consistent corrects the stored candidates: take loss.soft.source=topk",
+    )
     _demand(loss.soft.chunk > 0, f"loss.soft.chunk is at least 1, not {loss.soft.chunk}")
     _demand(
         bool(loss.hidden.layers) or not loss.hidden.weight, "loss.hidden.layers names none: set loss.hidden.weight=0"
     )
     _demand(loss.confidence >= 0, f"loss.confidence is at least 0, not {loss.confidence}")
     _demand(0 <= config.validation.held_out <= 0.5, "validation.held_out is a share of the stored examples, 0 to 0.5")
+    rehearsal = config.rehearsal
+    if rehearsal.paradigm is not None:
+        _choice("rehearsal.paradigm", rehearsal.paradigm, SINGLE_QUESTIONS)
+    _demand(0 < rehearsal.share <= 1, f"rehearsal.share is above 0 and at most 1, not {rehearsal.share}")
+    _demand(
+        rehearsal.store is None or rehearsal.paradigm is not None,
+        f"rehearsal.store={rehearsal.store}: say how it was asked, rehearsal.paradigm={' or '.join(SINGLE_QUESTIONS)}",
+    )
     cache = config.trainer.vision_cache_gb
     _demand(cache >= 0, f"trainer.vision_cache_gb is at least 0, not {cache}")
     for group, names in COUNTS.items():
@@ -62,10 +76,7 @@ def check_store(config: StudentConfig, store: Store) -> None:
         SekdError: it does not.
     """
     loss, layout = config.loss, store.layout
-    if missing := store.missing():
-        raise SekdError(
-            f"{store.path} lacks {len(missing)} of {store.plan.n_shards} shards; `make teacher` goes on from there"
-        )
+    _demand_whole(store)
     if loss.soft.weight and loss.soft.source == "topk" and loss.soft.k is not None:
         _demand(
             1 <= loss.soft.k <= layout.k,
@@ -76,6 +87,30 @@ def check_store(config: StudentConfig, store: Store) -> None:
         held = {name for shard in range(store.plan.n_shards) for name in _levels(store, shard)}
         unknown = sorted(set(loss.levels) - held)
         _demand(not unknown, f"loss.levels names {unknown}, but {store.path} holds the levels {sorted(held)}")
+
+
+def check_rehearsal(store: Store, rehearsed: Store) -> None:
+    """What is rehearsed must be of the same images, and hold the same kinds of targets.
+
+    Raises:
+        SekdError: it does not.
+    """
+    _demand_whole(rehearsed)
+    _demand(
+        rehearsed.paradigm in SINGLE_QUESTIONS,
+        f"{rehearsed.path} was asked in paradigm={rehearsed.paradigm}: only {' and '.join(SINGLE_QUESTIONS)} passes "
+        "ask one question at a time",
+    )
+    for what, here, there in (
+        ("data", store.identity["data"], rehearsed.identity["data"]),
+        ("model", store.identity["model"], rehearsed.identity["model"]),
+        ("targets", store.layout, rehearsed.layout),
+    ):
+        _demand(
+            here == there,
+            f"{rehearsed.path} is of other {what} than {store.path}: make both with the same settings, "
+            f"this one with `make teacher ARGS=paradigm={rehearsed.paradigm}`",
+        )
 
 
 def check_model(config: StudentConfig, store: Store, *, n_layers: int, hidden_size: int, vocab_size: int) -> None:
@@ -131,6 +166,13 @@ def check_letters(prompter: Prompter, tokenizer: Any, layout: Layout) -> list[in
 
 def _levels(store: Store, shard: int) -> list[str]:
     return store.read_targets(shard, ["level"]).column("level").unique().to_pylist()
+
+
+def _demand_whole(store: Store) -> None:
+    missing = len(store.missing())
+    _demand(
+        not missing, f"{store.path} lacks {missing} of {store.plan.n_shards} shards; `make teacher` goes on from there"
+    )
 
 
 def _choice(name: str, value: str, known: tuple[str, ...]) -> None:

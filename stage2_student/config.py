@@ -24,7 +24,8 @@ class SoftConfig:
 
     ``source`` is ``topk`` (the stored candidates and a tail bucket) or ``exact`` (the full vocabulary, from the stored
     last layer through the frozen head). ``k`` candidates are used, all stored ones by default. ``chunk`` positions of
-    full-vocabulary logits exist at a time under ``exact``.
+    full-vocabulary logits exist at a time under ``exact``. ``consistent`` takes away the mass on options that are no
+    children of the teacher's answer to the level above.
     """
 
     weight: float = 1.0
@@ -33,6 +34,7 @@ class SoftConfig:
     source: str = "topk"
     k: int | None = None
     chunk: int = 64
+    consistent: bool = False
 
 
 @dataclass
@@ -72,6 +74,21 @@ class LossConfig:
     format: FormatConfig = field(default_factory=FormatConfig)
     levels: dict[str, float] = field(default_factory=dict)
     confidence: float = 0.0
+
+
+@dataclass
+class RehearsalConfig:
+    """What the student could do before, asked again beside the paths so that it is not forgotten: single questions of
+    another stored pass over the same data, in its wording, with its answers.
+
+    ``paradigm`` says how that pass's teacher was asked, ``independent`` or ``conditioned``; None rehearses nothing.
+    ``store`` names the pass; by default it is the newest whole one. ``share`` is the number of single questions for
+    each path, the levels in turn.
+    """
+
+    paradigm: str | None = None
+    store: str | None = None
+    share: float = 0.5
 
 
 @dataclass
@@ -160,6 +177,7 @@ class StudentConfig:
     model: ModelConfig = MISSING
     data: DataConfig = MISSING
     loss: LossConfig = field(default_factory=LossConfig)
+    rehearsal: RehearsalConfig = field(default_factory=RehearsalConfig)
     lora: LoraSettings = field(default_factory=LoraSettings)
     optim: OptimConfig = field(default_factory=OptimConfig)
     stream: StreamConfig = field(default_factory=StreamConfig)

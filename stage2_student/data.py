@@ -1,18 +1,18 @@
 """Lightning's view of the data: the training stream, the held-out part of the store, and images to ask about."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 from lightning.pytorch import LightningDataModule
 
 from sekd.datasets import load_dataset
-from sekd.store import Store
 from sekd.store.hidden import CHUNK_ROWS
 from stage2_student.config import StudentConfig
 from stage2_student.decode import Prompts
 from stage2_student.encode import Batch, Encoder
 from stage2_student.order import Order, Run
-from stage2_student.stored import HeldOut, Reader, Wanted
+from stage2_student.stored import Part, Reader
 from stage2_student.stream import Source, Stream
 
 
@@ -42,16 +42,16 @@ class StudentData(LightningDataModule):
     """What one run reads.
 
     Args:
-        wanted: what the losses ask for; nothing else is read.
+        parts: what is trained on; first the paths, of which some are held out, then what is rehearsed, if anything.
     """
 
-    def __init__(self, config: StudentConfig, *, store: Store, encoder: Encoder, wanted: Wanted) -> None:
+    def __init__(self, config: StudentConfig, *, parts: Sequence[Part], encoder: Encoder) -> None:
         super().__init__()
         self._config = config
-        self._store = store
-        self._apart = HeldOut(round(1 / config.validation.held_out) if config.validation.held_out else 0)
+        self._parts = tuple(parts)
+        self._held_out = replace(parts[0], held_out=True)
         self.encoder = encoder
-        self._make_reader = partial(Reader, store, wanted, apart=self._apart, open_shards=config.stream.open_shards)
+        self._make_reader = partial(Reader, open_shards=config.stream.open_shards)
 
     def train_dataloader(self) -> Stream:
         return self.stream_of(*((self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)))
@@ -60,7 +60,7 @@ class StudentData(LightningDataModule):
         """The training batches as one rank of ``world`` sees them."""
         config = self._config
         source = Source(
-            make_reader=partial(self._make_reader, held_out=False),
+            make_reader=partial(self._make_reader, *self._parts),
             encoder=self.encoder,
             group_by_length=config.stream.group_by_length,
             world=world,
@@ -76,10 +76,10 @@ class StudentData(LightningDataModule):
     def val_dataloader(self) -> list[HeldOutBatches | Prompts]:
         """Held-out examples of the store, then prompts; each only where there are any."""
         config = self._config.validation
-        counts = self._apart.counts(self._store, held_out=True)
+        counts = self._held_out.counts()
         loaders: list[HeldOutBatches | Prompts] = []
         if sum(counts):
-            reader = self._make_reader(held_out=True)
+            reader = self._make_reader(self._held_out)
             loaders.append(HeldOutBatches(reader, self.encoder, counts, batch_size=config.batch_size))
         if config.images:
             dataset = load_dataset(self._config.data, config.split)
@@ -97,11 +97,11 @@ class StudentData(LightningDataModule):
 
     def order(self, rank: int, world: int) -> Order:
         """The training examples' order, as one rank sees it."""
-        counts = self._apart.counts(self._store, held_out=False)
-        entries = [self._store.entry(shard) for shard in range(len(counts))]
+        store = self._parts[0].store
+        entries = [store.entry(shard) for shard in range(store.plan.n_shards)]
         stored = sum(entry.examples[1] - entry.examples[0] - len(entry.skipped) for entry in entries)
         return Order(
-            counts=counts,
+            counts=tuple(count for part in self._parts for count in part.counts()),
             chunk=max(CHUNK_ROWS * stored // sum(entry.rows for entry in entries), 1),
             open_shards=self._config.stream.open_shards,
             batch_size=self._config.optim.batch_size,

@@ -1,4 +1,4 @@
-"""From stored paths to tensors: the joint prompt, the image, the teacher's answers, and where each letter stands.
+"""From stored paths to tensors: the prompt, the image, the teacher's answers, and where each letter stands.
 
 Knows the processor and the wording, not the store and not the losses.
 
@@ -53,7 +53,7 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Batch:
-    """Joint prompts with the teacher's answers, ready for the model.
+    """Prompts with the teacher's answers, ready for the model: joint ones, and single steps that are rehearsed.
 
     Attributes:
         inputs: what the model's forward takes.
@@ -106,6 +106,7 @@ class Encoder:
         self._prompter = Prompter.named(model.wording)
         self._max_pixels = model.max_pixels or 2**62
         self.tokenizer = self._processor.tokenizer
+        self._letters: dict[int, list[int]] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A process that inherits nothing loads its own processor, whose class may exist in this process only."""
@@ -115,7 +116,7 @@ class Encoder:
         """About how many tokens an example will be, without decoding its image."""
         with _open(self._root / path.image) as image:
             pixels = min(image.width * image.height, self._max_pixels)
-        return pixels / PIXELS_A_TOKEN + len(self._prompt(path.questions)) / CHARACTERS_A_TOKEN
+        return pixels / PIXELS_A_TOKEN + len(self._prompt(path)) / CHARACTERS_A_TOKEN
 
     def batch(self, paths: Sequence[TeacherPath], *, images: int, all_images: int, world: int) -> Batch:
         """One batch, padded on the right.
@@ -130,16 +131,17 @@ class Encoder:
         answers = [self._answer(path) for path in paths]
         inputs, starts = self._extended(self._processed(paths), [ids for ids, _ in answers])
         letters, others = _positions(answers, starts)
+        letters = replace(letters, tokens=torch.tensor([token for path in paths for token in self._targets(path)]))
         share = world / all_images if images else 0.0
         candidates = _candidates([path.candidates for path in paths if path.candidates])
-        steps = [len(path.answers) for path in paths]
+        steps = [len(path.steps) for path in paths]
         names = tuple(dict.fromkeys(question.level for path in paths for question in path.questions))
-        levels = [names.index(question.level) for path in paths for question in path.questions]
+        levels = [names.index(path.questions[step].level) for path in paths for step in path.steps]
         return Batch(
             inputs=inputs,
             letters=letters,
             others=others,
-            answers_N=torch.tensor([answer for path in paths for answer in path.answers]),
+            answers_N=torch.tensor([path.answers[step] for path in paths for step in path.steps]),
             levels_N=torch.tensor(levels),
             level_names=names,
             shares_N=_shares(share, steps),
@@ -154,7 +156,7 @@ class Encoder:
     def prompts(self, images: Sequence[Path], questions: Sequence[Sequence[Question]]) -> dict[str, Tensor]:
         """Joint prompts alone, padded on the left, for the model to go on from."""
         self.tokenizer.padding_side = "left"
-        texts = [self._prompt(asked) for asked in questions]
+        texts = [self._joint(asked) for asked in questions]
         return dict(self._process(texts, [read_image(image) for image in images]))
 
     def answer_length(self, questions: Sequence[Question]) -> int:
@@ -163,17 +165,34 @@ class Encoder:
         ids, _ = self._prompter.answer_tokens(self.tokenizer, questions, longest)
         return len(ids) + 1
 
-    def _prompt(self, questions: Sequence[Question]) -> str:
+    def _joint(self, questions: Sequence[Question]) -> str:
         return self._prompter.render(self._processor, self._prompter.joint(questions))
 
+    def _prompt(self, path: TeacherPath) -> str:
+        if path.single is None:
+            return self._joint(path.questions)
+        prompt = self._prompter.single(path.single.paradigm, path.questions, path.single.step, path.answers)
+        return self._prompter.render(self._processor, prompt)
+
     def _answer(self, path: TeacherPath) -> tuple[list[int], list[int]]:
-        """The answer's tokens with the end of the turn, and the index of each letter."""
-        ids, letters = self._prompter.answer_tokens(self.tokenizer, path.questions, path.answers)
+        """The answer's tokens with the end of the turn, and the index of each letter; of a single step, its letter."""
+        if path.single is not None:
+            return self._targets(path), [0]
+        ids, letters = self._prompter.answer_tokens(self.tokenizer, path.questions, path.said or path.answers)
         return [*ids, self.tokenizer.eos_token_id], letters
+
+    def _targets(self, path: TeacherPath) -> list[int]:
+        """The letters that the teacher chose, which a reply on policy need not say."""
+        return [self._letter_ids(len(path.questions[step].options))[path.answers[step]] for step in path.steps]
+
+    def _letter_ids(self, options: int) -> list[int]:
+        if options not in self._letters:
+            self._letters[options] = self._prompter.letter_ids(self.tokenizer, options)
+        return self._letters[options]
 
     def _processed(self, paths: Sequence[TeacherPath]) -> dict[str, Tensor]:
         self.tokenizer.padding_side = "right"
-        texts = [self._prompt(path.questions) for path in paths]
+        texts = [self._prompt(path) for path in paths]
         return self._process(texts, [read_image(self._root / path.image) for path in paths])
 
     def _process(self, texts: list[str], images: list[Image.Image]) -> dict[str, Tensor]:
@@ -231,7 +250,7 @@ def _positions(answers: Sequence[tuple[list[int], list[int]]], starts: Sequence[
 
 
 def _columns(places: list[tuple[int, int, int]]) -> Positions:
-    rows, positions, tokens = torch.tensor(places).T.contiguous()
+    rows, positions, tokens = torch.tensor(places, dtype=torch.long).view(-1, 3).T.contiguous()
     return Positions(rows, positions, tokens)
 
 

@@ -27,6 +27,7 @@ CONFIG, METRICS, ADAPTER, LOGS, CHECKPOINTS = "config.yaml", "metrics.json", "ad
 INCIDENTAL = {
     "": ("name", "runs", "artifacts", "store", "force"),
     "stream": ("workers", "ahead"),
+    "rehearsal": ("store",),
     "trainer": ("name", "loggers", "log_every", "checkpoint_every", "progress", "vision_cache_gb"),
 }
 # Overrides that a run's name leaves out: it begins with the dataset and ends with the seed, and the rest says where
@@ -44,9 +45,12 @@ class RunFolder:
     settings: dict[str, Any]
 
     @classmethod
-    def of(cls, config: StudentConfig, *, fingerprint: str) -> "RunFolder":
+    def of(cls, config: StudentConfig, *, fingerprint: str, rehearsed: str | None = None) -> "RunFolder":
+        """The folder of a run that is distilled from the store of this fingerprint and rehearses that of another."""
         assert config.name is not None, "the entry names every run"
-        return cls(Path(config.runs) / config.name, {**asdict(config), "fingerprint": fingerprint})
+        settings = {**asdict(config), "fingerprint": fingerprint}
+        settings["rehearsal"]["fingerprint"] = rehearsed
+        return cls(Path(config.runs) / config.name, settings)
 
     @property
     def adapter(self) -> Path:
@@ -122,7 +126,7 @@ def digest(settings: Mapping[str, Any]) -> str:
 def essential(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings without those that change nothing."""
     kept = {name: value for name, value in settings.items() if name not in INCIDENTAL[""]}
-    for group in ("stream", "trainer"):
+    for group in INCIDENTAL.keys() & kept.keys():
         kept[group] = {name: value for name, value in kept[group].items() if name not in INCIDENTAL[group]}
     return kept
 

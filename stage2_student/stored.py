@@ -6,12 +6,13 @@ Shape legend: S steps of one example, K candidates, R layers, D hidden size.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 
+from sekd.errors import SekdError
 from sekd.questions import Question
 from sekd.store import HiddenChunks, Store
 from stage2_student.order import Run
@@ -33,14 +34,44 @@ class Candidates:
 
 
 @dataclass(frozen=True)
+class Single:
+    """One step by itself, asked as its teacher was."""
+
+    paradigm: str
+    step: int
+
+
+@dataclass(frozen=True)
 class TeacherPath:
-    """One image's path as the teacher answered it. What no loss asks for is None; bfloat16 states are their bits."""
+    """One image's path as the teacher answered it. What no loss asks for is None; bfloat16 states are their bits.
+
+    ``single`` names the one step that the student is asked about, and ``candidates`` and ``hidden_SRD`` are then of
+    that step alone; None asks for the whole path at once. ``said`` are the answers that the reply gives, where they are
+    not the teacher's own.
+    """
 
     image: str
     questions: tuple[Question, ...]
     answers: tuple[int, ...]
     candidates: Candidates | None
     hidden_SRD: np.ndarray | None
+    single: Single | None = None
+    said: tuple[int, ...] | None = None
+
+    @property
+    def steps(self) -> range:
+        """The steps that are asked about."""
+        return range(self.single.step, self.single.step + 1) if self.single else range(len(self.answers))
+
+    def alone(self, single: Single) -> "TeacherPath":
+        """The same image with one of its steps."""
+        own = slice(single.step, single.step + 1)
+        return replace(
+            self,
+            candidates=None if self.candidates is None else self.candidates[own],
+            hidden_SRD=None if self.hidden_SRD is None else self.hidden_SRD[own],
+            single=single,
+        )
 
 
 @dataclass(frozen=True)
@@ -58,10 +89,6 @@ class HeldOut:
         apart = (entry.examples[0] + present) % self.stride == self.stride - 1
         return present[apart == held_out]
 
-    def counts(self, store: Store, *, held_out: bool) -> tuple[int, ...]:
-        """How many examples of every shard are held out, or are not."""
-        return tuple(len(self.of_shard(store, shard, held_out=held_out)) for shard in range(store.plan.n_shards))
-
 
 @dataclass(frozen=True)
 class Wanted:
@@ -71,18 +98,51 @@ class Wanted:
     layers: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Part:
+    """Which examples of a stored pass are read: those trained on or those held out, as whole paths or step by step.
+
+    Attributes:
+        rehearsed: None for whole paths; else the share of the examples that are read, one step of each in turn.
+        correct: what is done to every whole path that was read.
+        told: the pass whose answers the teacher was told, if not its own: those that the student's reply gives.
+    """
+
+    store: Store
+    wanted: Wanted
+    apart: HeldOut
+    held_out: bool = False
+    rehearsed: float | None = None
+    correct: Callable[[TeacherPath], TeacherPath] | None = None
+    told: Store | None = None
+
+    def seen(self, path: TeacherPath, place: int) -> TeacherPath:
+        """What the student sees of the path at a place in its shard."""
+        if self.rehearsed is not None:
+            return path.alone(Single(self.store.paradigm, place % len(path.answers)))
+        return self.correct(path) if self.correct else path
+
+    def places(self, shard: int) -> np.ndarray:
+        """The examples of a shard, as positions among those that have rows."""
+        places = self.apart.of_shard(self.store, shard, held_out=self.held_out)
+        if self.rehearsed is None:
+            return places
+        return places[(np.arange(round(len(places) * self.rehearsed)) / self.rehearsed).astype(int)]
+
+    def counts(self) -> tuple[int, ...]:
+        """How many examples of every shard are read."""
+        return tuple(len(self.places(shard)) for shard in range(self.store.plan.n_shards))
+
+
 class Reader:
     """Examples by (shard, position); keeps ``open_shards`` shards' targets in memory and no more.
 
     Args:
-        part: which examples count, and so have a position: those trained on, or those held out.
+        parts: what is read; the shards of all parts are numbered as one line.
     """
 
-    def __init__(self, store: Store, wanted: Wanted, *, apart: HeldOut, held_out: bool, open_shards: int) -> None:
-        self._store = store
-        self._wanted = wanted
-        self._apart = apart
-        self._held_out = held_out
+    def __init__(self, *parts: Part, open_shards: int) -> None:
+        self._shards = [(part, shard) for part in parts for shard in range(part.store.plan.n_shards)]
         self._limit = open_shards
         self._open: OrderedDict[int, Shard] = OrderedDict()
 
@@ -93,8 +153,7 @@ class Reader:
 
     def _shard(self, index: int) -> "Shard":
         if index not in self._open:
-            places = self._apart.of_shard(self._store, index, held_out=self._held_out)
-            self._open[index] = Shard(self._store, index, self._wanted, places)
+            self._open[index] = Shard(*self._shards[index])
             if len(self._open) > self._limit:
                 self._open.popitem(last=False)
         self._open.move_to_end(index)
@@ -102,15 +161,18 @@ class Reader:
 
 
 class Shard:
-    """One shard's targets, and its hidden states where they are wanted. ``places`` are the examples that count."""
+    """One shard's targets, and its hidden states where they are wanted."""
 
-    def __init__(self, store: Store, index: int, wanted: Wanted, places: np.ndarray) -> None:
+    def __init__(self, part: Part, index: int) -> None:
+        store, wanted = part.store, part.wanted
         rows = store.read_targets(index, TASK + (CANDIDATES if wanted.candidates else ())).combine_chunks()
         self._task = rows.select(list(TASK)).to_pydict()
         self._candidates = Candidates(*(_values(rows, name) for name in CANDIDATES)) if wanted.candidates else None
         self._chunks: HiddenChunks | None = store.hidden_chunks(index) if wanted.layers else None
         self._layers = _columns(wanted.layers, len(store.layout.layers))
-        self._places = places
+        self._said = None if part.told is None else _answers(part.told, index, like=rows)
+        self._part = part
+        self._places = part.places(index)
         # The first row of every example, and the end of the last one.
         self._starts = np.append(np.flatnonzero(np.asarray(rows.column("step")) == 0), len(rows)).tolist()
 
@@ -121,7 +183,7 @@ class Shard:
         for place in places:
             own = slice(self._starts[place], self._starts[place + 1])
             hidden_SRD = None if hidden is None else hidden[own.start - first : own.stop - first]
-            yield self._path(own, hidden_SRD)
+            yield self._part.seen(self._path(own, hidden_SRD), place)
 
     def _hidden(self, chunks: HiddenChunks, first: int, end: int) -> np.ndarray:
         """Rows [first, end) of the wanted layers as stored, [rows, R, D]."""
@@ -139,9 +201,22 @@ class Shard:
                 for depth, level, options in zip(task["depth"], task["level"], task["options"], strict=True)
             ),
             answers=tuple(task["answer"]),
+            said=None if self._said is None else tuple(self._said[own]),
             candidates=None if self._candidates is None else self._candidates[own],
             hidden_SRD=hidden_SRD,
         )
+
+
+def _answers(store: Store, shard: int, *, like: pa.Table) -> list[int]:
+    """The answers that stand in the same rows of another store.
+
+    Raises:
+        SekdError: the other store has other rows.
+    """
+    rows = store.read_targets(shard, ["image", "step", "answer"])
+    if any(rows.column(name).to_pylist() != like.column(name).to_pylist() for name in ("image", "step")):
+        raise SekdError(f"{store.path}: shard {shard} is of other images than when its answers were scored")
+    return rows.column("answer").to_pylist()
 
 
 def _columns(wanted: tuple[int, ...], stored: int) -> slice | list[int]:

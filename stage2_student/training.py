@@ -1,16 +1,20 @@
 """One run, from settings to an adapter on disk: puts store, model, losses and Lightning together."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import seed_everything
 
+from sekd.datasets import load_dataset
+from sekd.errors import SekdError
 from sekd.models import load_vlm
 from sekd.prompts import Prompter
 from sekd.store import Store
-from stage2_student.checks import check_letters, check_model, check_settings, check_store
+from stage2_student.checks import check_letters, check_model, check_rehearsal, check_settings, check_store
 from stage2_student.config import StudentConfig
+from stage2_student.consistency import Consistency
 from stage2_student.data import StudentData
 from stage2_student.encode import Encoder
 from stage2_student.export import save_adapter, write_card
@@ -18,19 +22,22 @@ from stage2_student.model import Student
 from stage2_student.module import StudentModule
 from stage2_student.objective import Objective, wants_candidates
 from stage2_student.runs import RunFolder
-from stage2_student.stored import Wanted
+from stage2_student.stored import HeldOut, Part, Wanted
 from stage2_student.trainer import make_trainer, validation_interval, weights_dtype
 
 
-def train(config: StudentConfig, store: Store, run: RunFolder) -> dict[str, Any]:
+def train(config: StudentConfig, store: Store, run: RunFolder, *, rehearsed: Store | None = None) -> dict[str, Any]:
     """Train the student of these settings, write it to the run's folder, and return how it did.
+
+    Args:
+        rehearsed: the pass whose single questions are rehearsed.
 
     Raises:
         SekdError: settings, store and model do not fit together.
     """
     begin = time.perf_counter()
     seed_everything(config.seed, verbose=False)
-    module, data = assemble(config, store)
+    module, data = assemble(config, store, rehearsed)
     if config.trainer.vision_cache_gb:
         module.student.keep_vision(run.path, limit_gb=config.trainer.vision_cache_gb)
     trainer = make_trainer(config, run, blocks=module.student.blocks)
@@ -55,10 +62,12 @@ def train(config: StudentConfig, store: Store, run: RunFolder) -> dict[str, Any]
     return metrics
 
 
-def assemble(config: StudentConfig, store: Store) -> tuple[StudentModule, StudentData]:
+def assemble(config: StudentConfig, store: Store, rehearsed: Store | None = None) -> tuple[StudentModule, StudentData]:
     """The module and its data, after every check that can be made without a step."""
     check_settings(config)
     check_store(config, store)
+    if rehearsed is not None:
+        check_rehearsal(store, rehearsed)
     encoder = Encoder(config.model, Path(config.data.root))
     letter_ids = check_letters(Prompter.named(config.model.wording), encoder.tokenizer, store.layout)
     vlm = load_vlm(config.model, dtype=weights_dtype(config.trainer))
@@ -80,8 +89,32 @@ def assemble(config: StudentConfig, store: Store) -> tuple[StudentModule, Studen
         seed=config.seed,
         log_every=config.trainer.log_every,
     )
+    return module, StudentData(config, parts=_parts(config, objective, store, rehearsed), encoder=encoder)
+
+
+def _parts(config: StudentConfig, objective: Objective, store: Store, rehearsed: Store | None) -> list[Part]:
+    """The paths, then what is rehearsed beside them; of both, what the losses ask for."""
     wanted = Wanted(
         candidates=wants_candidates(config.loss),
         layers=tuple(store.layout.layers.index(layer) for layer in objective.stored_layers),
     )
-    return module, StudentData(config, store=store, encoder=encoder, wanted=wanted)
+    held_out = config.validation.held_out
+    part = Part(store, wanted, HeldOut(round(1 / held_out) if held_out else 0))
+    prefixes = store.identity.get("prefixes")
+    paths = replace(
+        part,
+        correct=_consistency(config, store) if config.loss.soft.consistent else None,
+        told=Store.open(store.path.parent / prefixes) if prefixes else None,
+    )
+    return [paths] if rehearsed is None else [paths, replace(part, store=rehearsed, rehearsed=config.rehearsal.share)]
+
+
+def _consistency(config: StudentConfig, store: Store) -> Consistency:
+    asked = store.identity["data"]
+    dataset = load_dataset(config.data, asked["split"])
+    if dataset.identity()["taxonomy"] != asked["taxonomy"]:
+        raise SekdError(
+            f"loss.soft.consistent: the tree in {config.data.root} is not the one that {store.path} was asked about; "
+            "run `make teacher` on what is there now"
+        )
+    return Consistency(dataset.taxonomy, tuple(store.layout.letter_ids))

@@ -19,9 +19,9 @@ from sekd.prompts import Prompter
 from sekd.store import Store
 from sekd.store.verify import verify
 from stage1_teacher import worker as worker_module
-from stage1_teacher.config import TeacherConfig
+from stage1_teacher.config import Teacher, TeacherConfig
 from stage1_teacher.generate import prepare, run
-from stage1_teacher.teaching import TEACHING
+from stage1_teacher.teaching import TEACHING, teaching
 from stage1_teacher.worker import Worker
 
 Passes = dict[str, Store]
@@ -42,9 +42,12 @@ def rows(store: Store) -> list[dict[str, Any]]:
     return pa.concat_tables(store.read_targets(index) for index in range(store.plan.n_shards)).to_pylist()
 
 
-def prompts(worker: Worker, paradigm: str, answer: Callable[[str], int], bad: tuple[Path, ...] = ()) -> list[Any]:
+def prompts(
+    worker: Worker, paradigm: str, answer: Callable[[str], int], bad: tuple[Path, ...] = (), said: Store | None = None
+) -> list[Any]:
     """(image, prompt) of each request of a lesson, played without engine: ``answer`` chooses an option by prompt."""
-    lesson = TEACHING[paradigm](worker._asker, worker._dataset, PLACE)
+    teach = teaching(paradigm, worker._dataset, str(said.path) if said else None)
+    lesson = teach(worker._asker, worker._dataset, PLACE)
     asked, reply = [], None
     try:
         while True:
@@ -141,6 +144,47 @@ def test_a_shuffled_history_skips_an_image_that_cannot_be_read(worker: Worker) -
     dataset = worker._dataset
     asked = prompts(worker, "shuffled", by_length, bad=(image(dataset, PLACE + 1),))
     assert [place for place, _ in asked] == [image(dataset, PLACE + 2)] * 4 + [image(dataset, PLACE)] * 4
+
+
+def test_on_policy_is_told_what_the_other_pass_answered_whatever_the_model_says(worker: Worker, passes: Passes) -> None:
+    dataset, said = worker._dataset, passes["joint"]
+    questions = dataset.questions(dataset.examples[PLACE])
+    answers = [row["answer"] for row in rows(said) if row["sample"] == dataset.examples[PLACE].id]
+    for answer in (by_length, lambda prompt: 0):
+        for step, (_, prompt) in enumerate(prompts(worker, "on_policy", answer, said=said)):
+            expected = Prompter.named("terse").conditioned(questions, step, answers)
+            assert prompt == Prompter.named("terse").render(worker._asker._processor, expected)
+
+
+@pytest.mark.usefixtures("lent")
+def test_an_on_policy_pass_keeps_the_teachers_answers_and_names_whose_prefixes_they_follow(
+    passes: Passes, config: TeacherConfig
+) -> None:
+    said = passes["joint"]
+    asked = replace(config, paradigm="on_policy", teacher=Teacher(prefixes=str(said.path)))
+    store = run(asked)
+    assert verify(store) == []
+    assert store.plan == said.plan
+    assert store.identity["prefixes"] == said.fingerprint
+    assert all(_likeliest_letter(row, store) == row["answer"] for row in rows(store))
+    own = run(replace(asked, teacher=Teacher(prefixes=str(passes["conditioned"].path))))
+    assert own.fingerprint != store.fingerprint
+    assert [row["answer"] for row in rows(own)] == [row["answer"] for row in rows(passes["conditioned"])]
+
+
+def test_prefixes_that_do_not_fit_are_refused(
+    passes: Passes, config: TeacherConfig, model: Path, world: Path, tmp_path: Path
+) -> None:
+    said = passes["joint"]
+    for paradigm, prefixes in (("on_policy", None), ("conditioned", str(said.path))):
+        with pytest.raises(SekdError, match="go together"):
+            prepare(replace(config, paradigm=paradigm, teacher=Teacher(prefixes=prefixes)))
+    other = replace(config, paradigm="on_policy", teacher=Teacher(prefixes=str(said.path)))
+    with pytest.raises(SekdError, match="of other images or questions"):
+        prepare(replace(other, data=replace(config.data, seed=99)))
+    growing = prepare(settings(world, model, tmp_path, paradigm="joint")).store
+    with pytest.raises(SekdError, match="lacks 5 of 5 shards"):
+        prepare(replace(other, teacher=Teacher(prefixes=str(growing.path))))
 
 
 def test_truth_is_told_the_labels_whatever_the_model_says(worker: Worker) -> None:

@@ -1,4 +1,4 @@
-"""A teacher's pass by transformers alone: conditioned steps over a dataset, written through the real store."""
+"""A teacher's pass by transformers alone: single questions over a dataset, written through the real store."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,8 +22,9 @@ def store_pass(
     k: int = 8,
     layers: Sequence[int] = (2, 4),
     shard_size: int = 16,
+    paradigm: str = "conditioned",
 ) -> Store:
-    """The conditioned-step pass over the training split, stored under ``root``."""
+    """The pass over the training split, stored under ``root``."""
     dataset = load_dataset(data, "train")
     processor, vlm, prompter = load_processor(model), load_vlm(model), Prompter.named(model.wording)
     layout = Layout(
@@ -34,17 +35,24 @@ def store_pass(
         vocab_size=vlm.config.text_config.vocab_size,
         letter_ids=prompter.letter_ids(processor.tokenizer, 4),
     )
-    identity = {"model": model_identity(model), "data": dataset.identity(), "prompts": prompter.identity()}
+    identity = {
+        "model": model_identity(model),
+        "data": dataset.identity(),
+        "prompts": prompter.identity(),
+        "paradigm": paradigm,
+    }
     plan = Plan(n_examples=len(dataset.examples), shard_size=shard_size)
     store = Store.create(root / data.name, identity=identity, plan=plan, layout=layout)
-    asked = ask(dataset, processor, vlm, prompter, layout)
+    asked = ask(dataset, processor, vlm, prompter, layout, paradigm)
     for shard in store.missing():
         _write(store, shard, dataset, asked)
     return store
 
 
 @torch.no_grad()
-def ask(dataset: Dataset, processor: Any, vlm: Any, prompter: Prompter, layout: Layout) -> list[dict[str, Any]]:
+def ask(
+    dataset: Dataset, processor: Any, vlm: Any, prompter: Prompter, layout: Layout, paradigm: str = "conditioned"
+) -> list[dict[str, Any]]:
     """What was answered at every step: a list a step of arrays over examples. Every example has as many steps."""
     questions = [dataset.questions(example) for example in dataset.examples]
     images = [Image.open(dataset.image_path(example)).convert("RGB") for example in dataset.examples]
@@ -54,7 +62,7 @@ def ask(dataset: Dataset, processor: Any, vlm: Any, prompter: Prompter, layout: 
     steps = []
     for step in range(len(questions[0])):
         texts = [
-            prompter.render(processor, prompter.conditioned(asked, step, known))
+            prompter.render(processor, prompter.single(paradigm, asked, step, known))
             for asked, known in zip(questions, answers, strict=True)
         ]
         inputs = processor(text=texts, images=images, padding=True, return_tensors="pt")
