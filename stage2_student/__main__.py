@@ -18,8 +18,7 @@ def main(config: StudentConfig) -> None:
     config.name = config.name or name_of(config.data.name, hydra_config.overrides.task, config.seed)
     check_settings(config)
     store = _find(config, config.store, config.paradigm)
-    rehearsal = config.rehearsal
-    rehearsed = _find(config, rehearsal.store, rehearsal.paradigm) if rehearsal.paradigm else None
+    rehearsed = _find_rehearsed(config, store)
     run = RunFolder.of(config, fingerprint=store.fingerprint, rehearsed=rehearsed.fingerprint if rehearsed else None)
     if run.prepare(force=config.force):
         _train(config, store, run, rehearsed)
@@ -32,6 +31,15 @@ def main(config: StudentConfig) -> None:
 
 def _find(config: StudentConfig, path: str | None, paradigm: str) -> Store:
     return Store.open(Path(path)) if path else Store.find(Path(config.artifacts), config.data.name, paradigm)
+
+
+def _find_rehearsed(config: StudentConfig, store: Store) -> Store | None:
+    rehearsal = config.rehearsal
+    if rehearsal.paradigm is None:
+        return None
+    if rehearsal.store is None and rehearsal.paradigm == store.paradigm:
+        return store
+    return _find(config, rehearsal.store, rehearsal.paradigm)
 
 
 def _train(config: StudentConfig, store: Store, run: RunFolder, rehearsed: Store | None) -> None:

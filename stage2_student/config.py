@@ -82,8 +82,8 @@ class RehearsalConfig:
     another stored pass over the same data, in its wording, with its answers.
 
     ``paradigm`` says how that pass's teacher was asked, ``independent`` or ``conditioned``; None rehearses nothing.
-    ``store`` names the pass; by default it is the newest whole one. ``share`` is the number of single questions for
-    each path, the levels in turn.
+    ``store`` names the pass; by default it is the one distilled from if that was asked so, else the newest whole one.
+    ``share`` is the number of single questions for each path, the levels in turn.
     """
 
     paradigm: str | None = None

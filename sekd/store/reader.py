@@ -47,6 +47,12 @@ class Store:
         return self.identity.get("paradigm", METHOD)
 
     @property
+    def by_adapter(self) -> bool:
+        """Whether the model answered with an adapter."""
+        model = self.identity.get("model")
+        return isinstance(model, dict) and model.get("adapter") is not None
+
+    @property
     def fingerprint(self) -> str:
         return self.manifest.fingerprint
 
@@ -86,16 +92,18 @@ class Store:
     def find(cls, artifacts: Path, dataset: str, paradigm: str = METHOD) -> "Store":
         """The most recently created complete store of ``dataset`` whose teacher was asked in ``paradigm``.
 
-        A control, whose teacher was asked otherwise or whose answers are labels, is thus never taken by chance.
+        A control, whose teacher was asked otherwise or whose answers are labels, is thus never taken by chance; nor is
+        a pass in which an adapter answered, such as a student's for the next round.
 
         Raises:
             SekdError: there is none; the message lists those that are there.
         """
         stores = [cls.open(file.parent) for file in sorted((Path(artifacts) / dataset).glob(f"*/{m.MANIFEST}"))]
-        usable = [store for store in stores if not store.missing() and store.paradigm == paradigm]
+        usable = [s for s in stores if not s.missing() and s.paradigm == paradigm and not s.by_adapter]
         if not usable:
             found = ", ".join(
-                f"{s.path} ({s.paradigm}, {s.plan.n_shards - len(s.missing())} of {s.plan.n_shards} shards)"
+                f"{s.path} ({s.paradigm}{', by an adapter' if s.by_adapter else ''}, "
+                f"{s.plan.n_shards - len(s.missing())} of {s.plan.n_shards} shards)"
                 for s in stores
             )
             raise SekdError(

@@ -61,6 +61,16 @@ def test_find_names_what_is_there_until_a_store_is_complete(tmp_path):
     assert Store.find(tmp_path, "demo").fingerprint == store.fingerprint
 
 
+def test_find_never_takes_a_pass_in_which_an_adapter_answered(tmp_path):
+    """A later round's pass, or a student's own answers, is newer than the teacher's and asked in the same way."""
+    identity = {**IDENTITY, "model": {"weights": "w", "adapter": "a"}}
+    student = fill(Store.create(tmp_path / "demo", identity=identity, plan=PLAN, layout=layout()))
+    with pytest.raises(SekdError, match=rf"{student.fingerprint} \(conditioned, by an adapter, 3 of 3 shards\)"):
+        Store.find(tmp_path, "demo")
+    teacher = fill(new_store(tmp_path / "demo"))
+    assert Store.find(tmp_path, "demo").fingerprint == teacher.fingerprint
+
+
 def test_chunks_together_are_the_whole_array(tmp_path):
     store = fill(new_store(tmp_path))
     chunks = store.hidden_chunks(0)
