@@ -116,10 +116,10 @@ class Part:
     correct: Callable[[TeacherPath], TeacherPath] | None = None
     told: Store | None = None
 
-    def seen(self, path: TeacherPath, place: int) -> TeacherPath:
-        """What the student sees of the path at a place in its shard."""
+    def seen(self, path: TeacherPath, number: int) -> TeacherPath:
+        """What the student sees of a shard's path of this number, counted over those that are read."""
         if self.rehearsed is not None:
-            return path.alone(Single(self.store.paradigm, place % len(path.answers)))
+            return path.alone(Single(self.store.paradigm, number % len(path.answers)))
         return self.correct(path) if self.correct else path
 
     def places(self, shard: int) -> np.ndarray:
@@ -180,10 +180,10 @@ class Shard:
         places = self._places[start:stop].tolist()
         first, end = self._starts[places[0]], self._starts[places[-1] + 1]
         hidden = None if self._chunks is None else self._hidden(self._chunks, first, end)
-        for place in places:
+        for number, place in enumerate(places, start=start):
             own = slice(self._starts[place], self._starts[place + 1])
             hidden_SRD = None if hidden is None else hidden[own.start - first : own.stop - first]
-            yield self._part.seen(self._path(own, hidden_SRD), place)
+            yield self._part.seen(self._path(own, hidden_SRD), number)
 
     def _hidden(self, chunks: HiddenChunks, first: int, end: int) -> np.ndarray:
         """Rows [first, end) of the wanted layers as stored, [rows, R, D]."""
