@@ -22,6 +22,7 @@ from stage1_teacher import generate
 from stage1_teacher.config import TeacherConfig
 from stage1_teacher.generate import prepare, run
 from stage1_teacher.shard import ask_shard
+from stage1_teacher.teaching import conditioned
 from stage1_teacher.worker import Worker
 
 
@@ -31,7 +32,7 @@ def ask(worker: Worker, dataset: Dataset, places: range) -> Any:
         worker._asker,
         dataset,
         places,
-        paradigm="conditioned",
+        teaching=conditioned,
         layout=worker._store.layout,
         report=lambda tally: None,
     )
