@@ -1,18 +1,17 @@
 """One table of all students: grouped over seeds, best first."""
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import yaml
+from student_settings import Configure
 
 from sekd.errors import SekdError
 from stage2_student.compare import labels, ranked, read_rows, table
 from stage2_student.config import HardConfig, LossConfig, StudentConfig
 
-Configure = Callable[..., StudentConfig]
 HARDLY = LossConfig(name="hardly", hard=HardConfig(weight=0.1))
 
 

@@ -1,22 +1,20 @@
 """Soft targets without the mass on a wrong parent's children."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from student_settings import Configure
 
 from sekd.errors import SekdError
 from sekd.questions import Question
 from sekd.store import Store
 from sekd.taxonomy import Taxonomy
-from stage2_student.config import LossConfig, SoftConfig, StudentConfig
+from stage2_student.config import LossConfig, SoftConfig
 from stage2_student.consistency import Consistency
 from stage2_student.stored import Candidates, TeacherPath
 from stage2_student.training import assemble
-
-Configure = Callable[..., StudentConfig]
 
 TREE = Taxonomy(
     [

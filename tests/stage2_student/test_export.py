@@ -1,11 +1,11 @@
 """What a run leaves loads elsewhere as it is, and answers as the student did."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from peft import PeftModel
+from student_settings import Configure
 from test_training import run_of
 
 from sekd.datasets import load_dataset
@@ -22,7 +22,6 @@ from stage2_student.merge import merge
 from stage2_student.model import Student
 from stage2_student.runs import RunFolder
 
-Configure = Callable[..., StudentConfig]
 LORA = LoraSettings(rank=4, alpha=8, dropout=0.1)
 
 

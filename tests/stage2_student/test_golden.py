@@ -5,18 +5,17 @@ difference grows with the steps: hence the tolerance, which the smallest changes
 """
 
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from student_settings import Configure
 from test_training import losses_of, run_of
 
 from sekd.store import Store
 from stage2_student.config import HiddenConfig, LossConfig, OptimConfig, StudentConfig, ValidationConfig
 from stage2_student.training import train
 
-Configure = Callable[..., StudentConfig]
 GOLDEN = Path(__file__).parent / "golden" / "losses.txt"
 TOLERANCE = 2e-4
 

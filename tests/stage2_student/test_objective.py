@@ -1,11 +1,11 @@
 """How the losses are weighed and what they read, on real batches of a stored pass."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from student_settings import PLAIN, Configure
 
 from sekd.store import Store
 from stage2_student import losses
@@ -13,7 +13,6 @@ from stage2_student.config import (
     FormatConfig,
     HardConfig,
     HiddenConfig,
-    LoraSettings,
     LossConfig,
     SoftConfig,
     StudentConfig,
@@ -22,9 +21,6 @@ from stage2_student.data import StudentData
 from stage2_student.encode import Batch
 from stage2_student.module import StudentModule
 from stage2_student.training import assemble
-
-Configure = Callable[..., StudentConfig]
-PLAIN = LoraSettings(rank=4, alpha=8, dropout=0.0)
 
 
 def weighing(

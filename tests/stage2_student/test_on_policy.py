@@ -1,10 +1,10 @@
 """Replies that say what the student said, with targets that the teacher gave after those very words."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from student_settings import Configure
 
 from sekd.errors import SekdError
 from sekd.models import ModelConfig, load_processor
@@ -14,8 +14,6 @@ from sekd.store import Layout, Plan, Store, schema
 from stage2_student.config import OptimConfig, StudentConfig, ValidationConfig
 from stage2_student.encode import Batch
 from stage2_student.training import assemble
-
-Configure = Callable[..., StudentConfig]
 
 
 def copied(store: Store, folder: Path, *, turned: int = 0, images: str = "", **identity: str) -> Store:

@@ -1,10 +1,10 @@
 """What cannot work is refused at the start, with what the store holds and what to do."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from student_settings import Configure
 
 from sekd.datasets import DataConfig
 from sekd.embedded import tiny_vlm
@@ -13,10 +13,8 @@ from sekd.models import ModelConfig, load_processor
 from sekd.prompts import Prompter
 from sekd.store import Store
 from stage2_student.checks import check_letters, check_model, check_settings
-from stage2_student.config import HiddenConfig, LoraSettings, LossConfig, SoftConfig, StudentConfig
+from stage2_student.config import HiddenConfig, LoraSettings, LossConfig, SoftConfig
 from stage2_student.training import assemble
-
-Configure = Callable[..., StudentConfig]
 
 
 def loss(**changes: object) -> LossConfig:

@@ -1,13 +1,13 @@
 """Single questions of another pass, asked beside the paths so that they are not forgotten."""
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from hf_teacher import store_pass
+from student_settings import PLAIN, Configure
 
 from sekd.datasets import DataConfig
 from sekd.errors import SekdError
@@ -15,7 +15,6 @@ from sekd.models import ModelConfig
 from sekd.store import Store
 from stage2_student.checks import check_settings
 from stage2_student.config import (
-    LoraSettings,
     OptimConfig,
     RehearsalConfig,
     StreamConfig,
@@ -26,8 +25,6 @@ from stage2_student.encode import Batch
 from stage2_student.module import StudentModule
 from stage2_student.training import assemble
 
-Configure = Callable[..., StudentConfig]
-PLAIN = LoraSettings(rank=4, alpha=8, dropout=0.0)
 LEVELS = ("order", "family", "genus", "species")
 
 

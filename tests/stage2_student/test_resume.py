@@ -1,11 +1,11 @@
 """A run that was interrupted at any step and resumed is, bit for bit, the run that was not."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from safetensors.torch import load_file
+from student_settings import Configure
 from test_training import losses_of, run_of
 
 from sekd.store import Store
@@ -13,8 +13,6 @@ from stage2_student.config import StreamConfig, StudentConfig, TrainerConfig, Va
 from stage2_student.module import StudentModule
 from stage2_student.runs import RunFolder
 from stage2_student.training import train
-
-Configure = Callable[..., StudentConfig]
 
 
 class PowerCutError(Exception):

@@ -1,16 +1,14 @@
 """How runs are named and recognised."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from student_settings import Configure
 
 from sekd.errors import SekdError
 from stage2_student.config import HardConfig, LossConfig, StreamConfig, StudentConfig
 from stage2_student.runs import RunFolder, name_of
-
-Configure = Callable[..., StudentConfig]
 
 
 def folder(config: StudentConfig, fingerprint: str = "f" * 16) -> RunFolder:

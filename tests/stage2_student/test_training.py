@@ -2,18 +2,16 @@
 
 import csv
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from student_settings import Configure
 
 from sekd.store import Store
 from stage2_student.config import StreamConfig, StudentConfig
 from stage2_student.runs import RunFolder
 from stage2_student.training import train
-
-Configure = Callable[..., StudentConfig]
 
 
 def run_of(config: StudentConfig, store: Store) -> RunFolder:

@@ -1,12 +1,12 @@
 """What the frozen vision tower makes of an image is computed once, kept within bounds, and changes no loss."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from student_settings import Configure
 from test_training import losses_of, run_of
 
 from sekd.errors import SekdError
@@ -15,7 +15,6 @@ from stage2_student.config import LoraSettings, StudentConfig
 from stage2_student.training import assemble, train
 from stage2_student.vision import VisionCache, check_takes_vision
 
-Configure = Callable[..., StudentConfig]
 IMAGE_BYTES = 9 * 128 * 4  # tokens of one image, hidden size, float32
 
 
