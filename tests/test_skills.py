@@ -47,7 +47,7 @@ def test_the_base_captions_traces_and_answers_and_an_empty_adapter_forgets_nothi
 
 
 def test_an_adapter_of_noise_forgets(world: Path, tmp_path: Path) -> None:
-    outcomes = examine(train(tmp_path, noise=1), kingdoms(world)[:1])
+    outcomes = examine(train(tmp_path, noise=2), kingdoms(world)[:1])
     assert all(each.high is not None and each.high < 0 for each in outcomes)
 
 

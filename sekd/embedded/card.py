@@ -13,10 +13,10 @@ pipeline_tag: image-text-to-text
 # The embedded base model
 
 A Qwen2.5-VL of {parameters:,} parameters (4 decoder layers of 128, 2 vision blocks of 96, images of 48 × 48 pixels)
-with a word-level tokenizer. It knows the embedded world ({kingdoms}) and nothing else; it is there so that the
-whole method can be run and tested anywhere. Weights are fp16.
+with a word-level tokenizer. It knows the embedded world ({kingdoms}) and nothing
+else; it is there so that the whole method can be run and tested anywhere. Weights are fp16.
 
-    make base        # trains it again: {steps:,} steps, {minutes} minutes on {threads} threads, seed {seed}
+    make base        # trains it again: {steps} steps in {rounds} rounds, {minutes} minutes on {threads} threads
 
 ## What it was trained on
 
@@ -57,11 +57,12 @@ LESSONS = {
 
 def card(facts: dict[str, Any], parameters: int) -> str:
     """The card in Markdown, from what ``pretrain`` returns."""
-    mixture, settings, seen = facts["mixture"], facts["settings"], facts["seen"]
+    rounds, mixture = facts["rounds"], facts["rounds"][0]["mixture"]
+    seen = {count: sum(each["seen"][count] for each in rounds) for count in ("sequences", "tokens")}
     rows = [f"| {kind} | {mixture[kind]} | {what.format(**mixture)} |" for kind, what in LESSONS.items()]
-    second_stage = settings["steps"] - settings["first_stage"]
+    mixed = sum(each["settings"]["steps"] - each["settings"]["first_stage"] for each in rounds)
     shares = {
-        f"{kind}_share": mixture[kind] * second_stage / mixture[f"{kind}_every"] / seen["sequences"]
+        f"{kind}_share": mixture[kind] * mixed / mixture[f"{kind}_every"] / seen["sequences"]
         for kind in ("pair", "joint")
     }
     scores = [
@@ -72,14 +73,16 @@ def card(facts: dict[str, Any], parameters: int) -> str:
     return TEXT.format(
         parameters=parameters,
         kingdoms=", ".join((*IN_DOMAIN, *UNSEEN)),
-        minutes=facts["minutes"],
-        threads=facts["threads"],
+        steps=" + ".join(f"{each['settings']['steps']:,}" for each in rounds),
+        rounds=len(rounds),
+        minutes=round(sum(each["minutes"] for each in rounds), 1),
+        threads=rounds[0]["settings"]["threads"],
+        pool=rounds[0]["settings"]["pool"],
         exam_images=facts["exam_images"],
         mixture="\n".join(rows),
         **shares,
         levels=" | ".join(LEVELS),
         rules="|---" * (len(LEVELS) - 1),
         scores="\n".join(scores),
-        **settings,
         **seen,
     )

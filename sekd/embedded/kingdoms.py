@@ -1,4 +1,4 @@
-"""The embedded world's taxonomies: three kingdoms of four levels, named so that a deep level needs its parent.
+"""The embedded world's taxonomies: five kingdoms of four levels, named so that a deep level needs its parent.
 
 Every image shows four attributes, one for each level of its kingdom's tree. A node's *name* depends on its parent's
 name and its own attribute: the same word stands for different attributes under different parents, as a species
@@ -82,6 +82,26 @@ KINGDOMS = {
             seed=11,
         ),
         Kingdom(
+            "Flora",
+            (
+                ("colour", ("pink", "purple", "orange", "white")),
+                ("shape", ("daisy", "tulip", "bell", "clover")),
+                ("leaf", ("leafless", "leftleaf", "rightleaf", "bothleaf")),
+                ("pattern", PATTERNS),
+            ),
+            seed=12,
+        ),
+        Kingdom(
+            "Vessel",
+            (
+                ("shape", ("bowl", "flask", "urn", "jar")),
+                ("pattern", PATTERNS),
+                ("colour", ("teal", "brown", "grey", "lime")),
+                ("handle", ("handleless", "lefthandle", "righthandle", "lidded")),
+            ),
+            seed=13,
+        ),
+        Kingdom(
             "Moth",
             (
                 ("shape", ("broad", "tailed", "narrow", "scalloped")),
@@ -103,8 +123,8 @@ KINGDOMS = {
         ),
     )
 }
-IN_DOMAIN = ("Fauna",)
-UNSEEN = ("Moth", "Rocket")
+IN_DOMAIN = ("Fauna", "Vessel", "Rocket")
+UNSEEN = ("Flora", "Moth")
 
 
 def _stems(seed: int = 7) -> dict[str, list[list[str]]]:

@@ -1,14 +1,15 @@
 """Pretrains the embedded base model on the world's lessons: ``make base``.
 
 Two stages. First captions, lineages and listings, so that the model sees and can bind letters to names; then the
-whole mixture. The mixture is written to the model's card as it was used.
+whole mixture. And two rounds: the second goes on from the first one's weights with rates that fall once more. The
+mixture is written to the model's card as it was used.
 """
 
 import argparse
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ class Mixture:
 class Settings:
     """How long and how fast. Learning rates warm up, hold, and fall linearly over the last part."""
 
-    steps: int = 1200
+    steps: int = 2200
     first_stage: int = 160
     pool: int = 8_000
     matrices_lr: float = 0.01
@@ -63,7 +64,13 @@ class Settings:
     fall: float = 0.4
     clip: float = 1.0
     seed: int = 0
+    threads: int = 2  # sums are split among them and round otherwise: another number trains another model
 
+
+ROUNDS = (
+    Settings(),
+    Settings(steps=700, first_stage=0, matrices_lr=0.006, others_lr=2.4e-3, fall=1.0, seed=1),
+)
 
 Part = tuple[str, Lesson, np.ndarray | None]  # kind, lesson, rows of the images it is about
 
@@ -169,7 +176,7 @@ def _all_lessons(
 
 def _levels(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     """A level for each image [B]."""
-    return rng.integers(0, len(LEVELS), len(scene))
+    return (len(LEVELS) * rng.random(len(scene))).astype(int)
 
 
 class Trainer:
@@ -199,16 +206,25 @@ class Trainer:
             optimizer.step()
 
 
-def pretrain(folder: Path, mixture: Mixture, settings: Settings, examine_every: int = 200) -> None:
-    """Train from scratch and save to ``folder`` in fp16, with the model's card and the facts it is made of."""
+def pretrain(
+    folder: Path, mixture: Mixture, settings: Settings, *, start: Path | None = None, examine_every: int = 200
+) -> None:
+    """Train and save to ``folder`` in fp16, with the model's card and the facts it is made of.
+
+    From scratch, or a further round from the weights in ``start``.
+    """
     from transformers import Qwen2_5_VLForConditionalGeneration
 
     started = time.monotonic()
+    torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
-    vlm = Qwen2_5_VLForConditionalGeneration(tiny_vlm.config())
-    initialise(vlm)
+    if start:
+        vlm = Qwen2_5_VLForConditionalGeneration.from_pretrained(start, dtype=torch.float32)
+    else:
+        vlm = Qwen2_5_VLForConditionalGeneration(tiny_vlm.config())
+        initialise(vlm)
     trainer = Trainer(vlm, settings)
-    pool, exam = Pool(settings.pool, POOL_SEED), Pool(300, EXAM_SEED)
+    pool, exam = Pool(settings.pool, POOL_SEED), Pool(500, EXAM_SEED)
     rng = np.random.default_rng(settings.seed)
     right: dict[str, float] = {}
     seen: dict[str, int] = {"sequences": 0, "tokens": 0}
@@ -230,15 +246,10 @@ def pretrain(folder: Path, mixture: Mixture, settings: Settings, examine_every: 
             scores = _examine(vlm, exam)
             tqdm.write(f"step {step + 1}: {json.dumps(scores)}")
     tiny_vlm.save(vlm.half(), folder)
-    facts = {
-        "settings": asdict(settings),
-        "mixture": asdict(mixture),
-        "seen": seen,
-        "exam": scores,
-        "exam_images": len(exam.scene),
-        "minutes": round((time.monotonic() - started) / 60, 1),
-        "threads": torch.get_num_threads(),
-    }
+    minutes = round((time.monotonic() - started) / 60, 1)
+    this = {"settings": asdict(settings), "mixture": asdict(mixture), "seen": seen, "minutes": minutes}
+    earlier = json.loads((start / "training.json").read_text())["rounds"] if start else []
+    facts = {"rounds": [*earlier, this], "exam": scores, "exam_images": len(exam.scene)}
     (folder / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
     (folder / "README.md").write_text(card(facts, sum(p.numel() for p in vlm.parameters())))
 
@@ -259,11 +270,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Pretrain the embedded base model.")
     parser.add_argument("folder", nargs="?", type=Path, default=tiny_vlm.BASE)
     for field, default in {**asdict(Mixture()), **asdict(Settings())}.items():
-        parser.add_argument(f"--{field}", type=type(default), default=default)
-    given = vars(parser.parse_args())
+        parser.add_argument(f"--{field}", type=type(default), help="in every round")
+    given = {field: value for field, value in vars(parser.parse_args()).items() if value is not None}
     folder = given.pop("folder")
-    mixture = Mixture(**{field: given.pop(field) for field in asdict(Mixture())})
-    pretrain(folder, mixture, Settings(**given))
+    mixture = Mixture(**{field: given.pop(field) for field in asdict(Mixture()) if field in given})
+    for number, settings in enumerate(ROUNDS):
+        pretrain(folder, mixture, replace(settings, **given), start=folder if number else None)
 
 
 if __name__ == "__main__":

@@ -10,15 +10,23 @@ DRAWN = 2 * SIDE  # drawn larger and scaled down, for smooth edges
 
 RGB = {
     "red": (221, 62, 52), "green": (64, 174, 76), "blue": (70, 104, 226), "yellow": (240, 208, 58),
+    "pink": (246, 132, 188), "purple": (148, 68, 200), "orange": (246, 142, 42), "white": (246, 244, 238),
+    "teal": (28, 152, 152), "brown": (146, 92, 52), "grey": (146, 148, 152), "lime": (166, 222, 60),
     "amber": (250, 176, 40), "cyan": (60, 206, 232), "rose": (236, 92, 128), "olive": (128, 138, 48),
     "crimson": (204, 34, 62), "azure": (72, 150, 246), "gold": (232, 186, 62), "silver": (204, 210, 220),
 }  # fmt: skip
 SKY = {  # top and bottom of the background
     "Fauna": ((10, 42, 74), (4, 18, 38)),
+    "Flora": ((34, 66, 46), (14, 34, 24)),
+    "Vessel": ((250, 240, 222), (222, 200, 172)),
     "Moth": ((52, 38, 78), (22, 16, 40)),
     "Rocket": ((6, 6, 18), (26, 14, 44)),
 }
-INK = {"Fauna": (232, 240, 246), "Moth": (238, 226, 200), "Rocket": (255, 150, 40)}
+INK = {
+    "Fauna": (232, 240, 246), "Flora": (132, 214, 104), "Vessel": (58, 48, 66), "Moth": (238, 226, 200),
+    "Rocket": (255, 150, 40),
+}  # fmt: skip
+HEIGHT = {"Fauna": 0.56, "Flora": 0.40, "Vessel": 0.56, "Moth": 0.54, "Rocket": 0.45}  # of the subject's centre
 
 Point = tuple[float, float]
 
@@ -32,10 +40,9 @@ class Canvas:
         self.image = _background(kingdom, rng)
         self.draw = ImageDraw.Draw(self.image)
         self.radius = DRAWN * rng.uniform(0.24, 0.28)
-        height = {"Fauna": 0.56, "Moth": 0.54, "Rocket": 0.45}[kingdom]
         self.centre = (
             DRAWN * (0.5 + rng.uniform(-0.05, 0.05)),
-            DRAWN * (height + rng.uniform(-0.04, 0.04)),
+            DRAWN * (HEIGHT[kingdom] + rng.uniform(-0.04, 0.04)),
         )
         self.body = Image.new("L", self.image.size, 0)
         self.body_draw = ImageDraw.Draw(self.body)
@@ -82,8 +89,11 @@ def _background(kingdom: str, rng: np.random.Generator) -> Image.Image:
     column = np.clip(top * (1 - ramp) + bottom * ramp, 0, 255).astype(np.uint8)
     image = Image.fromarray(np.repeat(column[:, None], DRAWN, axis=1))
     draw = ImageDraw.Draw(image)
-    for x, y, size in rng.uniform(0, 1, (12, 3)) * (DRAWN, DRAWN, 4):  # bubbles, motes, stars
-        draw.ellipse([x, y, x + size + 2, y + size + 2], fill=tuple(int(v) + 46 for v in column[DRAWN // 2]))
+    if kingdom in ("Flora", "Vessel"):  # the ground, the table
+        draw.rectangle([0, DRAWN * 0.93, DRAWN, DRAWN], fill=tuple(int(v * 0.8) for v in column[-1]))
+    else:
+        for x, y, size in rng.uniform(0, 1, (12, 3)) * (DRAWN, DRAWN, 4):  # bubbles, motes, stars
+            draw.ellipse([x, y, x + size + 2, y + size + 2], fill=tuple(int(v) + 46 for v in column[DRAWN // 2]))
     return image
 
 
@@ -126,6 +136,47 @@ def _fauna(canvas: Canvas, attributes: dict[str, str]) -> None:
     elif fin == "crowned":
         for x in (-0.6, 0, 0.6):
             canvas.draw.ellipse(canvas.box(x - 0.2, top - 0.6, x + 0.2, top - 0.2), fill=canvas.ink)
+
+
+def _flora(canvas: Canvas, attributes: dict[str, str]) -> None:
+    """A flower on its stem."""
+    base = (canvas.at(canvas.rng.uniform(-0.1, 0.1), 0)[0], DRAWN)
+    canvas.draw.line([canvas.centre, base], fill=canvas.ink, width=canvas.line)
+    for side, sign in (("left", -1), ("right", 1)):
+        if attributes["leaf"] in (f"{side}leaf", "bothleaf"):
+            x0, x1 = sorted((sign * 0.1, sign * 1.35))
+            canvas.draw.ellipse(canvas.box(x0, 1.3, x1, 2.0), fill=canvas.ink)
+    shape = attributes["shape"]
+    if shape == "daisy":
+        canvas.ellipse(-1, -1, 1, 1)
+    elif shape == "tulip":
+        canvas.polygon((-1, -1), (-0.5, -0.35), (0, -1), (0.5, -0.35), (1, -1), (0.75, 0.6), (0, 1), (-0.75, 0.6))
+    elif shape == "bell":
+        canvas.polygon((-0.35, -1), (0.35, -1), (0.6, 0.2), (1.15, 0.9), (-1.15, 0.9), (-0.6, 0.2))
+    else:
+        for x, y in ((-0.6, 0), (0.6, 0), (0, -0.6), (0, 0.6)):
+            canvas.ellipse(x - 0.5, y - 0.5, x + 0.5, y + 0.5)
+        canvas.ellipse(-0.3, -0.3, 0.3, 0.3)
+
+
+def _vessel(canvas: Canvas, attributes: dict[str, str]) -> None:
+    """A pot on a table."""
+    for side, sign in (("left", -1), ("right", 1)):
+        if attributes["handle"] == f"{side}handle":
+            x0, x1 = sorted((sign * 0.4, sign * 1.7))
+            canvas.draw.ellipse(canvas.box(x0, -0.6, x1, 0.6), outline=canvas.ink, width=canvas.line)
+    if attributes["handle"] == "lidded":
+        canvas.draw.rectangle(canvas.box(-0.8, -1.3, 0.8, -1.0), fill=canvas.ink)
+        canvas.draw.ellipse(canvas.box(-0.22, -1.65, 0.22, -1.21), fill=canvas.ink)
+    shape = attributes["shape"]
+    if shape == "bowl":
+        canvas.polygon((-1.15, -0.6), (1.15, -0.6), (0.6, 0.95), (-0.6, 0.95))
+    elif shape == "flask":
+        canvas.polygon((-0.3, -1), (0.3, -1), (0.3, -0.3), (1.1, 0.95), (-1.1, 0.95), (-0.3, -0.3))
+    elif shape == "urn":
+        canvas.mirrored((0, -1), (0.6, -1), (1.05, -0.2), (0.35, 0.6), (0.7, 0.95), (0, 0.95))
+    else:
+        canvas.polygon((-0.8, -1), (0.8, -1), (0.8, 0.95), (-0.8, 0.95))
 
 
 def _moth(canvas: Canvas, attributes: dict[str, str]) -> None:
@@ -183,6 +234,8 @@ def _rocket(canvas: Canvas, attributes: dict[str, str]) -> None:
 
 DRAW: dict[str, Callable[[Canvas, dict[str, str]], None]] = {
     "Fauna": _fauna,
+    "Flora": _flora,
+    "Vessel": _vessel,
     "Moth": _moth,
     "Rocket": _rocket,
 }

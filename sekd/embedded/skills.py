@@ -155,7 +155,7 @@ def _embedded_base(student: Student) -> ModelConfig:
 
 
 def kingdoms(root: Path, split: str = "test") -> list[Dataset]:
-    """The world on disk, a dataset a kingdom, the one that is distilled on first.
+    """The world on disk, a dataset a kingdom, those that are distilled on first.
 
     Raises:
         SekdError: there is no world.

@@ -15,11 +15,11 @@ from tqdm import tqdm
 from sekd.embedded.kingdoms import IN_DOMAIN, KINGDOMS, LEVELS, UNSEEN, VALUES, Kingdom
 from sekd.embedded.render import SIDE, render
 
-# Images a kingdom. Only in-domain kingdoms are distilled on; val is for every choice made, test for the score.
+# Images a kingdom. In-domain kingdoms are distilled on, together; val is for every choice made, test for the score.
 IMAGES = {
-    "train_mini": dict.fromkeys(IN_DOMAIN, 4000),
+    "train_mini": dict.fromkeys(IN_DOMAIN, 1800),
     "val": dict.fromkeys((*IN_DOMAIN, *UNSEEN), 200),
-    "test": dict.fromkeys((*IN_DOMAIN, *UNSEEN), 400),
+    "test": dict.fromkeys(IN_DOMAIN, 200) | dict.fromkeys(UNSEEN, 400),
 }
 SEED = 2021
 

@@ -23,7 +23,7 @@ ALL_AS_TEST = {"train": None, "val": None, "test": "questions.jsonl"}
 
 def test_every_known_dataset_is_a_whole_configuration() -> None:
     assert {"inat", "inat_plant", "cub", "food101", "imagenet_animal", "imagenet_artifact"} < set(known_datasets())
-    assert {"folder", "choices", "demo", "demo_moth", "demo_rocket"} < set(known_datasets())
+    assert {"folder", "choices", "demo", "demo_flora", "demo_moth"} < set(known_datasets())
     for name in known_datasets():
         loaded = config(name, Path())
         assert loaded.name == name
