@@ -17,7 +17,7 @@ from sekd.embedded.render import SIDE, render
 
 # Images a kingdom. In-domain kingdoms are distilled on, together; val is for every choice made, test for the score.
 IMAGES = {
-    "train_mini": dict.fromkeys(IN_DOMAIN, 1800),
+    "train_mini": dict.fromkeys(IN_DOMAIN, 4000),
     "val": dict.fromkeys((*IN_DOMAIN, *UNSEEN), 200),
     "test": dict.fromkeys(IN_DOMAIN, 200) | dict.fromkeys(UNSEEN, 400),
 }

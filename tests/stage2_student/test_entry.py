@@ -84,7 +84,7 @@ def test_every_choice_of_every_group_composes(folder: str) -> None:
 
 def test_the_embedded_model_has_its_own_recipe_and_any_other_the_defaults() -> None:
     tiny, other = settings_of(), settings_of("model=qwen2_5_vl_7b")
-    assert (tiny.lora.rank, tiny.optim.epochs, tiny.optim.lr) == (16, 3, 3e-3)
+    assert (tiny.lora.rank, tiny.optim.epochs, tiny.optim.lr) == (16, 1, 3e-3)
     assert (other.lora, other.optim) == (StudentConfig().lora, StudentConfig().optim)
 
 
