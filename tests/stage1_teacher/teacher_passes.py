@@ -9,6 +9,8 @@ from sekd.inference.config import EngineConfig
 from sekd.models import ModelConfig
 from stage1_teacher.config import TeacherConfig
 
+TOPK = 32  # enough to hold a letter of an untrained model now and then
+
 
 def settings(world: Path, model: Path, artifacts: Path, **changes: Any) -> TeacherConfig:
     data = DataConfig(
@@ -24,7 +26,7 @@ def settings(world: Path, model: Path, artifacts: Path, **changes: Any) -> Teach
         model=ModelConfig(name="random", path=str(model), dtype="float32", wording="terse"),
         engine=EngineConfig(kv_cache_gb=0.0625, max_num_seqs=8, image_cache_gb=0.1),
         layers=[2, -1],
-        topk=8,
+        topk=TOPK,
         shard_size=4,
         artifacts=str(artifacts),
         progress=False,

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from teacher_passes import settings
+from teacher_passes import TOPK, settings
 
 from sekd.datasets import Dataset
 from sekd.errors import SekdError
@@ -123,8 +123,8 @@ def test_a_joint_teachers_targets_are_those_at_the_letters_of_its_whole_reply(
         counted = [len(processor(text=[prompt + said[:end]], images=[picture])["input_ids"][0]) for _, end in spans]
         for row, state, position in zip(path, hidden[4 * place :], counted, strict=False):
             logprobs = torch.log_softmax(output.logits[0, position - 2].float(), -1)
-            assert row["topk_ids"] == logprobs.topk(8).indices.tolist()
-            assert row["topk_logprobs"] == pytest.approx(logprobs.topk(8).values.tolist(), rel=1e-4)
+            assert row["topk_ids"] == logprobs.topk(TOPK).indices.tolist()
+            assert row["topk_logprobs"] == pytest.approx(logprobs.topk(TOPK).values.tolist(), rel=1e-4)
             expected = output.hidden_states[2][0, position - 2].numpy()
             assert np.abs(state[0] - expected).max() < 1e-4 * np.abs(expected).max()
 
