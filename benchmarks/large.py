@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.logits import text_batch
+from stage2_student.batch import Batch, Candidates, Positions
 from stage2_student.config import LoraSettings, LossConfig
-from stage2_student.encode import Batch, Candidates, Positions
 from stage2_student.model import Student
 from stage2_student.objective import Objective
 

@@ -19,8 +19,8 @@ from torch import Tensor
 from benchmarks.measure import interleaved, ratio, timed
 from sekd.embedded.tiny_vlm import config
 from stage2_student import losses
+from stage2_student.batch import Batch, Positions
 from stage2_student.config import LoraSettings
-from stage2_student.encode import Batch, Positions
 from stage2_student.model import Student
 
 VOCABULARY, PROMPTS, ANSWERS = 152_064, 2, 4

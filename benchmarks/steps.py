@@ -16,8 +16,8 @@ from benchmarks.online import OnlineTeacher
 from benchmarks.setting import settings
 from sekd.inference.schedule import read_image
 from sekd.store import Store
+from stage2_student.batch import Batch
 from stage2_student.config import OptimConfig
-from stage2_student.encode import Batch
 from stage2_student.stored import HeldOut, Part, Reader, Wanted
 from stage2_student.training import assemble
 from stage2_student.vision import VisionCache

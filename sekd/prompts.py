@@ -261,6 +261,11 @@ class Prompter:
         return self.wording.named.format(name=question.options[answer])
 
 
+def request(text: str) -> Prompt:
+    """An image and any request about it, in no wording but its own."""
+    return Prompt([{"role": "user", "content": [{"type": "image"}, _text(text)]}], primer="")
+
+
 def _said(opening: str, letter: str) -> str:
     return f"{opening} {letter}" if opening else letter
 

@@ -16,6 +16,7 @@ SINGLE_QUESTIONS = ("independent", "conditioned")  # paradigms that can be rehea
 COUNTS = {
     "optim": ("batch_size", "accumulate", "epochs"),
     "lora": ("rank",),
+    "rehearsal": ("images",),
     "stream": ("buffer", "open_shards", "ahead"),
     "trainer": ("log_every", "checkpoint_every"),
 }

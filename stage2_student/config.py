@@ -78,17 +78,23 @@ class LossConfig:
 
 @dataclass
 class RehearsalConfig:
-    """What the student could do before, asked again beside the paths so that it is not forgotten: single questions of
-    another stored pass over the same data, in its wording, with its answers.
+    """What the student could do before, asked again beside the paths so that it is not forgotten.
 
-    ``paradigm`` says how that pass's teacher was asked, ``independent`` or ``conditioned``; None rehearses nothing.
-    ``store`` names the pass; by default it is the one distilled from if that was asked so, else the newest whole one.
-    ``share`` is the number of single questions for each path, the levels in turn.
+    Single questions of another stored pass over the same data, in its wording, with its answers: ``paradigm`` says how
+    that pass's teacher was asked, ``independent`` or ``conditioned``; None rehearses none. ``store`` names the pass; by
+    default it is the one distilled from if that was asked so, else the newest whole one. ``share`` is the number of
+    single questions for each path, the levels in turn.
+
+    And ``requests``, any others that can be made of an image, such as "Describe this image.": each is put to some of
+    the first ``images`` images of every batch, and the token with which the student begins its reply is held to what
+    its own base says there, as in Learning without Forgetting (arXiv 1606.09282). Each counts as much as a path.
     """
 
     paradigm: str | None = None
     store: str | None = None
     share: float = 0.5
+    requests: list[str] = field(default_factory=list)
+    images: int = 1
 
 
 @dataclass

@@ -8,9 +8,10 @@ from lightning.pytorch import LightningDataModule
 
 from sekd.datasets import load_dataset
 from sekd.store.hidden import CHUNK_ROWS
+from stage2_student.batch import Batch
 from stage2_student.config import StudentConfig
 from stage2_student.decode import Prompts
-from stage2_student.encode import Batch, Encoder
+from stage2_student.encode import Encoder
 from stage2_student.order import Order, Run
 from stage2_student.stored import Part, Reader
 from stage2_student.stream import Source, Stream

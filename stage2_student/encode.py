@@ -2,14 +2,14 @@
 
 Knows the processor and the wording, not the store and not the losses.
 
-Shape legend: B images, T tokens, N letters of all images (answer positions), M other answer tokens, K candidates,
-R layers, D hidden size. A *position* is the one whose logits predict a token: the position before it.
+Shape legend: as in ``stage2_student.batch``.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -18,74 +18,15 @@ from torch import Tensor
 
 from sekd.errors import SekdError
 from sekd.models import ModelConfig, load_processor
-from sekd.prompts import Prompter
+from sekd.prompts import Prompter, request
 from sekd.questions import Question
 from stage2_student import stored
+from stage2_student.batch import Batch, Candidates, Positions, Requests
+from stage2_student.config import RehearsalConfig
 from stage2_student.stored import TeacherPath
 
 PIXELS_A_TOKEN = 28 * 28  # of Qwen2.5-VL; only to tell long examples from short ones before they are encoded
 CHARACTERS_A_TOKEN = 4
-
-
-@dataclass(frozen=True)
-class Positions:
-    """Places in a batch: which row [N], which position in it [N], and the token that follows there [N]."""
-
-    rows: Tensor
-    places: Tensor
-    tokens: Tensor
-
-    def to(self, *args: Any, **kwargs: Any) -> "Positions":
-        return _moved(self, args, kwargs)
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """The teacher's most likely tokens at every answer position, and the log of all other tokens' mass."""
-
-    ids_NK: Tensor
-    logprobs_NK: Tensor
-    tail_N: Tensor
-
-    def to(self, *args: Any, **kwargs: Any) -> "Candidates":
-        return _moved(self, args, kwargs)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Prompts with the teacher's answers, ready for the model: joint ones, and single steps that are rehearsed.
-
-    Attributes:
-        inputs: what the model's forward takes.
-        letters: the answer positions, [N]; images in order, steps in order.
-        others: the other answer tokens and the end of the turn, [M].
-        answers_N: the teacher's option index.
-        levels_N: index in ``level_names``.
-        shares_N, shares_M: how much a position counts, so that a weighted sum over all ranks is the mean over the
-            examples of the step (times the number of ranks, which gradient averaging divides by).
-        candidates, hidden_NRD: as stored; None where no loss asks for them.
-        trust_N: the teacher's probability of the answer to the step above, 1 for the first step; by the candidates.
-        images: how many images count; 0 where the one that is here fills a place.
-        names: of the images, all that are here.
-    """
-
-    inputs: dict[str, Tensor]
-    letters: Positions
-    others: Positions
-    answers_N: Tensor
-    levels_N: Tensor
-    level_names: tuple[str, ...]
-    shares_N: Tensor
-    shares_M: Tensor
-    candidates: Candidates | None
-    trust_N: Tensor | None
-    hidden_NRD: Tensor | None
-    images: int
-    names: tuple[str, ...]
-
-    def to(self, *args: Any, **kwargs: Any) -> "Batch":
-        """The same on another device; Lightning calls it."""
-        return _moved(self, args, kwargs)
 
 
 class Encoder:
@@ -94,14 +35,16 @@ class Encoder:
     Args:
         model: whose processor and wording to use.
         root: the folder that stored image paths are relative to.
+        rehearsal: which other requests are put to the images, if any.
 
     Attributes:
         tokenizer: the model's.
     """
 
-    def __init__(self, model: ModelConfig, root: Path) -> None:
+    def __init__(self, model: ModelConfig, root: Path, rehearsal: RehearsalConfig | None = None) -> None:
         self._model = model
         self._root = root
+        self._rehearsal = rehearsal or RehearsalConfig()
         self._processor = load_processor(model)
         self._prompter = Prompter.named(model.wording)
         self._max_pixels = model.max_pixels or 2**62
@@ -110,7 +53,7 @@ class Encoder:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A process that inherits nothing loads its own processor, whose class may exist in this process only."""
-        return Encoder, (self._model, self._root)
+        return Encoder, (self._model, self._root, self._rehearsal)
 
     def length(self, path: TeacherPath) -> float:
         """About how many tokens an example will be, without decoding its image."""
@@ -129,7 +72,9 @@ class Encoder:
             SekdError: an image cannot be read, or a letter is not the token that the teacher chose.
         """
         answers = [self._answer(path) for path in paths]
-        inputs, starts = self._extended(self._processed(paths), [ids for ids, _ in answers])
+        pictures = [read_image(self._root / path.image) for path in paths]
+        prompts = self._process([self._prompt(path) for path in paths], pictures)
+        inputs, starts = self._extended(prompts, [ids for ids, _ in answers])
         letters, others = _positions(answers, starts)
         letters = replace(letters, tokens=torch.tensor([token for path in paths for token in self._targets(path)]))
         share = world / all_images if images else 0.0
@@ -151,13 +96,13 @@ class Encoder:
             hidden_NRD=_stacked([path.hidden_SRD for path in paths if path.hidden_SRD is not None]),
             images=images,
             names=tuple(path.image for path in paths),
+            requests=self._requests(paths, pictures, share) if self._rehearsal.requests else None,
         )
 
     def prompts(self, images: Sequence[Path], questions: Sequence[Sequence[Question]]) -> dict[str, Tensor]:
         """Joint prompts alone, padded on the left, for the model to go on from."""
-        self.tokenizer.padding_side = "left"
         texts = [self._joint(asked) for asked in questions]
-        return dict(self._process(texts, [read_image(image) for image in images]))
+        return self._process(texts, [read_image(image) for image in images], padding_side="left")
 
     def answer_length(self, questions: Sequence[Question]) -> int:
         """Tokens of the longest joint answer that there is to these questions."""
@@ -190,12 +135,24 @@ class Encoder:
             self._letters[options] = self._prompter.letter_ids(self.tokenizer, options)
         return self._letters[options]
 
-    def _processed(self, paths: Sequence[TeacherPath]) -> dict[str, Tensor]:
-        self.tokenizer.padding_side = "right"
-        texts = [self._prompt(path) for path in paths]
-        return self._process(texts, [read_image(self._root / path.image) for path in paths])
+    def _requests(self, paths: Sequence[TeacherPath], pictures: list[Image.Image], share: float) -> Requests:
+        """What else is asked about the first images of a batch: about each one of the requests, always the same."""
+        own = [path.image for path in paths[: self._rehearsal.images]]
+        known = self._rehearsal.requests
+        asked = [request(known[crc32(name.encode()) % len(known)]) for name in own]
+        texts = [self._prompter.render(self._processor, prompt) for prompt in asked]
+        inputs = self._process(texts, pictures[: len(own)])
+        return Requests(
+            inputs=inputs,
+            replies_A=inputs["attention_mask"].sum(dim=1) - 1,
+            shares_A=torch.full((len(own),), share),
+            names=tuple(own),
+        )
 
-    def _process(self, texts: list[str], images: list[Image.Image]) -> dict[str, Tensor]:
+    def _process(
+        self, texts: list[str], images: list[Image.Image], *, padding_side: str = "right"
+    ) -> dict[str, Tensor]:
+        self.tokenizer.padding_side = padding_side
         return dict(self._processor(text=texts, images=images, padding=True, return_tensors="pt"))
 
     def _extended(self, inputs: dict[str, Tensor], answers: list[list[int]]) -> tuple[dict[str, Tensor], list[int]]:
@@ -295,14 +252,3 @@ def _stacked(arrays: Sequence[np.ndarray]) -> Tensor | None:
         return None
     states = torch.from_numpy(np.concatenate(arrays))
     return states.view(torch.bfloat16) if states.dtype == torch.uint16 else states
-
-
-def _moved(value: Any, args: tuple, kwargs: dict) -> Any:
-    """A dataclass with every tensor in it moved as ``Tensor.to`` does."""
-
-    def move(item: Any) -> Any:
-        if isinstance(item, dict):
-            return {name: move(inner) for name, inner in item.items()}
-        return item.to(*args, **kwargs) if isinstance(item, Tensor | Positions | Candidates) else item
-
-    return replace(value, **{field.name: move(getattr(value, field.name)) for field in fields(value)})

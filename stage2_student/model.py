@@ -1,6 +1,7 @@
 """The student: a frozen vision-language model with LoRA on its language model, read at answer positions alone.
 
-Shape legend: B images, T tokens, N answer positions, M other answer tokens, R layers, D hidden size, V vocabulary.
+Shape legend: B images, T tokens, N answer positions, M other answer tokens, R layers, D hidden size, V vocabulary,
+A other requests.
 """
 
 import re
@@ -10,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from sekd.errors import SekdError
+from stage2_student.batch import Batch, Positions, Requests
 from stage2_student.config import LoraSettings
-from stage2_student.encode import Batch, Positions
 from stage2_student.vision import VisionCache, check_takes_vision
 
 
@@ -23,12 +25,14 @@ class States:
     """What the losses need of a forward pass. ``last`` states are after the final norm, as the head reads them.
 
     ``layers`` are [N, D] each and numbered as in the store: layer i is transformers' ``hidden_states[i]``, and the last
-    layer is *before* the final norm.
+    layer is *before* the final norm. ``replies`` are the last states where the replies to other requests begin, the
+    student's and its base's.
     """
 
     last_ND: Tensor
     layers: dict[int, Tensor]
     others_MD: Tensor | None
+    replies: tuple[Tensor, Tensor] | None = None
 
 
 class Student(nn.Module):
@@ -77,12 +81,14 @@ class Student(nn.Module):
 
     def forward(self, batch: Batch, *, layers: Sequence[int] = (), others: bool = True) -> States:
         """States at the answer positions; ``layers`` as the store numbers them."""
+        replies = None if batch.requests is None else self._replies(batch.requests)
         with self._watched(layers) as seen:
-            last_BTD = self.base.model(**self._inputs(batch), use_cache=False).last_hidden_state
+            last_BTD = self._last(batch)
         return States(
             last_ND=_gather(last_BTD, batch.letters),
             layers={layer: _gather(seen[layer], batch.letters) for layer in layers},
             others_MD=_gather(last_BTD, batch.others) if others else None,
+            replies=replies,
         )
 
     def keep_vision(self, folder: Path, *, limit_gb: float) -> None:
@@ -94,8 +100,17 @@ class Student(nn.Module):
         check_takes_vision(self.base.model)
         self.vision = VisionCache(folder, limit_gb=limit_gb)
 
-    def _inputs(self, batch: Batch) -> dict[str, Any]:
-        return self.vision.inputs(self.base.model, batch.inputs, batch.names) if self.vision else batch.inputs
+    def _replies(self, requests: Requests) -> tuple[Tensor, Tensor]:
+        """The student's and its base's last states where each reply begins, [A, D] each."""
+        rows = torch.arange(len(requests.replies_A))
+        with torch.no_grad(), self.vlm.disable_adapter():
+            base_AD = self._last(requests)[rows, requests.replies_A]
+        return self._last(requests)[rows, requests.replies_A], base_AD
+
+    def _last(self, asked: Batch | Requests) -> Tensor:
+        """The last states [B, T, D] of every token, after the final norm."""
+        inputs = self.vision.inputs(self.base.model, asked.inputs, asked.names) if self.vision else asked.inputs
+        return self.base.model(**inputs, use_cache=False).last_hidden_state
 
     @contextmanager
     def _watched(self, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:

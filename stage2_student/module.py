@@ -8,9 +8,9 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from stage2_student.batch import Batch
 from stage2_student.config import OptimConfig
 from stage2_student.decode import Asked, answer, scored
-from stage2_student.encode import Batch
 from stage2_student.model import Student
 from stage2_student.objective import Objective, Outcome
 from stage2_student.stream import Stream
@@ -182,6 +182,8 @@ def report(outcome: Outcome, batch: Batch, letter_ids: list[int]) -> dict[str, f
     values = {name: float(column.mean()) for name, column in columns.items()}
     if outcome.format_M is not None:
         values["format"] = float(outcome.format_M.mean())
+    if outcome.requests_A is not None:
+        values["requests"] = float(outcome.requests_A.mean())
     for index, level in enumerate(batch.level_names):
         own_N = batch.levels_N == index
         values |= {f"{name}/{level}": float(column[own_N].mean()) for name, column in columns.items()}

@@ -1,6 +1,7 @@
 """Weighs the losses: by loss, by level, by trust in the step above. A loss of weight zero is not computed at all.
 
-Shape legend: N answer positions, M other answer tokens, V vocabulary, K candidates, R layers, D hidden size.
+Shape legend: N answer positions, M other answer tokens, V vocabulary, K candidates, R layers, D hidden size,
+A other requests.
 """
 
 from collections.abc import Callable
@@ -10,8 +11,8 @@ import torch
 from torch import Tensor
 
 from stage2_student import losses
+from stage2_student.batch import Batch
 from stage2_student.config import LossConfig
-from stage2_student.encode import Batch
 from stage2_student.model import States
 
 FORMAT_CHUNK = 256  # rows of full-vocabulary logits that exist at a time for the tokens between the letters
@@ -25,11 +26,12 @@ class Outcome:
     total: Tensor
     terms_N: dict[str, Tensor]
     format_M: Tensor | None
+    requests_A: Tensor | None
     logits_NV: Tensor
 
 
 class Objective:
-    """The paper's three losses at the answer positions, and the format's.
+    """The paper's three losses at the answer positions, the format's, and what holds other requests to the base.
 
     Attributes:
         stored_layers: the layers that ``Batch.hidden_NRD`` must hold, in this order.
@@ -54,8 +56,12 @@ class Objective:
         if states.others_MD is not None:
             format_M = losses.chunked_hard(states.others_MD, batch.others.tokens, head, chunk=FORMAT_CHUNK)
             total = total + self.config.format.weight * (batch.shares_M * format_M).sum()
+        requests_A = None
+        if states.replies is not None and batch.requests is not None:
+            requests_A = losses.exact(*states.replies, head, temperature=1.0, chunk=self.config.soft.chunk)
+            total = total + (batch.requests.shares_A * requests_A).sum()
         assert isinstance(total, Tensor)
-        return Outcome(total=total, terms_N=terms, format_M=format_M, logits_NV=logits_NV.detach())
+        return Outcome(total, terms, format_M, requests_A, logits_NV.detach())
 
     @property
     def _needs_logits(self) -> bool:

@@ -17,7 +17,8 @@ from torch.multiprocessing.reductions import reduce_tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from sekd.errors import SekdError
-from stage2_student.encode import Batch, Encoder
+from stage2_student.batch import Batch
+from stage2_student.encode import Encoder
 from stage2_student.order import Block, Order, batches
 from stage2_student.stored import Reader
 

@@ -68,7 +68,7 @@ def assemble(config: StudentConfig, store: Store, rehearsed: Store | None = None
     check_store(config, store)
     if rehearsed is not None:
         check_rehearsal(store, rehearsed)
-    encoder = Encoder(config.model, Path(config.data.root))
+    encoder = Encoder(config.model, Path(config.data.root), config.rehearsal)
     letter_ids = check_letters(Prompter.named(config.model.wording), encoder.tokenizer, store.layout)
     vlm = load_vlm(config.model, dtype=weights_dtype(config.trainer))
     student = Student(vlm, config.lora, gradient_checkpointing=config.trainer.gradient_checkpointing).train()

@@ -28,7 +28,7 @@ from sekd.evaluation.students import STUDENT, Student, find_students, read_base
 from sekd.inference.schedule import read_image
 from sekd.metrics import paired_difference
 from sekd.models import ModelConfig, load_processor, load_vlm
-from sekd.prompts import Message, Prompt, Prompter
+from sekd.prompts import Prompt, Prompter, request
 from sekd.questions import LETTERS
 
 BATCH = 100
@@ -67,9 +67,9 @@ class Examination:
         """What one image is asked, with the right replies."""
         assert example.path is not None, "the world's images have known paths"
         if skill == "caption":
-            return [(_command("describe"), self._captions[example.path])]
+            return [(request("describe"), self._captions[example.path])]
         if skill == "lineage":
-            return [(_command("lineage"), list(example.path[1:]))]
+            return [(request("lineage"), list(example.path[1:]))]
         asked = self._dataset.questions(example)
         return [
             (self._prompter.independent(asked, step), [LETTERS[question.truth]])  # type: ignore[index]
@@ -85,11 +85,6 @@ class Examination:
         tokens = vlm.generate(**inputs, max_new_tokens=length, do_sample=False, pad_token_id=tokenizer.pad_token_id)
         replies = tokenizer.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         return np.array([_share(reply.split(), words) for reply, (_, words) in zip(replies, asked, strict=True)])
-
-
-def _command(word: str) -> Prompt:
-    message: Message = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": word}]}
-    return Prompt([message], "")
 
 
 def _share(said: Sequence[str], right: Sequence[str]) -> float:

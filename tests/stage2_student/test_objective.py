@@ -9,6 +9,7 @@ from student_settings import PLAIN, Configure
 
 from sekd.store import Store
 from stage2_student import losses
+from stage2_student.batch import Batch
 from stage2_student.config import (
     FormatConfig,
     HardConfig,
@@ -18,7 +19,6 @@ from stage2_student.config import (
     StudentConfig,
 )
 from stage2_student.data import StudentData
-from stage2_student.encode import Batch
 from stage2_student.module import StudentModule
 from stage2_student.training import assemble
 

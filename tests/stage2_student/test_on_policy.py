@@ -11,8 +11,8 @@ from sekd.models import ModelConfig, load_processor
 from sekd.prompts import Prompter
 from sekd.questions import Question
 from sekd.store import Layout, Plan, Store, schema
+from stage2_student.batch import Batch
 from stage2_student.config import OptimConfig, StudentConfig, ValidationConfig
-from stage2_student.encode import Batch
 from stage2_student.training import assemble
 
 

@@ -13,6 +13,7 @@ from sekd.datasets import DataConfig
 from sekd.errors import SekdError
 from sekd.models import ModelConfig
 from sekd.store import Store
+from stage2_student.batch import Batch
 from stage2_student.checks import check_settings
 from stage2_student.config import (
     OptimConfig,
@@ -21,7 +22,6 @@ from stage2_student.config import (
     StudentConfig,
     ValidationConfig,
 )
-from stage2_student.encode import Batch
 from stage2_student.module import StudentModule
 from stage2_student.training import assemble
 

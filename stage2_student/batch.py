@@ -1,0 +1,104 @@
+"""A batch: prompts with the teacher's answers as tensors, and where in them each letter stands.
+
+Shape legend: B images, T tokens, N letters of all images (answer positions), M other answer tokens, K candidates,
+R layers, D hidden size, A other requests. A *position* is the one whose logits predict a token: the position before it.
+"""
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Positions:
+    """Places in a batch: which row [N], which position in it [N], and the token that follows there [N]."""
+
+    rows: Tensor
+    places: Tensor
+    tokens: Tensor
+
+    def to(self, *args: Any, **kwargs: Any) -> "Positions":
+        return _moved(self, args, kwargs)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The teacher's most likely tokens at every answer position, and the log of all other tokens' mass."""
+
+    ids_NK: Tensor
+    logprobs_NK: Tensor
+    tail_N: Tensor
+
+    def to(self, *args: Any, **kwargs: Any) -> "Candidates":
+        return _moved(self, args, kwargs)
+
+
+@dataclass(frozen=True)
+class Requests:
+    """Other requests about some of a batch's images, of which the reply's first token is held to the base's.
+
+    Attributes:
+        inputs: what the model's forward takes; the prompts alone.
+        replies_A: where each reply begins: the prompt's last position.
+        shares_A: how much each counts; as much as a whole path.
+        names: of the images.
+    """
+
+    inputs: dict[str, Tensor]
+    replies_A: Tensor
+    shares_A: Tensor
+    names: tuple[str, ...]
+
+    def to(self, *args: Any, **kwargs: Any) -> "Requests":
+        return _moved(self, args, kwargs)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Prompts with the teacher's answers, ready for the model: joint ones, and single steps that are rehearsed.
+
+    Attributes:
+        inputs: what the model's forward takes.
+        letters: the answer positions, [N]; images in order, steps in order.
+        others: the other answer tokens and the end of the turn, [M].
+        answers_N: the teacher's option index.
+        levels_N: index in ``level_names``.
+        shares_N, shares_M: how much a position counts, so that a weighted sum over all ranks is the mean over the
+            examples of the step (times the number of ranks, which gradient averaging divides by).
+        candidates, hidden_NRD: as stored; None where no loss asks for them.
+        trust_N: the teacher's probability of the answer to the step above, 1 for the first step; by the candidates.
+        images: how many images count; 0 where the one that is here fills a place.
+        names: of the images, all that are here.
+        requests: what else is asked about them; None where nothing is.
+    """
+
+    inputs: dict[str, Tensor]
+    letters: Positions
+    others: Positions
+    answers_N: Tensor
+    levels_N: Tensor
+    level_names: tuple[str, ...]
+    shares_N: Tensor
+    shares_M: Tensor
+    candidates: Candidates | None
+    trust_N: Tensor | None
+    hidden_NRD: Tensor | None
+    images: int
+    names: tuple[str, ...]
+    requests: Requests | None = None
+
+    def to(self, *args: Any, **kwargs: Any) -> "Batch":
+        """The same on another device; Lightning calls it."""
+        return _moved(self, args, kwargs)
+
+
+def _moved(value: Any, args: tuple, kwargs: dict) -> Any:
+    """A dataclass with every tensor in it moved as ``Tensor.to`` does."""
+
+    def move(item: Any) -> Any:
+        if isinstance(item, dict):
+            return {name: move(inner) for name, inner in item.items()}
+        return item.to(*args, **kwargs) if isinstance(item, Tensor | Positions | Candidates | Requests) else item
+
+    return replace(value, **{field.name: move(getattr(value, field.name)) for field in fields(value)})

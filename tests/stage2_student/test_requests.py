@@ -1,0 +1,134 @@
+"""Other requests about the batch's images, whose replies begin as the base's do."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from student_settings import Configure
+from test_export import trained_by_chance
+
+from sekd.datasets import load_dataset
+from sekd.errors import SekdError
+from sekd.models import load_processor, load_vlm
+from sekd.prompts import Prompter, request
+from sekd.store import Store
+from stage2_student.batch import Batch
+from stage2_student.checks import check_settings
+from stage2_student.config import RehearsalConfig, StudentConfig
+from stage2_student.encode import read_image
+from stage2_student.objective import Objective
+from stage2_student.training import assemble
+
+WORDS = ["describe", "lineage"]
+ASKED = RehearsalConfig(requests=WORDS, images=3)
+
+
+def first_batch(config: StudentConfig, store: Store) -> Batch:
+    _, data = assemble(config, store)
+    return next(iter(data.train_dataloader()))
+
+
+def test_their_loss_is_the_divergence_from_the_base_where_the_reply_begins(configure: Configure, store: Store) -> None:
+    """Against logits of transformers, each image asked by itself, with the adapter and without."""
+    config = configure(rehearsal=ASKED)
+    batch = first_batch(config, store)
+    assert batch.requests is not None
+    student = trained_by_chance(config)
+    objective = Objective(config.loss, n_layers=student.n_layers)
+    with torch.no_grad():
+        states = student(batch, layers=objective.student_layers)
+        got = objective(states, batch, head=student.head, norm=student.norm).requests_A
+    assert got is not None
+
+    processor, base = load_processor(config.model), load_vlm(config.model)
+    prompter = Prompter.named(config.model.wording)
+    for row, name in enumerate(batch.requests.names):
+        image = read_image(load_dataset(config.data, "train").root / name)
+        replies = []
+        for word in WORDS:
+            text = prompter.render(processor, request(word))
+            inputs = processor(text=[text], images=[image], return_tensors="pt")
+            with torch.no_grad():
+                logits = [vlm(**inputs).logits[0, -1].log_softmax(-1) for vlm in (student.vlm, base)]
+            replies.append(torch.nn.functional.kl_div(*logits, log_target=True, reduction="sum"))
+        assert any(torch.isclose(got[row], reply, rtol=1e-3, atol=1e-5) for reply in replies)
+        assert got[row] > 1e-3, "the adapter changes nothing here: the comparison shows nothing"
+
+
+def test_the_adapter_is_back_and_learns_after_its_base_was_asked(configure: Configure, store: Store) -> None:
+    config = configure(rehearsal=ASKED)
+    batch = first_batch(config, store)
+    student = trained_by_chance(config)
+    expected = student(replace(batch, requests=None)).last_ND
+    states = student(batch)
+    torch.testing.assert_close(states.last_ND, expected)
+    assert states.replies is not None
+    of_student, of_base = states.replies
+    assert of_student.requires_grad
+    assert not of_base.requires_grad
+    assert all(weights.requires_grad for name, weights in student.named_parameters() if "lora_" in name)
+
+
+def test_a_request_counts_as_much_as_a_path(configure: Configure, store: Store) -> None:
+    module, data = assemble(configure(rehearsal=ASKED), store)
+    batch = next(iter(data.train_dataloader()))
+    with_requests = module.training_outcome(batch)
+    without = module.training_outcome(replace(batch, requests=None))
+    assert with_requests.requests_A is not None
+    torch.testing.assert_close(
+        with_requests.total - without.total, with_requests.requests_A.sum() / batch.images, atol=1e-5, rtol=1e-4
+    )
+
+
+def test_they_are_put_to_the_first_images_of_every_batch_and_each_has_its_turn(
+    configure: Configure, store: Store
+) -> None:
+    _, data = assemble(configure(rehearsal=ASKED), store)
+    batches = list(data.train_dataloader())
+    tokenizer = data.encoder.tokenizer
+    asked: dict[str, set[str]] = {}
+    for batch in batches:
+        assert batch.requests is not None
+        assert batch.requests.names == batch.names[:3]
+        for name, ids in zip(batch.requests.names, batch.requests.inputs["input_ids"], strict=True):
+            asked.setdefault(name, set()).update(set(tokenizer.decode(ids).split()) & set(WORDS))
+    assert all(len(words) == 1 for words in asked.values()), "an image keeps its request in every epoch"
+    assert set.union(*asked.values()) == set(WORDS)
+
+
+def test_a_student_that_is_asked_replies_more_like_its_base(configure: Configure, store: Store) -> None:
+    divergence = {}
+    for name, rehearsal in {"asked": replace(ASKED, images=8), "not_asked": RehearsalConfig()}.items():
+        config = configure(rehearsal=rehearsal, name=name)
+        module, data = assemble(config, store)
+        batch = first_batch(configure(rehearsal=ASKED), store)
+        optimizer = torch.optim.AdamW([w for w in module.parameters() if w.requires_grad], lr=1e-2)
+        for own in data.train_dataloader():
+            optimizer.zero_grad()
+            module.training_outcome(own).total.backward()
+            optimizer.step()
+        reached = module.training_outcome(batch).requests_A
+        assert reached is not None
+        divergence[name] = reached.mean().item()
+    assert divergence["asked"] < divergence["not_asked"] / 2
+
+
+def test_kept_images_serve_the_requests_too(configure: Configure, store: Store, tmp_path: Path) -> None:
+    config = configure(rehearsal=ASKED)
+    batch = first_batch(config, store)
+    student = trained_by_chance(config)
+    computed = student(batch).replies
+    student.keep_vision(tmp_path, limit_gb=1)
+    for _ in range(2):
+        torch.testing.assert_close(student(batch).replies, computed, atol=1e-5, rtol=1e-5)
+
+
+def test_nothing_else_is_asked_by_default(configure: Configure, store: Store) -> None:
+    config = configure()
+    assert first_batch(config, store).requests is None
+
+
+def test_at_least_one_image_is_asked_about(configure: Configure) -> None:
+    with pytest.raises(SekdError, match=r"rehearsal\.images is at least 1, not 0"):
+        check_settings(configure(rehearsal=RehearsalConfig(requests=WORDS, images=0)))
