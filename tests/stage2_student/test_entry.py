@@ -88,6 +88,13 @@ def test_the_embedded_model_has_its_own_recipe_and_any_other_the_defaults() -> N
     assert (other.lora, other.optim) == (StudentConfig().lora, StudentConfig().optim)
 
 
+def test_the_recipe_that_forgets_nothing_differs_in_its_rate_and_in_what_it_rehearses() -> None:
+    tiny, rehearsed = settings_of(), settings_of("recipe=tiny_rehearsed")
+    assert (rehearsed.rehearsal.paradigm, rehearsed.rehearsal.requests) == ("independent", ["describe"])
+    assert rehearsed.optim.lr < tiny.optim.lr
+    assert replace(rehearsed, rehearsal=tiny.rehearsal, optim=tiny.optim) == tiny
+
+
 def test_ablations_leave_one_loss_each() -> None:
     for name in ("hard", "soft", "hidden"):
         loss = settings_of(f"loss={name}").loss
