@@ -152,14 +152,16 @@ def learn_in_turns(config: StudentConfig, store: Store, *, world: int) -> list[f
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("rehearsal", [[], ["rehearsal.requests=[describe]"]])
 def test_two_processes_share_every_epoch_and_learn_what_one_would(
-    command: Command, store: Store, tmp_path: Path, model: ModelConfig, data: DataConfig
+    rehearsal: list[str], command: Command, store: Store, tmp_path: Path, model: ModelConfig, data: DataConfig
 ) -> None:
-    done = command("name=two", "trainer=ddp", "trainer.devices=2", "optim.batch_size=4", "optim.epochs=2")
+    done = command("name=two", "trainer=ddp", "trainer.devices=2", "optim.batch_size=4", "optim.epochs=2", *rehearsal)
     assert done.returncode == 0, done.stderr
     run = tmp_path / "runs" / "two"
     written = losses_of(RunFolder(run, read_settings(run) or {}))
-    config = settings_of("optim.batch_size=4", "optim.epochs=2", "lora.rank=4", "stream.buffer=16", "stream.workers=0")
+    alike = ("optim.batch_size=4", "optim.epochs=2", "lora.rank=4", "stream.buffer=16", "stream.workers=0", *rehearsal)
+    config = settings_of(*alike)
     expected = learn_in_turns(replace(config, model=model, data=data), store, world=2)
     assert [float(written[step]) for step in range(len(written))] == pytest.approx(expected, rel=1e-3)
     assert len(expected) == 14  # 49 of 50 examples are trained on, 2 × 4 at a time, twice
