@@ -102,7 +102,7 @@ class Student(nn.Module):
 
     def _replies(self, requests: Requests) -> tuple[Tensor, Tensor]:
         """The student's and its base's last states where each reply begins, [A, D] each."""
-        rows = torch.arange(len(requests.replies_A))
+        rows = torch.arange(len(requests.replies_A), device=requests.replies_A.device)
         with torch.no_grad(), self.vlm.disable_adapter():
             base_AD = self._last(requests)[rows, requests.replies_A]
         return self._last(requests)[rows, requests.replies_A], base_AD
