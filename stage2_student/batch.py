@@ -5,37 +5,46 @@ R layers, D hidden size, A other requests. A *position* is the one whose logits 
 """
 
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor
 
 
+class Movable:
+    """A dataclass that goes to another device as one, with every tensor in it; Lightning calls ``to``."""
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """The same, its tensors moved as ``Tensor.to`` does."""
+
+        def move(item: Any) -> Any:
+            if isinstance(item, dict):
+                return {name: move(inner) for name, inner in item.items()}
+            return item.to(*args, **kwargs) if isinstance(item, Tensor | Movable) else item
+
+        values = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+        return replace(self, **move(values))  # type: ignore[type-var]
+
+
 @dataclass(frozen=True)
-class Positions:
+class Positions(Movable):
     """Places in a batch: which row [N], which position in it [N], and the token that follows there [N]."""
 
     rows: Tensor
     places: Tensor
     tokens: Tensor
 
-    def to(self, *args: Any, **kwargs: Any) -> "Positions":
-        return _moved(self, args, kwargs)
-
 
 @dataclass(frozen=True)
-class Candidates:
+class Candidates(Movable):
     """The teacher's most likely tokens at every answer position, and the log of all other tokens' mass."""
 
     ids_NK: Tensor
     logprobs_NK: Tensor
     tail_N: Tensor
 
-    def to(self, *args: Any, **kwargs: Any) -> "Candidates":
-        return _moved(self, args, kwargs)
-
 
 @dataclass(frozen=True)
-class Requests:
+class Requests(Movable):
     """Other requests about some of a batch's images, of which the reply's first token is held to the base's.
 
     Attributes:
@@ -50,12 +59,9 @@ class Requests:
     shares_A: Tensor
     names: tuple[str, ...]
 
-    def to(self, *args: Any, **kwargs: Any) -> "Requests":
-        return _moved(self, args, kwargs)
-
 
 @dataclass(frozen=True)
-class Batch:
+class Batch(Movable):
     """Prompts with the teacher's answers, ready for the model: joint ones, and single steps that are rehearsed.
 
     Attributes:
@@ -87,18 +93,3 @@ class Batch:
     images: int
     names: tuple[str, ...]
     requests: Requests | None = None
-
-    def to(self, *args: Any, **kwargs: Any) -> "Batch":
-        """The same on another device; Lightning calls it."""
-        return _moved(self, args, kwargs)
-
-
-def _moved(value: Any, args: tuple, kwargs: dict) -> Any:
-    """A dataclass with every tensor in it moved as ``Tensor.to`` does."""
-
-    def move(item: Any) -> Any:
-        if isinstance(item, dict):
-            return {name: move(inner) for name, inner in item.items()}
-        return item.to(*args, **kwargs) if isinstance(item, Tensor | Positions | Candidates | Requests) else item
-
-    return replace(value, **{field.name: move(getattr(value, field.name)) for field in fields(value)})

@@ -13,23 +13,19 @@ from sekd.answers import parse_joint
 from sekd.datasets import Dataset, Example
 from sekd.metrics import parse_failures, score
 from sekd.questions import Question
+from stage2_student.batch import Movable
 from stage2_student.encode import Encoder
 
 SPARE_TOKENS = 8  # beyond the longest answer that could be right
 
 
 @dataclass(frozen=True)
-class Asked:
+class Asked(Movable):
     """Joint prompts of several images, padded on the left, and their questions."""
 
     inputs: dict[str, torch.Tensor]
     questions: list[tuple[Question, ...]]
     max_new_tokens: int
-
-    def to(self, *args: Any, **kwargs: Any) -> "Asked":
-        """The same on another device; Lightning calls it."""
-        moved = {name: value.to(*args, **kwargs) for name, value in self.inputs.items()}
-        return Asked(moved, self.questions, self.max_new_tokens)
 
 
 class Prompts:

@@ -102,10 +102,13 @@ class Student(nn.Module):
 
     def _replies(self, requests: Requests) -> tuple[Tensor, Tensor]:
         """The student's and its base's last states where each reply begins, [A, D] each."""
-        rows = torch.arange(len(requests.replies_A), device=requests.replies_A.device)
         with torch.no_grad(), self.vlm.disable_adapter():
-            base_AD = self._last(requests)[rows, requests.replies_A]
-        return self._last(requests)[rows, requests.replies_A], base_AD
+            base_AD = self._beginnings(requests)
+        return self._beginnings(requests), base_AD
+
+    def _beginnings(self, requests: Requests) -> Tensor:
+        rows_A = torch.arange(len(requests.replies_A), device=requests.replies_A.device)
+        return self._last(requests)[rows_A, requests.replies_A]
 
     def _last(self, asked: Batch | Requests) -> Tensor:
         """The last states [B, T, D] of every token, after the final norm."""
