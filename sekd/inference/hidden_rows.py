@@ -1,19 +1,24 @@
 """A small ring of hidden-state rows in memory that the engine's worker writes and the caller reads.
 
-vLLM's worker may be another process, and on CUDA it copies rows out behind the forward pass. So each row carries
-a stamp, written after its payload: the reader waits for its own row's stamp and cannot read a stale row or half a row.
+vLLM's worker may be another process, and on CUDA it copies rows out behind the forward pass. So each row is one record
+with its stamp and a checksum over stamp and payload, written by one call and read by one call. The reader waits for the
+record of its own stamp and takes it only if the checksum fits. A record that is being written, or being overwritten by
+the row that comes one turn of the ring later, is a mixture of two and does not fit.
 The ring is anonymous memory, gone with the process that made it however that ends.
 
-    row = [stamp: uint64 | payload: layers × hidden × itemsize bytes]
+    record = [stamp: uint64 | checksum: uint32 | payload: layers × hidden × itemsize bytes]
 """
 
 import os
+import struct
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
 
-STAMP_BYTES = 8
+HEADER = struct.Struct("<QI")
+STAMP = struct.Struct("<Q")
 
 
 class HiddenRowsError(RuntimeError):
@@ -31,9 +36,10 @@ class RowWriter:
         """Store the row of one stamp; stamps count up from 1 and are used once."""
         assert stamp > 0, stamp
         assert payload.nbytes == self._row_bytes, (payload.nbytes, self._row_bytes)
-        start = (stamp % self._slots) * (STAMP_BYTES + self._row_bytes)
-        os.pwrite(self._fd, payload.tobytes(), start + STAMP_BYTES)
-        os.pwrite(self._fd, stamp.to_bytes(STAMP_BYTES, "little"), start)
+        raw = payload.tobytes()
+        record = HEADER.pack(stamp, checksum(stamp, raw)) + raw
+        written = os.pwrite(self._fd, record, (stamp % self._slots) * len(record))
+        assert written == len(record), (written, len(record))
 
     def close(self) -> None:
         """Release the ring."""
@@ -53,7 +59,7 @@ class RowReader:
         self._fd = os.memfd_create("sekd-hidden-rows")
         self._shape, self._dtype, self._slots = shape, dtype, slots
         self.row_bytes = int(np.prod(shape)) * dtype.itemsize
-        os.ftruncate(self._fd, slots * (STAMP_BYTES + self.row_bytes))
+        os.ftruncate(self._fd, slots * (HEADER.size + self.row_bytes))
         self.path = str(Path("/proc") / str(os.getpid()) / "fd" / str(self._fd))
 
     def read(self, stamp: int, *, timeout: float = 30.0) -> np.ndarray:
@@ -62,22 +68,25 @@ class RowReader:
         Raises:
             HiddenRowsError: not written within ``timeout`` seconds, or already overwritten.
         """
-        start = (stamp % self._slots) * (STAMP_BYTES + self.row_bytes)
+        size = HEADER.size + self.row_bytes
         deadline = time.monotonic() + timeout
-        while (found := self._stamp(start)) < stamp:
+        while True:
+            record = os.pread(self._fd, size, (stamp % self._slots) * size)
+            found, expected = HEADER.unpack_from(record)
+            payload = memoryview(record)[HEADER.size :]
+            if found == stamp and checksum(stamp, payload) == expected:
+                return np.frombuffer(payload, self._dtype).reshape(self._shape)
+            if found > stamp:
+                raise HiddenRowsError(f"hidden-state row {stamp} was overwritten by row {found} before it was read")
             if time.monotonic() > deadline:
                 raise HiddenRowsError(f"hidden-state row {stamp} was not written within {timeout} s")
             time.sleep(1e-4)
-        payload = os.pread(self._fd, self.row_bytes, start + STAMP_BYTES)
-        if found != stamp or self._stamp(start) != stamp:
-            raise HiddenRowsError(
-                f"hidden-state row {stamp} was overwritten by row {self._stamp(start)} before it was read"
-            )
-        return np.frombuffer(payload, self._dtype).reshape(self._shape)
-
-    def _stamp(self, start: int) -> int:
-        return int.from_bytes(os.pread(self._fd, STAMP_BYTES, start), "little")
 
     def close(self) -> None:
         """Give the memory back."""
         os.close(self._fd)
+
+
+def checksum(stamp: int, payload: bytes | memoryview) -> int:
+    """CRC-32 of a record's stamp and payload."""
+    return zlib.crc32(payload, zlib.crc32(STAMP.pack(stamp)))
