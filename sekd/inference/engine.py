@@ -1,7 +1,7 @@
 """vLLM's engine, wrapped: conversations in, their results out, hidden states and logprobs included."""
 
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,8 +127,8 @@ class Engine:
         if not self._vllm.reset_prefix_cache():
             raise SekdError("the engine could not drop its prefix cache: a request is still running")
 
-    def submit(self, request: StepRequest, image: Image.Image) -> tuple[str, int]:
-        """Queue one request: its ticket and the length of its prompt in tokens."""
+    def submit(self, request: StepRequest, image: Callable[[], Image.Image]) -> tuple[str, int]:
+        """Queue one request: its ticket and the length of its prompt in tokens. ``image`` reads its pixels."""
         rendered = self._rendering.render(request, image)
         self._count += 1
         ticket = str(self._count)

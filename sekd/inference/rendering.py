@@ -7,7 +7,7 @@ put in front of what follows the placeholder.
 
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,8 +53,8 @@ class Rendering:
         self._tokenization = renderer.default_cmpl_tok_params.with_kwargs(add_special_tokens=False)
         self._beginnings: OrderedDict[str, _Beginning] = OrderedDict()
 
-    def render(self, request: StepRequest, image: Image.Image) -> dict[str, Any]:
-        """The request's prompt; the image is looked at only if it is a new one."""
+    def render(self, request: StepRequest, image: Callable[[], Image.Image]) -> dict[str, Any]:
+        """The request's prompt; the image's pixels are called for only if it is a new one."""
         tokens = self._renderer.get_tokenizer().encode(request.prompt_text, add_special_tokens=False)
         return self._continued(request.image_key, tokens) or self._anew(request.image_key, tokens, image)
 
@@ -62,10 +62,10 @@ class Rendering:
         """Start every image anew."""
         self._beginnings.clear()
 
-    def _anew(self, key: str, tokens: list[int], image: Image.Image) -> dict[str, Any]:
+    def _anew(self, key: str, tokens: list[int], image: Callable[[], Image.Image]) -> dict[str, Any]:
         prompt = {
             "prompt_token_ids": tokens,
-            "multi_modal_data": {"image": image},
+            "multi_modal_data": {"image": image()},
             "multi_modal_uuids": {"image": [key]},
         }
         (rendered,) = self._renderer.render_cmpl([prompt], self._tokenization)

@@ -3,33 +3,40 @@
 A conversation is a generator about one image that yields a ``StepRequest`` (or a list of them, to be asked at once)
 and is resumed with the ``StepResult`` (or their list). Conversations are admitted in order and never more at once than
 fit, so that an image's prefix stays in the KV cache from its first step to its last; a running conversation's next step
-goes ahead of any new image. Images are read ahead by a few threads.
+goes ahead of any new image.
+
+Images are read ahead by a few threads: at most ``READ_AHEAD`` a thread wait in memory, however many conversations are
+open. Once the engine has taken an image, its pixels are dropped, and read again in the rare case that the engine wants
+them a second time.
 
 The order of submissions depends on the conversations and the engine's answers alone, never on how fast a
 file was read: admission waits for the next image rather than take another one first.
 """
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from PIL import Image
 
+from sekd.errors import SekdError
 from sekd.inference.requests import StepRequest, StepResult, UnreadableImageError
 
 R = TypeVar("R")
 Asked = StepRequest | list[StepRequest]
 Conversation = Generator[Asked, Any, R]
+READ_AHEAD = 2  # decoded images a reading thread that may wait for the engine: 36 MB each at 12 megapixels
 
 
 class Asking(Protocol):
     """The engine as the scheduler sees it."""
 
-    def submit(self, request: StepRequest, image: Image.Image) -> tuple[str, int]:
-        """Queue a request: its ticket, and the length of its prompt in tokens."""
+    def submit(self, request: StepRequest, image: Callable[[], Image.Image]) -> tuple[str, int]:
+        """Queue a request: its ticket, and the length of its prompt in tokens. Calls ``image`` if it needs pixels."""
 
     def advance(self) -> list[tuple[str, StepResult]]:
         """Run one step: the tickets that are finished, with their results."""
@@ -52,13 +59,34 @@ def read_image(path: Path) -> Image.Image:
         raise UnreadableImageError(path, error) from error
 
 
+def _pixels_of(request: StepRequest, pixels: dict[str, Image.Image]) -> Image.Image:
+    """A request's image, kept in ``pixels``; read again where the engine has taken it before and wants it once more.
+
+    Raises:
+        SekdError: the file could be read at first, and no longer.
+    """
+    if request.image_key not in pixels:
+        given = request.image
+        try:
+            pixels[request.image_key] = given if isinstance(given, Image.Image) else read_image(given)
+        except UnreadableImageError as error:
+            raise SekdError(f"image {error}: it could be read before; put it back and run the same command") from error
+    return pixels[request.image_key]
+
+
 @dataclass
 class _Running:
-    """A conversation, the images it has asked about, and the answers it waits for."""
+    """A conversation, the images that it is about to ask about, and the answers it waits for.
+
+    Attributes:
+        images: those that the engine has not taken yet, by key.
+        seen: keys of those that it has taken.
+    """
 
     conversation: Conversation
     asked: Asked
     images: dict[str, Future] = field(default_factory=dict)
+    seen: set[str] = field(default_factory=set)
     results: list[StepResult | None] = field(default_factory=list)
     waiting: int = 0
     tokens: int = 0
@@ -84,6 +112,7 @@ class Drive:
         assert concurrency > 0, concurrency
         self._asking, self._conversations = asking, iter(conversations)
         self._concurrency = concurrency
+        self._most_ahead = min(concurrency, READ_AHEAD * readers)
         self._pool = ThreadPoolExecutor(readers, thread_name_prefix="images")
         self._ahead: deque[_Running] = deque()
         self._done: deque = deque()
@@ -121,7 +150,7 @@ class Drive:
         return len(self._live) < self._concurrency and fits
 
     def _next_ahead(self) -> _Running | None:
-        while len(self._ahead) < self._concurrency and (conversation := next(self._conversations, None)) is not None:
+        while len(self._ahead) < self._most_ahead and (conversation := next(self._conversations, None)) is not None:
             try:
                 running = _Running(conversation, next(conversation))
             except StopIteration as end:
@@ -132,29 +161,34 @@ class Drive:
         return self._ahead.popleft() if self._ahead else None
 
     def _read_images(self, running: _Running) -> None:
+        """Start reading the images that are new to this conversation."""
         for request in running.requests:
-            if request.image_key in running.images:
-                continue
-            if isinstance(request.image, Image.Image):
-                given: Future = Future()
-                given.set_result(request.image)
-                running.images[request.image_key] = given
-            else:
-                running.images[request.image_key] = self._pool.submit(read_image, request.image)
+            if request.image_key not in running.seen | running.images.keys():
+                running.images[request.image_key] = self._read(request)
+
+    def _read(self, request: StepRequest) -> Future:
+        if not isinstance(request.image, Image.Image):
+            return self._pool.submit(read_image, request.image)
+        given: Future = Future()
+        given.set_result(request.image)
+        return given
 
     # --- running ---
 
     def _submit(self, running: _Running) -> None:
         """Ask what a conversation wants to know next; an unreadable image is raised inside the conversation."""
+        images, running.images = running.images, {}
+        running.seen |= images.keys()
         try:
-            images = [running.images[request.image_key].result() for request in running.requests]
+            pixels = {key: image.result() for key, image in images.items()}
         except UnreadableImageError as error:
             self._resume(running, error)
             return
-        running.results = [None] * len(images)
-        running.waiting = len(images)
-        for slot, (request, image) in enumerate(zip(running.requests, images, strict=True)):
-            ticket, tokens = self._asking.submit(request, image)
+        requests = running.requests
+        running.results = [None] * len(requests)
+        running.waiting = len(requests)
+        for slot, request in enumerate(requests):
+            ticket, tokens = self._asking.submit(request, partial(_pixels_of, request, pixels))
             self._tickets[ticket] = (running, slot)
             self._note_length(running, tokens)
 

@@ -1,12 +1,15 @@
 """An engine for the tests of one module, over an untrained embedded model: a process runs one engine at a time."""
 
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from engine_reference import LAYERS, picture
+from PIL import Image
 
 from sekd.embedded.tiny_vlm import save_random
+from sekd.inference import schedule
 from sekd.inference.config import EngineConfig
 from sekd.inference.engine import Engine
 from sekd.models import ModelConfig
@@ -38,3 +41,22 @@ def picture_file(tmp_path: Path) -> Path:
     path = tmp_path / "picture.png"
     picture(0).save(path)
     return path
+
+
+@pytest.fixture
+def most_decoded(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Tells how many decoded images were in memory at most, and that none is left."""
+    counts, read = [0], schedule.read_image
+
+    def counted(path: Path) -> Image.Image:
+        image = read(path)
+        counts.append(counts[-1] + 1)
+        weakref.finalize(image, lambda: counts.append(counts[-1] - 1))
+        return image
+
+    def most() -> int:
+        assert counts[-1] == 0
+        return max(counts)
+
+    monkeypatch.setattr(schedule, "read_image", counted)
+    return most

@@ -1,6 +1,6 @@
 """The scheduler over an engine that answers from a script."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from sekd.errors import SekdError
 from sekd.inference.requests import StepRequest, StepResult, UnreadableImageError, tail_logprob
-from sekd.inference.schedule import Drive
+from sekd.inference.schedule import READ_AHEAD, Drive
 
 NOTHING = np.empty(0, np.int32)
 
@@ -20,7 +21,10 @@ NOTHING = np.empty(0, np.int32)
 class Scripted:
     """Answers the requests in hand after as many steps as ``delay`` says, oldest first."""
 
-    def __init__(self, delay: Any = lambda text: 1, capacity: int = 10**6, tokens: int = 10) -> None:
+    def __init__(
+        self, delay: Any = lambda text: 1, capacity: int = 10**6, tokens: int = 10, wants_pixels: str = ".0"
+    ) -> None:
+        self._wants_pixels = wants_pixels
         self._delay, self._capacity, self._tokens = delay, capacity, tokens
         self.waiting: dict[str, tuple[int, str]] = {}
         self.log: list[str] = []
@@ -30,8 +34,10 @@ class Scripted:
     def token_capacity(self) -> int:
         return self._capacity
 
-    def submit(self, request: StepRequest, image: Image.Image) -> tuple[str, int]:
+    def submit(self, request: StepRequest, image: Callable[[], Image.Image]) -> tuple[str, int]:
         ticket = str(len(self.log))
+        if request.prompt_text.endswith(self._wants_pixels):
+            image()
         self.log.append(request.prompt_text)
         self.waiting[ticket] = (self._delay(request.prompt_text), request.prompt_text)
         self.most = max(self.most, len(self.waiting))
@@ -113,6 +119,34 @@ def test_submission_order_does_not_depend_on_how_fast_files_are_read(tmp_path: P
         engine = Scripted()
         drive(engine, [path_of(name, 2, small if name % 3 else large) for name in range(9)], concurrency=3)
         assert [text for text in engine.log if text.endswith(".0")] == [f"{name}.0" for name in range(9)]
+
+
+@pytest.mark.parametrize("readers", [1, 3])
+def test_no_more_decoded_images_wait_in_memory_than_the_readers_are_ahead(
+    readers: int, picture_file: Path, most_decoded: Callable[[], int]
+) -> None:
+    conversations = [path_of(name, 3, picture_file) for name in range(40)]
+    ended = list(Drive(Scripted(), conversations, concurrency=32, readers=readers).finished())
+    assert len(ended) == 40
+    # Those that wait, the one that the engine looks at, and the one behind it that a thread has begun to read.
+    assert readers <= most_decoded() <= READ_AHEAD * readers + 2
+
+
+def test_an_image_that_the_engine_wants_again_is_read_again(picture_file: Path) -> None:
+    engine = Scripted(wants_pixels="")
+    assert drive(engine, [path_of(0, 3, picture_file)]) == [(0, ["0.0", "0.1", "0.2"])]
+
+
+def test_an_image_that_is_gone_when_it_is_wanted_again_ends_the_run_by_name(picture_file: Path) -> None:
+    conversation = path_of(0, 3, picture_file)
+
+    def lose_it_after_the_first_step() -> Generator:
+        result = yield next(conversation)
+        picture_file.unlink()
+        yield conversation.send(result)
+
+    with pytest.raises(SekdError, match=r"picture\.png.*it could be read before"):
+        drive(Scripted(wants_pixels=""), [lose_it_after_the_first_step()])
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "no image"])
