@@ -70,6 +70,14 @@ def truth(asker: Asker, dataset: Dataset, place: int) -> Lesson:
     return replace(answers, chosen=labels)
 
 
+class NoPrefixError(UnreadableImageError):
+    """An image that the pass with the prefixes skipped, so that this one skips it too. ``why`` it did so then."""
+
+    def __init__(self, key: str, why: str) -> None:
+        Exception.__init__(self, f"{key}: no prefixes")
+        self.reason = f"no prefixes: {why}"
+
+
 class Said:
     """The answers of a stored pass, by example.
 
@@ -93,12 +101,12 @@ class Said:
         """The answers about the example at a place; the shards are expected one after the other.
 
         Raises:
-            SekdError: there are none, since its image could not be read.
+            NoPrefixError: that pass skipped the example.
         """
         if (shard := place // self.store.plan.shard_size) != self._shard:
             self._shard, self._answers = shard, self._read(shard)
         if key not in self._answers:
-            raise SekdError(f"{self.store.path} has no answers about {key}, which could not be read then")
+            raise NoPrefixError(key, self.store.entry(shard).skipped.get(key, "no reason given"))
         return self._answers[key]
 
     def _read(self, shard: int) -> dict[str, tuple[int, ...]]:

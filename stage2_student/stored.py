@@ -76,18 +76,19 @@ class TeacherPath:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Keeps every ``stride``-th example apart, for agreement on what was never trained on; 0 keeps none."""
+    """Keeps every ``stride``-th example apart, for agreement on what was never trained on; 0 keeps none.
+
+    It goes by the example's number in the dataset, so that all passes over one dataset hold out the same images,
+    whatever each of them skipped.
+    """
 
     stride: int
 
-    def of_shard(self, store: Store, shard: int, *, held_out: bool) -> np.ndarray:
-        """Which examples of a shard (as positions among those that have rows) are held out, or are not."""
-        entry = store.entry(shard)
-        present = np.arange(entry.examples[1] - entry.examples[0] - len(entry.skipped))
+    def contains(self, numbers: np.ndarray) -> np.ndarray:
+        """Which examples of these numbers are held out, as booleans of the same shape."""
         if not self.stride:
-            return present[:0] if held_out else present
-        apart = (entry.examples[0] + present) % self.stride == self.stride - 1
-        return present[apart == held_out]
+            return np.zeros(numbers.shape, bool)
+        return numbers % self.stride == self.stride - 1
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ class Part:
 
     Attributes:
         rehearsed: None for whole paths; else the share of the examples that are read, one step of each in turn.
+        skipped: the numbers in the dataset of the examples that the pass has no rows of, for all its shards.
         correct: what is done to every whole path that was read.
         told: the pass whose answers the teacher was told, if not its own: those that the student's reply gives.
     """
@@ -113,6 +115,7 @@ class Part:
     apart: HeldOut
     held_out: bool = False
     rehearsed: float | None = None
+    skipped: frozenset[int] = frozenset()
     correct: Callable[[TeacherPath], TeacherPath] | None = None
     told: Store | None = None
 
@@ -124,7 +127,10 @@ class Part:
 
     def places(self, shard: int) -> np.ndarray:
         """The examples of a shard, as positions among those that have rows."""
-        places = self.apart.of_shard(self.store, shard, held_out=self.held_out)
+        entry = self.store.entry(shard)
+        present = np.array([number for number in range(*entry.examples) if number not in self.skipped], int)
+        assert len(present) == entry.examples[1] - entry.examples[0] - len(entry.skipped), "skipped fits the store"
+        places = np.flatnonzero(self.apart.contains(present) == self.held_out)
         if self.rehearsed is None:
             return places
         return places[(np.arange(round(len(places) * self.rehearsed)) / self.rehearsed).astype(int)]
@@ -208,15 +214,26 @@ class Shard:
 
 
 def _answers(store: Store, shard: int, *, like: pa.Table) -> list[int]:
-    """The answers that stand in the same rows of another store.
+    """The answers that another pass over the same shards gave to the steps of ``like``, [rows].
+
+    The other pass may hold more images: some that it read may have been skipped when its answers were scored.
 
     Raises:
-        SekdError: the other store has other rows.
+        SekdError: it lacks a step.
     """
     rows = store.read_targets(shard, ["image", "step", "answer"])
-    if any(rows.column(name).to_pylist() != like.column(name).to_pylist() for name in ("image", "step")):
-        raise SekdError(f"{store.path}: shard {shard} is of other images than when its answers were scored")
-    return rows.column("answer").to_pylist()
+    said = dict(zip(_steps(rows), rows.column("answer").to_pylist(), strict=True))
+    wanted = _steps(like)
+    if lacking := next((image for image, step in wanted if (image, step) not in said), None):
+        raise SekdError(
+            f"{store.path}: shard {shard} has no answers about {lacking}, though the teacher was told them: "
+            "run `make teacher` with teacher.prefixes again"
+        )
+    return [said[step] for step in wanted]
+
+
+def _steps(rows: pa.Table) -> list[tuple[str, int]]:
+    return list(zip(rows.column("image").to_pylist(), rows.column("step").to_pylist(), strict=True))
 
 
 def _columns(wanted: tuple[int, ...], stored: int) -> slice | list[int]:

@@ -99,14 +99,37 @@ def _parts(config: StudentConfig, objective: Objective, store: Store, rehearsed:
         layers=tuple(store.layout.layers.index(layer) for layer in objective.stored_layers),
     )
     held_out = config.validation.held_out
-    part = Part(store, wanted, HeldOut(round(1 / held_out) if held_out else 0))
+    apart = HeldOut(round(1 / held_out) if held_out else 0)
+    part = Part(store, wanted, apart, skipped=_skipped(config, store))
     prefixes = store.identity.get("prefixes")
     paths = replace(
         part,
         correct=_consistency(config, store) if config.loss.soft.consistent else None,
         told=Store.open(store.path.parent / prefixes) if prefixes else None,
     )
-    return [paths] if rehearsed is None else [paths, replace(part, store=rehearsed, rehearsed=config.rehearsal.share)]
+    if rehearsed is None:
+        return [paths]
+    singles = Part(rehearsed, wanted, apart, rehearsed=config.rehearsal.share, skipped=_skipped(config, rehearsed))
+    return [paths, singles]
+
+
+def _skipped(config: StudentConfig, store: Store) -> frozenset[int]:
+    """The numbers in the dataset of the examples that a pass skipped. The store knows their ids alone.
+
+    Raises:
+        SekdError: the dataset is no longer the one that the pass was made over.
+    """
+    ids = {example for shard in range(store.plan.n_shards) for example in store.entry(shard).skipped}
+    if not ids:
+        return frozenset()
+    asked = store.identity["data"]
+    dataset = load_dataset(config.data, asked["split"])
+    if dataset.identity() != asked:
+        raise SekdError(
+            f"{store.path} skipped {len(ids)} images, and which ones cannot be told: the dataset in {config.data.root} "
+            "is not the one that the pass was made over. Put it back as it was, or run `make teacher` on what is there"
+        )
+    return frozenset(number for number, example in enumerate(dataset.examples) if example.id in ids)
 
 
 def _consistency(config: StudentConfig, store: Store) -> Consistency:

@@ -15,8 +15,9 @@ from sekd.inference import schedule
 from sekd.store.verify import verify
 from stage1_teacher import unreadable
 from stage1_teacher import worker as worker_module
-from stage1_teacher.config import TeacherConfig
+from stage1_teacher.config import Teacher, TeacherConfig
 from stage1_teacher.generate import prepare, run
+from stage1_teacher.teaching import ON_POLICY, TEACHING
 from stage1_teacher.unreadable import Tolerance
 
 BAD = (1, 5)
@@ -61,6 +62,35 @@ def test_a_tolerated_share_is_left_out_and_named(damaged: TeacherConfig, capfd: 
     said = "".join(capfd.readouterr().err.split())
     assert "2imagescannotbereadandareleftout:" in said
     assert all(dataset.examples[place].image.name in said for place in BAD)
+
+
+@pytest.mark.usefixtures("lent")
+@pytest.mark.parametrize("paradigm", [*TEACHING, ON_POLICY])
+def test_every_paradigm_leaves_out_what_is_tolerated_and_asks_about_all_other_images(
+    paradigm: str, damaged: TeacherConfig
+) -> None:
+    damaged = replace(damaged, unreadable_share=0.12)
+    if paradigm == ON_POLICY:
+        damaged = replace(damaged, teacher=Teacher(prefixes=str(run(replace(damaged, paradigm="joint")).path)))
+    store = run(replace(damaged, paradigm=paradigm))
+    dataset = load_dataset(damaged.data, "train")
+    skipped = {name for index in range(5) for name in store.entry(index).skipped}
+    assert skipped == {dataset.examples[place].id for place in BAD}
+    assert sum(store.entry(index).rows for index in range(5)) == 16 * 4
+    assert verify(store) == []
+
+
+@pytest.mark.usefixtures("lent")
+def test_an_on_policy_pass_leaves_out_what_it_has_no_prefixes_of_and_says_why(
+    damaged: TeacherConfig, config: TeacherConfig
+) -> None:
+    """The images were put back after the pass that the prefixes are of."""
+    said = run(replace(damaged, unreadable_share=0.12, paradigm="joint"))
+    store = run(replace(config, unreadable_share=0.12, paradigm=ON_POLICY, teacher=Teacher(prefixes=str(said.path))))
+    skipped = {name: why for index in range(5) for name, why in store.entry(index).skipped.items()}
+    dataset = load_dataset(config.data, "train")
+    assert list(skipped) == [dataset.examples[place].id for place in BAD]
+    assert all(why.startswith("no prefixes: unreadable image: ") for why in skipped.values())
 
 
 @pytest.mark.usefixtures("lent")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from PIL import Image
 
@@ -47,6 +48,18 @@ def store_pass(
     for shard in store.missing():
         _write(store, shard, dataset, asked)
     return store
+
+
+def without(store: Store, root: Path, skipped: set[str]) -> Store:
+    """The same pass under another root, as if the images of these examples could not have been read."""
+    copy = Store.create(root / "demo", identity=store.identity, plan=store.plan, layout=store.layout)
+    for shard in copy.missing():
+        rows = store.read_targets(shard)
+        keep = [sample not in skipped for sample in rows.column("sample").to_pylist()]
+        gone = {sample: "unreadable image" for sample in rows.column("sample").to_pylist() if sample in skipped}
+        hidden = store.hidden(shard)[:][keep] if store.layout.layers else None
+        copy.write_shard(shard, rows.filter(pa.array(keep)), hidden, {}, skipped=gone)
+    return copy
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """Replies that say what the student said, with targets that the teacher gave after those very words."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,14 +17,21 @@ from stage2_student.config import OptimConfig, StudentConfig, ValidationConfig
 from stage2_student.training import assemble
 
 
-def copied(store: Store, folder: Path, *, turned: int = 0, images: str = "", **identity: str) -> Store:
-    """The same pass, with every answer ``turned`` by so many letters and image paths that begin with ``images``."""
+def copied(
+    store: Store, folder: Path, *, turned: int = 0, images: str = "", skipped: Sequence[int] = (), **identity: str
+) -> Store:
+    """The same pass, with every answer ``turned`` by so many letters, image paths that begin with ``images``, and
+    without the examples of the numbers ``skipped``."""
+    samples = list(dict.fromkeys(row["sample"] for row in _rows(store)))
+    gone = {samples[number]: "unreadable image" for number in skipped}
     plan, layout = Plan(store.plan.n_examples, store.plan.shard_size), Layout(**{**vars(store.layout), "layers": ()})
     other = Store.create(folder, identity={**store.identity, **identity}, plan=plan, layout=layout)
     for shard in other.missing():
         rows = store.read_targets(shard).to_pylist()
         changed = [{**row, "answer": (row["answer"] + turned) % 4, "image": images + row["image"]} for row in rows]
-        other.write_shard(shard, pa.Table.from_pylist(changed, schema=schema(layout)), None, {})
+        kept = [row for row in changed if row["sample"] not in gone]
+        own = {name: why for name, why in gone.items() if name in {row["sample"] for row in changed}}
+        other.write_shard(shard, pa.Table.from_pylist(kept, schema=schema(layout)), None, {}, skipped=own)
     return other
 
 
@@ -80,8 +88,24 @@ def test_prefixes_that_are_gone_or_of_other_images_are_refused(
         one(settings(configure), gone)
     moved = copied(store, tmp_path, images="elsewhere/", paradigm="joint")
     other = copied(store, tmp_path, paradigm="on_policy", prefixes=moved.fingerprint)
-    with pytest.raises(SekdError, match=r"shard \d is of other images"):
+    with pytest.raises(SekdError, match=r"shard \d has no answers about .*, though the teacher was told them"):
         one(settings(configure), other)
+
+
+def test_an_image_that_was_skipped_when_its_answers_were_scored_shifts_no_other(
+    configure: Configure, store: Store, said: Store, tmp_path: Path
+) -> None:
+    scored = copied(store, tmp_path, paradigm="on_policy", prefixes=said.fingerprint, skipped=[1, 17])
+    _, data = assemble(settings(configure), scored)
+    students = {}
+    for row in _rows(said):
+        students.setdefault(row["image"], []).append(row["answer"])
+    batches = [batch for batch, _ in zip(data.train_dataloader(), range(48), strict=True)]
+    assert len({batch.names[0] for batch in batches}) == 48
+    for batch in batches:
+        in_text = batch.inputs["input_ids"][batch.letters.rows, batch.letters.places + 1].tolist()
+        letters = list(store.layout.letter_ids)
+        assert [letters.index(token) for token in in_text] == students[batch.names[0]]
 
 
 def _rows(store: Store) -> list[dict]:

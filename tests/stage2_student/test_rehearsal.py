@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from hf_teacher import store_pass
+from hf_teacher import store_pass, without
 from student_settings import PLAIN, Configure
 
-from sekd.datasets import DataConfig
+from sekd.datasets import DataConfig, load_dataset
 from sekd.errors import SekdError
 from sekd.models import ModelConfig
 from sekd.store import Store
@@ -103,6 +103,34 @@ def test_what_is_held_out_of_the_paths_is_not_rehearsed(configure: Configure, st
     trained_on = {name for batch in data.train_dataloader() for name in batch.names}
     assert held_out
     assert not held_out & trained_on
+
+
+def test_no_held_out_image_is_trained_on_where_the_two_passes_skipped_different_images(
+    tmp_path: Path, configure: Configure, data: DataConfig, store: Store, independent: Store
+) -> None:
+    """Every tenth image is held out: counted over the images that are there, the two passes would differ."""
+    examples = load_dataset(data, "train").examples
+    main = without(store, tmp_path / "main", {examples[place].id for place in (0, 9, 20)})
+    other = without(independent, tmp_path / "other", {examples[place].id for place in (1, 2, 18, 39)})
+    config = configure(rehearsal=RehearsalConfig(paradigm="independent", share=1.0), optim=OptimConfig(epochs=1))
+    _, held = assemble(config, main, other)
+    held_out = {name for batch in held.val_dataloader()[0] for name in batch.names}  # type: ignore[union-attr]
+    assert held_out == {str(examples[place].image) for place in (19, 29, 39, 49)}  # number 9 was skipped
+    trained_on = Counter(name for batch in held.train_dataloader() for name in batch.names)
+    assert not held_out & trained_on.keys()
+    once = {str(examples[place].image) for place in (0, 1, 2, 18, 20)}  # held by one pass of the two
+    everything = {str(example.image) for place, example in enumerate(examples) if place % 10 != 9}
+    assert trained_on == {name: 1 if name in once else 2 for name in everything}
+
+
+def test_which_images_were_skipped_is_told_by_the_dataset_that_was_asked_about(
+    tmp_path: Path, configure: Configure, data: DataConfig, store: Store
+) -> None:
+    main = without(store, tmp_path, {load_dataset(data, "train").examples[0].id})
+    other = replace(configure(), data=replace(data, seed=7))
+    with pytest.raises(SekdError, match="skipped 1 images, and which ones cannot be told: the dataset in"):
+        assemble(other, main)
+    assemble(other, store)  # nothing was skipped: nothing is asked
 
 
 def test_nothing_changes_where_nothing_is_rehearsed(configure: Configure, store: Store) -> None:
