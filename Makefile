@@ -100,7 +100,7 @@ controls: $(READY) $(WORLD) ## does conditioning do it? the same student taught 
 	$(PYTHON) -m sekd.evaluation.report runs/$(DATA)
 
 base: $(READY) ## pretrain the embedded base model again (about 25 minutes on two cores)
-	$(KEEP_MEMORY) $(PYTHON) -m sekd.embedded.pretrain $(ARGS)
+	$(KEEP_MEMORY) $(PYTHON) -m tools.pretrain_base $(ARGS)
 
 bench: $(READY) ## side by side with the obvious alternatives, as ratios
 	$(KEEP_MEMORY) $(PYTHON) -m benchmarks $(ARGS)

@@ -9,7 +9,7 @@ import yaml
 from peft import LoraConfig, get_peft_model
 
 from sekd.embedded.kingdoms import IN_DOMAIN, KINGDOMS, UNSEEN
-from sekd.embedded.skills import SKILLS, captions, examine, kingdoms
+from sekd.embedded.skills import METRICS, captions, kingdoms, measure_skills
 from sekd.embedded.tiny_vlm import BASE
 from sekd.embedded.world import write_world
 from sekd.errors import SekdError
@@ -37,9 +37,9 @@ def train(run: Path, *, noise: float, model: ModelConfig | None = None) -> Path:
     return run
 
 
-def test_the_base_captions_traces_and_answers_and_an_empty_adapter_forgets_nothing(world: Path, tmp_path: Path) -> None:
-    outcomes = examine(train(tmp_path, noise=0), kingdoms(world))
-    assert {each.task for each in outcomes} == {f"{skill}, {tree}" for skill in SKILLS for tree in TREES}
+def test_the_base_has_every_skill_and_an_adapter_of_zeros_forgets_nothing(world: Path, tmp_path: Path) -> None:
+    outcomes = measure_skills(train(tmp_path, noise=0), kingdoms(world))
+    assert {each.task for each in outcomes} == {f"{skill}, {tree}" for skill in METRICS for tree in TREES}
     for each in outcomes:
         assert (each.difference, each.low, each.high, each.samples) == (0, 0, 0, 12)
         assert each.base > (95 if "single" not in each.task else 60)
@@ -47,7 +47,7 @@ def test_the_base_captions_traces_and_answers_and_an_empty_adapter_forgets_nothi
 
 
 def test_an_adapter_of_noise_forgets(world: Path, tmp_path: Path) -> None:
-    outcomes = examine(train(tmp_path, noise=2), kingdoms(world)[:1])
+    outcomes = measure_skills(train(tmp_path, noise=2), kingdoms(world)[:1])
     assert all(each.high is not None and each.high < 0 for each in outcomes)
 
 
@@ -59,7 +59,7 @@ def test_a_caption_is_the_kingdom_and_what_is_drawn() -> None:
 
 def test_skills_are_those_of_the_embedded_base_only(tmp_path: Path) -> None:
     with pytest.raises(SekdError, match="holds no adapter: `make student`"):
-        examine(tmp_path, [])
+        measure_skills(tmp_path, [])
     run = train(tmp_path / "other", noise=0, model=ModelConfig(name="mine", path=str(tmp_path), wording="terse"))
     with pytest.raises(SekdError, match=r"not trained from the embedded model.*make general TASKS="):
-        examine(run, [])
+        measure_skills(run, [])

@@ -1,1 +1,1 @@
-"""The default that runs anywhere: a rendered world of images with taxonomies, and a tiny VLM that knows it."""
+"""The demo that runs on any machine: a rendered data set with taxonomies and a tiny VLM trained on it."""

@@ -1,9 +1,8 @@
-"""The embedded world's taxonomies: five kingdoms of four levels, named so that a deep level needs its parent.
+"""The embedded world's taxonomies: five kingdoms of four levels.
 
-Every image shows four attributes, one for each level of its kingdom's tree. A node's *name* depends on its parent's
-name and its own attribute: the same word stands for different attributes under different parents, as a species
-epithet does under different genera. Who knows the parent needs one look at the image to name the child; who does not
-must work out the whole chain.
+Every image shows four attributes, one a level. A node's *name* depends on its parent's name and its own attribute: the
+same name means different attributes under different parents, as a species epithet does under different genera. A model
+that knows the parent needs one attribute to name the child. A model that does not must infer the whole path.
 """
 
 from dataclasses import dataclass
@@ -13,10 +12,10 @@ import numpy as np
 
 LEVELS = ("order", "family", "genus", "species")
 VALUES = 4  # attribute values a level, and so children a node
-NAMES = (4, 6, 6, 6)  # words a level
+NAMES = (4, 6, 6, 6)  # names a level
 PATTERNS = ("plain", "striped", "dotted", "ringed")
 
-# Words are two syllables and an ending that tells the level, as in zoological nomenclature.
+# A name is a stem of one syllable and an ending that depends on the level, as in zoological nomenclature.
 ONSETS = ("b", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "t", "v", "z")
 VOWELS = ("a", "e", "i", "o", "u")
 ENDINGS = ("iformes", "idae", "us", "ensis")
@@ -24,10 +23,7 @@ ENDINGS = ("iformes", "idae", "us", "ensis")
 
 @dataclass(frozen=True)
 class Kingdom:
-    """A taxonomy and what its images show.
-
-    ``attributes`` holds, level by level, the attribute's name and its four values.
-    """
+    """A taxonomy. ``attributes`` holds, level by level, the attribute's name and its four values."""
 
     name: str
     attributes: tuple[tuple[str, tuple[str, ...]], ...]
@@ -35,7 +31,7 @@ class Kingdom:
 
     @cached_property
     def names(self) -> tuple[tuple[str, ...], ...]:
-        """The words of each level, coarse to fine. No word stands twice in the world."""
+        """The names of each level, coarse to fine. No name occurs twice in the world."""
         return tuple(
             tuple(stem.capitalize() + ENDINGS[level] if level < 3 else stem + ENDINGS[level] for stem in stems)
             for level, stems in enumerate(_stems()[self.name])
@@ -45,7 +41,7 @@ class Kingdom:
     def tables(self) -> tuple[np.ndarray, ...]:
         """For each level an integer array [parent name, attribute value] -> name, both as indices.
 
-        Row by row the names differ, so siblings are told apart by name. The first level has a single parent, 0.
+        Names within a row differ, so siblings have different names. The first level has one parent, 0.
         """
         rng = np.random.default_rng(self.seed)
         parents = (1, *NAMES[:-1])

@@ -1,4 +1,4 @@
-"""Draws one image of the embedded world from its kingdom and attribute values. Knows nothing of names or trees."""
+"""Draws one image of the embedded world from its kingdom and attribute values."""
 
 from collections.abc import Callable
 
@@ -32,7 +32,7 @@ Point = tuple[float, float]
 
 
 class Canvas:
-    """A picture being drawn around a centre, in units of the subject's radius."""
+    """An image in progress. Coordinates are relative to the subject's centre, in units of its radius."""
 
     def __init__(self, kingdom: str, rng: np.random.Generator) -> None:
         self.rng = rng
@@ -48,7 +48,7 @@ class Canvas:
         self.body_draw = ImageDraw.Draw(self.body)
 
     def at(self, x: float, y: float) -> Point:
-        """Subject units (x right, y down, the centre at 0, 0) -> drawn pixels."""
+        """Coordinates (x right, y down, centre at 0, 0) -> pixels."""
         return self.centre[0] + x * self.radius, self.centre[1] + y * self.radius
 
     def box(self, x0: float, y0: float, x1: float, y1: float) -> list[Point]:
@@ -74,7 +74,7 @@ class Canvas:
 
 
 def render(kingdom: str, attributes: dict[str, str], rng: np.random.Generator) -> Image.Image:
-    """An RGB image of ``SIDE`` x ``SIDE`` pixels; ``rng`` moves position, size, shade and texture a little."""
+    """An RGB image of ``SIDE`` x ``SIDE`` pixels; ``rng`` varies position, size, shade and texture."""
     canvas = Canvas(kingdom, rng)
     DRAW[kingdom](canvas, attributes)
     shade = np.clip(np.array(RGB[attributes["colour"]]) + rng.integers(-14, 15, 3), 0, 255)
@@ -98,7 +98,7 @@ def _background(kingdom: str, rng: np.random.Generator) -> Image.Image:
 
 
 def _skin(pattern: str, shade: np.ndarray, canvas: Canvas) -> Image.Image:
-    """The body's colour with its pattern, over the whole picture; the body's outline cuts it out."""
+    """The body's colour and pattern over the whole image; the caller cuts out the body."""
     light, dark = tuple(int(v) for v in shade), tuple(int(v * 0.3) for v in shade)
     skin = Image.new("RGB", canvas.image.size, light)
     draw = ImageDraw.Draw(skin)
@@ -117,7 +117,7 @@ def _skin(pattern: str, shade: np.ndarray, canvas: Canvas) -> Image.Image:
 
 
 def _fauna(canvas: Canvas, attributes: dict[str, str]) -> None:
-    """A fish that swims to the right: body, tail, eye, and what grows on its back."""
+    """A fish that swims to the right: tail, body and fin."""
     canvas.draw.polygon(canvas.points((-0.9, 0), (-1.6, -0.5), (-1.6, 0.5)), fill=canvas.ink)
     shape, fin = attributes["shape"], attributes["fin"]
     if shape == "disc":
@@ -210,7 +210,7 @@ def _moth(canvas: Canvas, attributes: dict[str, str]) -> None:
 
 
 def _rocket(canvas: Canvas, attributes: dict[str, str]) -> None:
-    """A rocket that climbs, and its exhaust."""
+    """A rocket and its exhaust."""
     flame = attributes["flame"]
     if flame == "single":
         canvas.draw.polygon(canvas.points((-0.25, 0.9), (0.25, 0.9), (0, 1.9)), fill=canvas.ink)

@@ -1,8 +1,7 @@
-"""``python -m sekd.embedded.skills runs/demo``: what else the embedded base can do, before and after.
+"""``python -m sekd.embedded.skills runs/demo``: what the student forgot of the embedded base's other skills.
 
-Captions, lineages without options and single-level questions, asked of the base and of every training of the student
-through transformers. They are to the embedded model what lmms-eval's benchmarks are to a real one, and go where those
-go: ``general.json`` in the run folder.
+Captions, paths without options and single-level questions, for the base and for every training of the student, through
+transformers. The results are written to ``general.json``, as those of lmms-eval's benchmarks are for a real model.
 """
 
 import argparse
@@ -32,16 +31,16 @@ from sekd.prompts import Prompt, Prompter, request
 from sekd.questions import LETTERS
 
 BATCH = 100
-SKILLS = {
+METRICS = {
     "caption": "words %",
     "lineage": "names %",
     "single level": "answers %",
 }
-Asked = tuple[Prompt, list[str]]  # with the words of the right reply
+Task = tuple[Prompt, list[str]]  # a prompt and the words of the correct reply
 
 
-class Examination:
-    """One kingdom's images, and what is asked about them."""
+class SkillTest:
+    """The tasks of every skill on one dataset."""
 
     def __init__(self, dataset: Dataset, model: ModelConfig) -> None:
         self._dataset = dataset
@@ -50,49 +49,48 @@ class Examination:
         self._prompter = Prompter.named(model.wording)
         self._captions = captions()
 
-    def ask(self, vlm: Any) -> dict[str, np.ndarray]:
-        """Skill -> percent of the right reply's words that each image's reply has in their places [image]."""
-        return {skill: np.concatenate(list(self._ask(vlm, skill))) for skill in SKILLS}
+    def scores(self, vlm: Any) -> dict[str, np.ndarray]:
+        """Skill -> percent of the correct words that each image's reply has at the right position [image]."""
+        return {skill: np.concatenate(list(self._batches(vlm, skill))) for skill in METRICS}
 
-    def _ask(self, vlm: Any, skill: str) -> Iterator[np.ndarray]:
+    def _batches(self, vlm: Any, skill: str) -> Iterator[np.ndarray]:
         examples = self._dataset.examples
         for start in range(0, len(examples), BATCH):
             batch = examples[start : start + BATCH]
             images = [read_image(self._dataset.image_path(example)) for example in batch]
-            rounds = zip(*(self._prompts(skill, example) for example in batch), strict=True)
-            right = [self._right(vlm, images, asked) for asked in rounds]
-            yield 100 * np.mean(right, axis=0)
+            rounds = zip(*(self._tasks(skill, example) for example in batch), strict=True)
+            yield 100 * np.mean([self._shares(vlm, images, tasks) for tasks in rounds], axis=0)
 
-    def _prompts(self, skill: str, example: Example) -> list[Asked]:
-        """What one image is asked, with the right replies."""
-        assert example.path is not None, "the world's images have known paths"
+    def _tasks(self, skill: str, example: Example) -> list[Task]:
+        assert example.path is not None, "every image of the world has a label"
         if skill == "caption":
             return [(request("describe"), self._captions[example.path])]
         if skill == "lineage":
             return [(request("lineage"), list(example.path[1:]))]
-        asked = self._dataset.questions(example)
+        questions = self._dataset.questions(example)
         return [
-            (self._prompter.independent(asked, step), [LETTERS[question.truth]])  # type: ignore[index]
-            for step, question in enumerate(asked)
+            (self._prompter.independent(questions, step), [LETTERS[question.truth]])  # type: ignore[index]
+            for step, question in enumerate(questions)
         ]
 
     @torch.inference_mode()
-    def _right(self, vlm: Any, images: Sequence[Any], asked: Sequence[Asked]) -> np.ndarray:
+    def _shares(self, vlm: Any, images: Sequence[Any], tasks: Sequence[Task]) -> np.ndarray:
+        """Share of correct words in each reply [image]."""
         tokenizer = self._processor.tokenizer
-        texts = [self._prompter.render(self._processor, prompt) for prompt, _ in asked]
+        texts = [self._prompter.render(self._processor, prompt) for prompt, _ in tasks]
         inputs = self._processor(text=texts, images=list(images), padding=True, return_tensors="pt")
-        length = len(asked[0][1])
+        length = len(tasks[0][1])
         tokens = vlm.generate(**inputs, max_new_tokens=length, do_sample=False, pad_token_id=tokenizer.pad_token_id)
         replies = tokenizer.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-        return np.array([_share(reply.split(), words) for reply, (_, words) in zip(replies, asked, strict=True)])
+        return np.array([_share(reply.split(), words) for reply, (_, words) in zip(replies, tasks, strict=True)])
 
 
-def _share(said: Sequence[str], right: Sequence[str]) -> float:
-    return sum(word in said[place : place + 1] for place, word in enumerate(right)) / len(right)
+def _share(reply: Sequence[str], correct: Sequence[str]) -> float:
+    return sum(word in reply[place : place + 1] for place, word in enumerate(correct)) / len(correct)
 
 
 def captions() -> dict[tuple[str, ...], list[str]]:
-    """Path -> the words of its image's caption: the kingdom and the attributes."""
+    """Path -> the words of its caption: the kingdom and the attributes."""
     return {
         (str(row["kingdom"]), *(str(row[level]) for level in LEVELS[:-1]), str(row["name"])): [
             str(row["kingdom"]),
@@ -102,11 +100,11 @@ def captions() -> dict[tuple[str, ...], list[str]]:
     }
 
 
-def examine(run: Path, datasets: Sequence[Dataset]) -> list[Outcome]:
-    """Every skill on every dataset, base beside the mean of the student's trainings; kept in ``general.json``.
+def measure_skills(run: Path, datasets: Sequence[Dataset]) -> list[Outcome]:
+    """Every skill on every dataset: the base and the mean over the student's seeds. Writes ``general.json``.
 
     Raises:
-        SekdError: the run holds no student, or one of another base than the embedded.
+        SekdError: the run holds no student, or its base is not the embedded model.
     """
     students = [student for student in find_students(run) if student.name == STUDENT]
     if not students:
@@ -115,22 +113,22 @@ def examine(run: Path, datasets: Sequence[Dataset]) -> list[Outcome]:
     outcomes = [
         outcome
         for dataset in tqdm(datasets, unit="tree", dynamic_ncols=True)
-        for outcome in _examine(model, students, dataset)
+        for outcome in _measure(model, students, dataset)
     ]
     write_outcomes(run, outcomes)
     return outcomes
 
 
-def _examine(model: ModelConfig, students: Sequence[Student], dataset: Dataset) -> list[Outcome]:
-    examination = Examination(dataset, model)
-    before = examination.ask(load_vlm(model, dtype=torch.float32))
+def _measure(model: ModelConfig, students: Sequence[Student], dataset: Dataset) -> list[Outcome]:
+    test = SkillTest(dataset, model)
+    before = test.scores(load_vlm(model, dtype=torch.float32))
     trained = [
-        examination.ask(PeftModel.from_pretrained(load_vlm(model, dtype=torch.float32), student.adapter).eval())
+        test.scores(PeftModel.from_pretrained(load_vlm(model, dtype=torch.float32), student.adapter).eval())
         for student in students
     ]
     return [
         _outcome(f"{skill}, {dataset.name}", before[skill], np.mean([each[skill] for each in trained], axis=0), metric)
-        for skill, metric in SKILLS.items()
+        for skill, metric in METRICS.items()
     ]
 
 
@@ -143,17 +141,17 @@ def _embedded_base(student: Student) -> ModelConfig:
     model = read_base(student.adapter.parent)
     if Path(model.path).resolve() != BASE.resolve():
         raise SekdError(
-            f"{student.adapter} was not trained from the embedded model, whose skills these are: name benchmarks, as "
-            "in `make general TASKS=mmbench_en_dev,mathvista_testmini`"
+            f"{student.adapter} was not trained from the embedded model: name benchmarks for another model, as in "
+            "`make general TASKS=mmbench_en_dev,mathvista_testmini`"
         )
     return model
 
 
 def kingdoms(root: Path, split: str = "test") -> list[Dataset]:
-    """The world on disk, a dataset a kingdom, those that are distilled on first.
+    """One dataset a kingdom of the world on disk; those that are distilled on come first.
 
     Raises:
-        SekdError: there is no world.
+        SekdError: there is no world at ``root``.
     """
     return [
         load_dataset(
@@ -177,9 +175,9 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="a student's folder, such as runs/demo")
     parser.add_argument("--world", type=Path, default=Path("data/demo"), help="where `make world` wrote the images")
     given = parser.parse_args()
-    torch.set_num_threads(1)  # of so small a model, more threads only wait for each other
+    torch.set_num_threads(1)  # more threads do not pay for a model this small
     with exit_on_error():
-        print_outcomes(examine(given.run, kingdoms(given.world)))
+        print_outcomes(measure_skills(given.run, kingdoms(given.world)))
 
 
 if __name__ == "__main__":

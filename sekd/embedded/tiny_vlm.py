@@ -1,7 +1,6 @@
-"""A Qwen2.5-VL of 1.1 M parameters with a word-level tokenizer: the folder that transformers and vLLM both load.
+"""A Qwen2.5-VL of 1.1 M parameters with a word-level tokenizer, saved as transformers and vLLM load it.
 
-Knows the world's vocabulary, not its images. ``save_random`` writes untrained weights for tests; the trained ones
-lie in ``base/`` and come from ``sekd.embedded.pretrain``.
+``save_random`` writes untrained weights for tests. The trained weights are in ``base/``; ``make base`` makes them.
 """
 
 from pathlib import Path
@@ -20,7 +19,7 @@ VISION_START, VISION_END = "<|vision_start|>", "<|vision_end|>"
 SPECIAL = (PAD, UNKNOWN, TURN, END, VISION_START, VISION_END, IMAGE, VIDEO)
 LETTERS = ("A", "B", "C", "D")
 NUMBERS = ("1", "2", "3", "4")
-ASKED = ("system", "user", "assistant", "describe", "lineage")
+WORDS = ("system", "user", "assistant", "describe", "lineage")
 
 IMAGE_SIDE = 48  # pixels, after the processor's resizing
 PATCH, MERGE = 8, 2
@@ -36,13 +35,13 @@ CHAT_TEMPLATE = (
 
 
 def vocabulary() -> list[str]:
-    """Every token, in the order of its id; padded with unused ones to a multiple of 16."""
+    """All tokens in the order of their ids, padded with unused ones to a multiple of 16."""
     attributes = [attribute for kingdom in KINGDOMS.values() for attribute in kingdom.attributes]
     words = [
         *SPECIAL,
         *LETTERS,
         *NUMBERS,
-        *ASKED,
+        *WORDS,
         *LEVELS,
         *(kingdom.name for kingdom in KINGDOMS.values()),
         *(name for name, _ in attributes),
@@ -102,7 +101,7 @@ def config(**text_overrides: Any) -> Any:
 
 
 def save_random(folder: Path | str, seed: int = 0, **text_overrides: Any) -> Path:
-    """Write an untrained model to ``folder``: embeddings scaled up, so that its answers are far from uniform."""
+    """Write an untrained model to ``folder``. Its embeddings are scaled up so that answers are far from uniform."""
     from transformers import Qwen2_5_VLForConditionalGeneration
 
     torch.manual_seed(seed)
@@ -132,7 +131,7 @@ def save(vlm: Any, folder: Path) -> Path:
 
 
 def tokenizer() -> Any:
-    """Splits on white space and looks words up; anything outside the world's vocabulary is ``<|unknown|>``."""
+    """Splits on white space; a word outside the world's vocabulary becomes ``<|unknown|>``."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

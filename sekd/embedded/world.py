@@ -1,4 +1,4 @@
-"""Writes the embedded world to disk in iNaturalist 2021's own layout, so that the real dataset code reads it.
+"""Writes the embedded world to disk in iNaturalist 2021's layout, which ``sekd.datasets.inat`` reads.
 
 ``<root>/<split>.json`` holds images, annotations and categories; images lie in ``<root>/<split>/<category folder>/``.
 """
@@ -15,7 +15,7 @@ from tqdm import tqdm
 from sekd.embedded.kingdoms import IN_DOMAIN, KINGDOMS, LEVELS, UNSEEN, VALUES, Kingdom
 from sekd.embedded.render import SIDE, render
 
-# Images a kingdom. In-domain kingdoms are distilled on, together; val is for every choice made, test for the score.
+# Images a kingdom. In-domain kingdoms are distilled on together. val is for choosing settings, test for the scores.
 IMAGES = {
     "train_mini": dict.fromkeys(IN_DOMAIN, 4000),
     "val": dict.fromkeys((*IN_DOMAIN, *UNSEEN), 200),
@@ -30,7 +30,7 @@ def write_world(root: Path | str, *, images: dict[str, dict[str, int]] | None = 
     Args:
         root: the folder to write; made when it is missing.
         images: split -> kingdom -> number of images; ``IMAGES`` by default.
-        seed: of attributes, positions and shades. Splits share no random stream.
+        seed: for attributes, positions and shades. Each split has its own random stream.
     """
     root = Path(root)
     for index, (split, counts) in enumerate((images or IMAGES).items()):
@@ -50,7 +50,7 @@ def picture(kingdom: Kingdom, values: np.ndarray, rng: np.random.Generator) -> I
 
 
 def categories() -> list[dict[str, object]]:
-    """One category a leaf of every kingdom, with iNaturalist's own columns; phylum and class are not part of it."""
+    """One category a leaf of every kingdom, with iNaturalist's columns; phylum and class are empty."""
     rows: list[dict[str, object]] = []
     for kingdom in KINGDOMS.values():
         for values in product(range(VALUES), repeat=len(LEVELS)):
@@ -89,7 +89,7 @@ def _write_split(root: Path, split: str, counts: dict[str, int], rng: np.random.
         annotations.append({"id": number, "image_id": number, "category_id": category["id"]})
     licenses = [{"id": 0, "name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"}]
     table = {"images": images, "annotations": annotations, "categories": columns, "licenses": licenses}
-    # The table is written last: a world whose table exists is whole.
+    # The table is written last: if it exists, all its images do.
     (root / f"{split}.json").write_text(json.dumps(table))
 
 

@@ -1,7 +1,7 @@
-"""Muon in fp32: momentum whose update is orthogonalised, matrices of one shape as one batch.
+"""The Muon optimizer in fp32: orthogonalised momentum updates, matrices of one shape as one batch.
 
-Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024). ``torch.optim.Muon`` runs one
-matrix at a time in bf16, which most CPUs emulate; with a hundred small matrices that is most of a training step.
+Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024). ``torch.optim.Muon`` updates
+one matrix at a time in bf16, which most CPUs emulate. With a hundred small matrices that takes most of a step.
 """
 
 from collections import defaultdict
@@ -15,7 +15,7 @@ QUINTIC = (3.4445, -4.7750, 2.0315)
 
 
 class Muon(torch.optim.Optimizer):
-    """For the matrices of hidden layers; embeddings, biases and norms want another optimizer."""
+    """For the matrices of hidden layers; embeddings, biases and norms need another optimizer."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalise(wide: Tensor, iterations: int) -> Tensor:
-    """Push the singular values of a batch [n, rows, columns >= rows] towards 1 and keep its singular vectors."""
+    """Move the singular values of a batch [n, rows, columns >= rows] towards 1; singular vectors stay."""
     a, b, c = QUINTIC
     x = wide / (wide.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(iterations):

@@ -1,8 +1,8 @@
-"""A head start for the tiny decoder: some attention heads begin as what they would take hundreds of steps to become.
+"""Initialises some attention heads of the tiny decoder as look-back and matching heads.
 
-Heads that look a fixed number of tokens back and heads that look for equal content make up the circuit that copies a
-name to its letter. Large models find it early in training; here it is written into the initial weights and free to
-change. Nothing about the world's names or images is in it.
+A head that attends a fixed number of tokens back and a head that attends to equal content together form the circuit
+that copies a name to its letter. Large models form it early in training; here the initial weights contain it, and
+training may change it. It contains nothing about the world's names or images.
 """
 
 from typing import Any
@@ -14,12 +14,12 @@ MATCHING_LAYERS, MATCHING_HEADS = (1, 2, 3), (1, 2)
 SHARPNESS = 5.0
 MATCHING_STD = 0.11
 EMBEDDING_STD = 0.1
-SLOWEST = 0.02  # radians a token; slower rotary frequencies cannot tell neighbours apart
+SLOWEST = 0.02  # radians a token; slower rotary frequencies hardly differ between neighbouring tokens
 
 
 @torch.no_grad()
 def initialise(vlm: Any) -> None:
-    """Set the embeddings' scale and the chosen heads' projections in place."""
+    """Set the scale of the embeddings and the projections of the chosen heads, in place."""
     decoder = vlm.model.language_model
     embeddings = decoder.embed_tokens.weight
     embeddings.mul_(EMBEDDING_STD / embeddings.std())

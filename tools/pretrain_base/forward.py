@@ -1,7 +1,7 @@
-"""The tiny VLM's forward pass over many images of one size at once.
+"""The tiny VLM's forward pass over a batch of images of one size.
 
-transformers runs the vision tower over one ragged sequence, an attention call an image. In pretraining all images
-have one size, so the tower runs as one batch; a test holds the result to transformers' own.
+transformers runs the vision tower over one ragged sequence with one attention call an image. In pretraining all images
+have the same size, so the tower runs as one batch. A test compares the result with transformers.
 
 Shape legend: B images, P patches an image, N image tokens, T tokens, H hidden.
 """
@@ -18,7 +18,7 @@ from torch.nn import functional
 from sekd.embedded.tiny_vlm import IMAGE_SIDE, IMAGE_TOKENS, MERGE, PATCH
 
 GRID = IMAGE_SIDE // PATCH
-FIRST_IMAGE_TOKEN = 3  # after the turn's start, "user" and the start of the image
+FIRST_IMAGE_TOKEN = 3  # after <|im_start|>, "user" and <|vision_start|>
 
 
 def pixels(images: list[Image.Image], processor: Any) -> Tensor:
@@ -43,14 +43,7 @@ def encode_images(vlm: Any, patches_BPV: Tensor) -> Tensor:
 
 
 def decode(vlm: Any, tokens_BT: Tensor, images_BNH: Tensor | None) -> Tensor:
-    """Tokens, with an image each or none -> the last normed hidden states [B, T, H]."""
-    return decode_twice(vlm, tokens_BT, images_BNH)[0]
-
-
-def decode_twice(
-    vlm: Any, tokens_BT: Tensor, images_BNH: Tensor | None, early: int | None = None
-) -> tuple[Tensor, Tensor | None]:
-    """The last normed hidden states [B, T, H], and those after the first ``early`` layers, normed by the same norm."""
+    """Tokens, with one image each or none -> the last layer's hidden states after the norm [B, T, H]."""
     decoder = vlm.model.language_model
     x = decoder.embed_tokens(tokens_BT)
     length = tokens_BT.shape[1]
@@ -61,8 +54,7 @@ def decode_twice(
         x = torch.cat([x[:, :FIRST_IMAGE_TOKEN], images_BNH.to(x.dtype), x[:, after:]], 1)
         positions = _positions(length)
     positions = positions[:, None].expand(3, len(tokens_BT), length)
-    output = decoder(inputs_embeds=x, position_ids=positions, use_cache=False, output_hidden_states=early is not None)
-    return output.last_hidden_state, None if early is None else decoder.norm(output.hidden_states[early])
+    return decoder(inputs_embeds=x, position_ids=positions, use_cache=False).last_hidden_state
 
 
 def logits(vlm: Any, hidden: Tensor) -> Tensor:
@@ -79,7 +71,7 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def _vision_rotary(tower: Any) -> tuple[Tensor, Tensor]:
-    """Angles of every patch's row and column, in the order in which merged patches lie together."""
+    """Angles of every patch's row and column, in the order of the patches: those that are merged are adjacent."""
     rows, columns = torch.meshgrid(torch.arange(GRID), torch.arange(GRID), indexing="ij")
     merged = [axis.reshape(GRID // MERGE, MERGE, GRID // MERGE, MERGE).permute(0, 2, 1, 3) for axis in (rows, columns)]
     positions = torch.stack([axis.reshape(-1) for axis in merged], -1)

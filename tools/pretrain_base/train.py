@@ -1,0 +1,266 @@
+"""Pretrains the embedded base model on images of the embedded world.
+
+The first stage trains on captions, lineages and listings: the model learns to see and to bind letters to names. The
+second stage trains on all tasks. A second round continues from the weights of the first with lower learning rates.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cache
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from tqdm import tqdm
+
+from sekd.embedded import tiny_vlm
+from sekd.embedded.kingdoms import KINGDOMS, LEVELS
+from sekd.embedded.world import picture, sample
+from sekd.models import ModelConfig, load_processor
+from tools.pretrain_base import forward, tasks
+from tools.pretrain_base.initialise import initialise
+from tools.pretrain_base.model_card import card
+from tools.pretrain_base.muon import Muon
+from tools.pretrain_base.probe import probe
+from tools.pretrain_base.tasks import Examples, TaskBatch
+
+TRAIN_SEED, PROBE_SEED = 1, 2  # not the seed of the world on disk: no image of the demo is trained on
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Sequences of each task in one step; ``tasks`` defines the tasks."""
+
+    caption: int = 24
+    lineage: int = 24
+    listing: int = 16
+    open_dialogue: int = 24
+    naming: int = 24
+    single: int = 16
+    told: int = 16
+    told_numbered: int = 16
+    conditioned: int = 32
+    pair: int = 16
+    pair_every: int = 5  # steps from one batch of two-level replies to the next
+    joint: int = 16
+    joint_every: int = 40  # steps from one batch of whole-path replies to the next
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Length and learning rates of a round. Rates warm up, stay constant, and fall linearly at the end."""
+
+    steps: int = 2200
+    first_stage: int = 160
+    pool: int = 8_000
+    matrices_lr: float = 0.01
+    others_lr: float = 4e-3
+    warm_up: int = 20
+    fall: float = 0.4
+    clip: float = 1.0
+    seed: int = 0
+    threads: int = 2  # sums are split among threads, so another number gives other rounding and another model
+
+
+ROUNDS = (
+    Settings(),
+    Settings(steps=700, first_stage=0, matrices_lr=0.006, others_lr=2.4e-3, fall=1.0, seed=1),
+)
+
+
+class ImagePool:
+    """Rendered images of all kingdoms, preprocessed for the model, with their labels."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        trees = list(KINGDOMS.values())
+        kingdom = rng.integers(0, len(trees), count)
+        values = np.concatenate([sample(trees[index], rng, 1) for index in kingdom])
+        self.examples = Examples.of(kingdom, values, rng)
+        processor = load_processor(ModelConfig(name="base", path=str(tiny_vlm.BASE)))
+        self.patches = torch.empty(count, forward.GRID**2, 2 * 3 * tiny_vlm.PATCH**2, dtype=torch.float16)
+        for start in tqdm(range(0, count, 100), desc="rendering", unit="00 images"):
+            rows = range(start, min(start + 100, count))
+            images = [picture(trees[kingdom[row]], values[row], rng) for row in rows]
+            self.patches[start : rows.stop] = forward.pixels(images, processor).half()
+
+    def draw(self, count: int, rng: np.random.Generator) -> tuple[Examples, Tensor]:
+        """Random images [B, P, values] with newly shuffled options."""
+        rows = rng.integers(0, len(self.examples), count)
+        examples = Examples.of(self.examples.kingdom[rows], self.examples.values[rows], rng)
+        return examples, self.patches[rows].float()
+
+
+image_pool = cache(ImagePool)  # the rounds share their images
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Images to encode [B, P, values], and tasks: name, sequences, rows of the images they are about."""
+
+    patches: Tensor
+    tasks: list[tuple[str, TaskBatch, np.ndarray | None]]
+
+    def loss(self, vlm: Any, accuracy: dict[str, float]) -> Tensor:
+        """Weighted cross-entropy summed over all target tokens, divided by 128: rare tasks have little weight.
+
+        Updates ``accuracy``, each task's running mean of the share of targets predicted correctly.
+        """
+        images = forward.encode_images(vlm, self.patches)
+        total = torch.zeros(())
+        for task, batch, rows in self.tasks:
+            tokens = forward.to_tensor(batch.tokens)
+            hidden = forward.decode(vlm, tokens, None if rows is None else images[torch.from_numpy(rows)])
+            logits, targets = forward.logits(vlm, hidden[:, batch.targets - 1]), tokens[:, batch.targets]
+            losses = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+            correct = (logits.argmax(-1) == targets)[:, batch.weights >= 0.5].float().mean().item()
+            accuracy[task] = 0.9 * accuracy.get(task, correct) + 0.1 * correct
+            total = total + (losses.view(len(tokens), -1) * torch.from_numpy(batch.weights).float()).sum() / 128
+        return total
+
+
+def make_step(
+    mixture: Mixture, settings: Settings, *, pool: ImagePool, step: int, rng: np.random.Generator
+) -> list[MicroBatch]:
+    """The task batches of one step."""
+    first = step < settings.first_stage
+    counts = asdict(mixture)
+    images = max(mixture.caption, mixture.conditioned, mixture.single)
+    examples, patches = pool.draw(images, rng)
+    batches: list[tuple[str, TaskBatch, np.ndarray | None]] = []
+    for task, make in _first_stage() if first else _second_stage(mixture, step, rng):
+        rows = rng.permutation(images)[: (images if first else counts[task])]
+        batches.append((task, make(examples[rows]), rows))
+    batches.append(("listing", tasks.listing(64 if first else mixture.listing, rng), None))
+    if first:
+        return [MicroBatch(patches, batches)]
+    return [MicroBatch(patches, batches), _with_parent(mixture, pool, rng)]
+
+
+def _with_parent(mixture: Mixture, pool: ImagePool, rng: np.random.Generator) -> MicroBatch:
+    """The tasks ``told`` and ``told_numbered``, about images of their own."""
+    examples, patches = pool.draw(mixture.told + mixture.told_numbered, rng)
+    levels = rng.integers(1, len(LEVELS), len(examples))
+    plain, numbered = np.split(np.arange(len(examples)), [mixture.told])
+    return MicroBatch(
+        patches,
+        [
+            ("told", tasks.told(examples[plain], levels[plain], numbered=False), plain),
+            ("told_numbered", tasks.told(examples[numbered], levels[numbered], numbered=True), numbered),
+        ],
+    )
+
+
+def _first_stage() -> Iterator[tuple[str, Callable[[Examples], TaskBatch]]]:
+    yield "caption", tasks.caption
+    yield "lineage", tasks.lineage
+
+
+def _second_stage(
+    mixture: Mixture, step: int, rng: np.random.Generator
+) -> Iterator[tuple[str, Callable[[Examples], TaskBatch]]]:
+    yield from _first_stage()
+    yield "open_dialogue", tasks.open_dialogue
+    yield "naming", lambda examples: tasks.naming(examples, _levels(examples, rng))
+    yield "single", lambda examples: tasks.single(examples, _levels(examples, rng))
+    yield "conditioned", tasks.conditioned
+    if mixture.pair and step % mixture.pair_every == 0:
+        yield "pair", lambda examples: tasks.joint(examples, sorted(rng.choice(len(LEVELS), 2, replace=False)))
+    if mixture.joint and step % mixture.joint_every == 0:
+        yield "joint", tasks.joint
+
+
+def _levels(examples: Examples, rng: np.random.Generator) -> np.ndarray:
+    """A level for each image [B]."""
+    # ``rng.integers`` draws other numbers and would train another model than the shipped one.
+    return (len(LEVELS) * rng.random(len(examples))).astype(int)
+
+
+class Optimizers:
+    """Muon for the matrices of hidden layers, AdamW for everything else, one schedule for both."""
+
+    def __init__(self, vlm: Any, settings: Settings) -> None:
+        named = list(vlm.named_parameters())
+        matrices = [p for name, p in named if p.ndim == 2 and "embed" not in name and "lm_head" not in name]
+        taken = {id(p) for p in matrices}
+        self.others = [p for _, p in named if id(p) not in taken]
+        self.optimizers = (
+            Muon(matrices, lr=settings.matrices_lr),
+            torch.optim.AdamW(self.others, lr=settings.others_lr, betas=(0.9, 0.98), weight_decay=0.0),
+        )
+        self.rates = (settings.matrices_lr, settings.others_lr)
+        self.settings = settings
+
+    def update(self, loss: Tensor, step: int) -> None:
+        """Backward pass and one optimizer step."""
+        left = 1 - step / self.settings.steps
+        factor = min(1, (step + 1) / self.settings.warm_up) * min(1, max(0.02, left / self.settings.fall))
+        for optimizer, rate in zip(self.optimizers, self.rates, strict=True):
+            optimizer.param_groups[0]["lr"] = rate * factor
+            optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.others, self.settings.clip)
+        for optimizer in self.optimizers:
+            optimizer.step()
+
+
+def pretrain(
+    folder: Path, mixture: Mixture, settings: Settings, *, start: Path | None = None, probe_every: int = 200
+) -> None:
+    """Train one round, from scratch or from the weights in ``start``.
+
+    Writes the model in fp16, ``training.json`` and the model card to ``folder``.
+    """
+    from transformers import Qwen2_5_VLForConditionalGeneration
+
+    started = time.monotonic()
+    torch.set_num_threads(settings.threads)
+    torch.manual_seed(settings.seed)
+    if start:
+        vlm = Qwen2_5_VLForConditionalGeneration.from_pretrained(start, dtype=torch.float32)
+    else:
+        vlm = Qwen2_5_VLForConditionalGeneration(tiny_vlm.config())
+        initialise(vlm)
+    optimizers = Optimizers(vlm, settings)
+    pool, fresh = image_pool(settings.pool, TRAIN_SEED), image_pool(500, PROBE_SEED)
+    rng = np.random.default_rng(settings.seed)
+    accuracy: dict[str, float] = {}
+    seen = {"sequences": 0, "tokens": 0}
+    for step in tqdm(range(settings.steps), desc="pretraining", unit="step"):
+        batches = make_step(mixture, settings, pool=pool, step=step, rng=rng)
+        loss = torch.stack([batch.loss(vlm, accuracy) for batch in batches]).sum()
+        optimizers.update(loss, step)
+        for _, batch, _ in chain.from_iterable(each.tasks for each in batches):
+            seen["sequences"] += len(batch.tokens)
+            seen["tokens"] += batch.tokens.size
+        if step % 20 == 0:
+            shares = " ".join(f"{task} {share:.2f}" for task, share in accuracy.items())
+            tqdm.write(f"step {step}: loss {loss.item():.2f} {shares}")
+        if ((step + 1) % probe_every == 0 and step > settings.first_stage) or step + 1 == settings.steps:
+            scores = _probe(vlm, fresh)
+            tqdm.write(f"step {step + 1}: {json.dumps(scores)}")
+    tiny_vlm.save(vlm.half(), folder)
+    minutes = round((time.monotonic() - started) / 60, 1)
+    this = {"settings": asdict(settings), "mixture": asdict(mixture), "seen": seen, "minutes": minutes}
+    earlier = json.loads((start / "training.json").read_text())["rounds"] if start else []
+    facts = {"rounds": [*earlier, this], "exam": scores, "exam_images": len(fresh.examples)}
+    (folder / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
+    (folder / "README.md").write_text(card(facts, sum(p.numel() for p in vlm.parameters())))
+
+
+def _probe(vlm: Any, pool: ImagePool) -> dict[str, dict[str, dict[str, float]]]:
+    """Kingdom -> strategy -> scores, rounded to a tenth of a percent."""
+    scores = {}
+    with torch.inference_mode():
+        for index, name in enumerate(KINGDOMS):
+            rows = np.flatnonzero(pool.examples.kingdom == index)
+            images = forward.encode_images(vlm, pool.patches[rows].float())
+            found = probe(vlm, images, pool.examples[rows])
+            scores[name] = {kind: {key: round(v, 1) for key, v in cell.items()} for kind, cell in found.items()}
+    return scores
