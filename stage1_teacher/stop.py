@@ -11,8 +11,11 @@ class Stopped(KeyboardInterrupt):
     """The run was asked to stop; what is not written yet is dropped."""
 
     def __init__(self, signum: int) -> None:
-        super().__init__(signal.Signals(signum).name)
+        super().__init__(signum)
         self.signum = signum
+
+    def __str__(self) -> str:
+        return signal.Signals(self.signum).name
 
 
 class Stop:

@@ -13,8 +13,12 @@ class UnreadableImageError(Exception):
     """Raised inside a conversation whose image cannot be read. ``reason`` says why, in words without the path."""
 
     def __init__(self, path: Path, cause: Exception) -> None:
+        super().__init__(path, cause)  # both, so that another process can build the same error
         self.reason = f"unreadable image: {type(cause).__name__}"
-        super().__init__(f"{path}: {cause}")
+
+    def __str__(self) -> str:
+        path, cause = self.args
+        return f"{path}: {cause}"
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,12 @@ class DamagedStoreError(SekdError):
     """One file of a store is not what the manifest says. ``file`` and ``what`` name it for ``verify``."""
 
     def __init__(self, file: Path, what: str) -> None:
-        super().__init__(f"{file}: {what}; `python -m sekd.store.verify` names every fault of the store")
+        super().__init__(file, what)  # both, so that another process can build the same error
         self.file = file
         self.what = what
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.what}; `python -m sekd.store.verify` names every fault of the store"
 
 
 def seal(body: Mapping[str, Any]) -> str:

@@ -1,0 +1,55 @@
+"""An error may be raised in one process and told by another: every class of this project survives that."""
+
+import ast
+import pickle
+import signal
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sekd.errors import SekdError
+from sekd.inference.requests import UnreadableImageError
+from sekd.store.files import DamagedStoreError
+from stage1_teacher.stop import Stopped
+
+REPOSITORY = Path(__file__).parents[1]
+ARGUMENTS: dict[type[BaseException], tuple[Any, ...]] = {
+    DamagedStoreError: (Path("shard-0/targets.parquet"), "the checksum does not match"),
+    UnreadableImageError: (Path("a.jpg"), OSError("truncated")),
+    Stopped: (signal.SIGTERM,),
+}
+
+
+def classes() -> list[type[BaseException]]:
+    """Every exception that this project defines; only the modules that define one are imported."""
+    found: list[type[BaseException]] = []
+    for package in ("sekd", "stage1_teacher", "stage2_student"):
+        for file in sorted((REPOSITORY / package).rglob("*.py")):
+            names = [node.name for node in ast.parse(file.read_text()).body if _may_be_an_error(node)]
+            if names:
+                module = import_module(".".join(file.relative_to(REPOSITORY).with_suffix("").parts))
+                found += [getattr(module, name) for name in names]
+    return found
+
+
+def _may_be_an_error(node: ast.stmt) -> bool:
+    bases = [ast.unparse(base) for base in node.bases] if isinstance(node, ast.ClassDef) else []
+    return any(base.endswith(("Error", "Exception", "Interrupt", "Exit", "Stopped")) for base in bases)
+
+
+def test_the_search_finds_them_all() -> None:
+    assert {SekdError, DamagedStoreError, UnreadableImageError} <= set(classes())
+    assert set(SekdError.__subclasses__()) <= set(classes())
+
+
+@pytest.mark.parametrize("kind", classes(), ids=lambda kind: kind.__name__)
+def test_an_error_is_the_same_in_another_process(kind: type[BaseException]) -> None:
+    error = kind(*ARGUMENTS.get(kind, ("what is wrong, and what to do",)))
+    there = pickle.loads(pickle.dumps(error))
+    assert type(there) is kind
+    assert str(there) == str(error)
+    assert {name: str(value) for name, value in vars(there).items()} == {
+        name: str(value) for name, value in vars(error).items()
+    }
