@@ -4,29 +4,17 @@ Worker processes read and encode whole blocks; the training process takes the bl
 their batches. So the batches are the same for any number of workers, and to resume at step n is to start there.
 """
 
-import gc
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from multiprocessing.reduction import ForkingPickler
-from typing import Any
 
 import torch
-from torch import Tensor
-from torch.multiprocessing.reductions import reduce_tensor
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from sekd.errors import SekdError
 from stage2_student.batch import Batch
 from stage2_student.encode import Encoder
 from stage2_student.order import Block, Order, batches
+from stage2_student.processes import in_processes
 from stage2_student.stored import Reader
-
-# A worker's blocks, or the one error that ends them: raised in the training process, so that it stays one line.
-Item = list[Batch] | SekdError
-
-# Shared memory costs the receiver a connection a tensor, more than to copy one of up to this many bytes.
-SENT_INLINE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -48,40 +36,26 @@ class Source:
         ]
 
 
-class Blocks(IterableDataset):
-    """The encoded blocks of ``epochs`` epochs from block ``first`` on; of n workers each makes every n-th."""
+@dataclass(frozen=True)
+class Blocks:
+    """The encoded blocks of ``epochs`` epochs from block ``first`` on."""
 
-    def __init__(self, source: Source, order: Order, *, epochs: int, first: int) -> None:
-        self._source = source
-        self._order = order
-        self._epochs = epochs
-        self._first = first
+    source: Source
+    order: Order
+    epochs: int
+    first: int
 
-    def __iter__(self) -> Iterator[Item]:
-        worker = get_worker_info()
-        workers, own = (worker.num_workers, worker.id) if worker else (1, 0)
-        if worker:
-            gc.freeze()  # what was inherited stays: looking through it over and over would copy its pages
-            ForkingPickler.register(Tensor, _reduced)
-        try:
-            reader = self._source.make_reader()
-            for number, block in enumerate(self._blocks()):
-                if number % workers == own:
-                    yield self._source.batches(reader, block)
-        except SekdError as error:
-            yield error
+    def part(self, number: int, processes: int) -> Iterator[list[Batch]]:
+        """Every ``processes``-th block, from ``number`` on."""
+        reader = self.source.make_reader()
+        for place, block in enumerate(self._blocks()):
+            if place % processes == number:
+                yield self.source.batches(reader, block)
 
     def _blocks(self) -> Iterator[Block]:
-        epoch, skip = divmod(self._first, self._order.blocks_per_epoch)
-        for later in range(epoch, self._epochs):
-            yield from self._order.blocks(later, first=skip if later == epoch else 0)
-
-
-def _reduced(tensor: Tensor) -> Any:
-    """How a worker sends a tensor: as bytes where it is small, else in shared memory."""
-    if tensor.nbytes <= SENT_INLINE:
-        return torch.from_numpy, (tensor.numpy(),)
-    return reduce_tensor(tensor)
+        epoch, skip = divmod(self.first, self.order.blocks_per_epoch)
+        for later in range(epoch, self.epochs):
+            yield from self.order.blocks(later, first=skip if later == epoch else 0)
 
 
 class Stream:
@@ -112,13 +86,13 @@ class Stream:
     def __iter__(self) -> Iterator[Batch]:
         epoch, step = divmod(self.position, self._order.steps_per_epoch)
         block, offset = divmod(step, self._order.steps_per_block)
-        items = iter(self._loader(first=epoch * self._order.blocks_per_epoch + block))
+        items = self._blocks(first=epoch * self._order.blocks_per_epoch + block)
         while self.position < len(self):
             begin = time.perf_counter()
-            item = next(items)
+            item = next(items, None)
             self.waited += time.perf_counter() - begin
-            if isinstance(item, SekdError):
-                raise item
+            if item is None:
+                raise RuntimeError(f"the blocks ended after {self.position} of {len(self)} batches")
             for batch in item[offset:]:
                 self.position += 1
                 yield batch
@@ -130,16 +104,10 @@ class Stream:
     def load_state_dict(self, state: dict[str, int]) -> None:
         self.position = state["position"]
 
-    def _loader(self, *, first: int) -> DataLoader:
-        blocks = Blocks(self._source, self._order, epochs=self._epochs, first=first)
+    def _blocks(self, *, first: int) -> Iterator[list[Batch]]:
+        part = Blocks(self._source, self._order, self._epochs, first).part
         if not self._workers:
-            return DataLoader(blocks, batch_size=None)
+            return part(0, 1)
         # A fork beside the threads of a process group may never return. Alone it starts a worker at once.
         start = "forkserver" if torch.distributed.is_initialized() else "fork"
-        return DataLoader(
-            blocks,
-            batch_size=None,
-            num_workers=self._workers,
-            prefetch_factor=self._ahead,
-            multiprocessing_context=start,
-        )
+        return in_processes(part, processes=self._workers, ahead=self._ahead, start=start)
