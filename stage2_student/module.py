@@ -48,6 +48,12 @@ class StudentModule(LightningModule):
         self._replies: list[tuple[list[str], Asked]] = []
         self._speed = Speed()
         self._recording = False  # whether the step that the current batch belongs to is written down
+        self._loss = torch.tensor(math.nan)
+
+    @property
+    def loss(self) -> float:
+        """Of the last batch that was trained on, also where a checkpoint brought it along; NaN before the first."""
+        return float(self._loss)
 
     # --- training ---
 
@@ -67,9 +73,10 @@ class StudentModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         outcome = self.training_outcome(batch)
-        self.log("loss", outcome.total.detach(), prog_bar=True, logger=False)
+        self._loss = outcome.total.detach()
+        self.log("loss", self._loss, prog_bar=True, logger=False)
         if self._recording:
-            self.log("train/loss", outcome.total.detach(), sync_dist=True)
+            self.log("train/loss", self._loss, sync_dist=True)
             self._record(report(outcome, batch, self._letter_ids), "train")
         return outcome.total
 
@@ -131,6 +138,13 @@ class StudentModule(LightningModule):
         """The trained weights alone."""
         whole = super().state_dict(*args, **kwargs)
         return {name: whole[name] for name in self._trained()}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """With the loss, for a run that goes on after its last step."""
+        checkpoint["loss"] = self.loss
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._loss = torch.tensor(checkpoint["loss"])
 
     # --- details ---
 

@@ -1,6 +1,8 @@
 """Lightning's trainer from this project's settings: where it runs, in which precision, what it writes down."""
 
 import logging
+import pickle
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -48,6 +50,23 @@ def make_trainer(config: StudentConfig, run: RunFolder, *, blocks: set[type[nn.M
         enable_model_summary=False,
         default_root_dir=str(run.path),
     )
+
+
+def checked(checkpoint: Path | None) -> Path | None:
+    """The same file, if it can be read and holds tensors and plain values alone: none of it is ever executed.
+
+    Raises:
+        SekdError: it is damaged or holds something else.
+    """
+    if checkpoint is not None:
+        try:
+            torch.load(checkpoint, weights_only=True, mmap=True, map_location="cpu")
+        except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError) as error:
+            raise SekdError(
+                f"{checkpoint} is damaged or holds more than numbers ({type(error).__name__}), and is not loaded: "
+                "delete it to begin the run again"
+            ) from error
+    return checkpoint
 
 
 def validation_interval(steps: int, times: int) -> int:

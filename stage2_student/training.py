@@ -23,7 +23,7 @@ from stage2_student.module import StudentModule
 from stage2_student.objective import Objective, wants_candidates
 from stage2_student.runs import RunFolder
 from stage2_student.stored import HeldOut, Part, Wanted
-from stage2_student.trainer import make_trainer, validation_interval, weights_dtype
+from stage2_student.trainer import checked, make_trainer, validation_interval, weights_dtype
 
 
 def train(config: StudentConfig, store: Store, run: RunFolder, *, rehearsed: Store | None = None) -> dict[str, Any]:
@@ -42,8 +42,8 @@ def train(config: StudentConfig, store: Store, run: RunFolder, *, rehearsed: Sto
         module.student.keep_vision(run.path, limit_gb=config.trainer.vision_cache_gb)
     trainer = make_trainer(config, run, blocks=module.student.blocks)
     trainer.val_check_interval = validation_interval(data.batches(trainer.world_size), config.validation.times)
-    trainer.fit(module, datamodule=data, ckpt_path=run.last_checkpoint(), weights_only=False)
-    loss = float(trainer.callback_metrics["loss"])
+    trainer.fit(module, datamodule=data, ckpt_path=checked(run.last_checkpoint()), weights_only=True)
+    loss = module.loss
     scores = trainer.validate(module, datamodule=data, verbose=False)
     weights = trainer.strategy.lightning_module_state_dict()
     validated = {name.removeprefix("val/"): value for part in scores for name, value in part.items()}

@@ -23,7 +23,7 @@ def run_of(config: StudentConfig, store: Store) -> RunFolder:
 def losses_of(run: RunFolder) -> dict[int, str]:
     """The loss of every step as it was written down, over all starts of the run."""
     rows = [row for log in run.path.glob("logs/*/metrics.csv") for row in csv.DictReader(log.open())]
-    return {int(row["step"]): row["train/loss"] for row in rows if row["train/loss"]}
+    return {int(row["step"]): row["train/loss"] for row in rows if row.get("train/loss")}
 
 
 def store_bytes(store: Store) -> dict[Path, bytes]:
