@@ -16,7 +16,7 @@ from sekd.taxonomy import fold
 
 Parser = Literal["lenient", "benchmark"]
 Choose = Callable[[str, Question], int | None]
-Segment = tuple[int, str]  # index of a question, and the words about it
+Segment = tuple[int, int, str]  # index of a question, where the words about it begin, and those words
 
 NAME = "\0"  # stands for an option's name
 LETTER = r"(?P<letter>[A-Za-z])(?![\w'’])"
@@ -57,15 +57,32 @@ def parse_joint(text: str, questions: Sequence[Question], *, parser: Parser = "l
     Understands numbered answers in any order, answers that name their level, a JSON object or list, and as many bare
     letters, or lines, as there are questions.
     """
-    choose = _chooser(parser)
     if parser == "lenient":
         answers = _from_json(text, questions)
         if answers is not None:
             return answers
-    found: list[int | None] = [None] * len(questions)
-    for index, words in _segments(text, questions):
-        if found[index] is None:  # a model that runs on repeats itself: its first answer counts
-            found[index] = choose(words, questions[index])
+    return [None if answer is None else answer[0] for answer in _read(text, questions, _chooser(parser))]
+
+
+def letter_places(text: str, questions: Sequence[Question]) -> list[int | None]:
+    """Where ``parse_joint`` finds each question's letter: the index of that character in the reply.
+
+    None where nothing parsed, and where the words about a question do not begin with the letter of the option that they
+    choose: a name, JSON, a sentence.
+    """
+    if _from_json(text, questions) is not None:
+        return [None] * len(questions)
+    found = _read(text, questions, choose)
+    return [place[1] if place and text[place[1]] == LETTERS[place[0]] else None for place in found]
+
+
+def _read(text: str, questions: Sequence[Question], choose: Choose) -> list[tuple[int, int] | None]:
+    """The option that each question's words choose, and where those words begin."""
+    found: list[tuple[int, int] | None] = [None] * len(questions)
+    for index, start, words in _segments(text, questions):
+        # A model that runs on repeats itself: its first answer counts.
+        if found[index] is None and (option := choose(words, questions[index])) is not None:
+            found[index] = option, start
     return found
 
 
@@ -145,7 +162,7 @@ def _segments(text: str, questions: Sequence[Question]) -> Iterator[Segment]:
     stops = [start for _, start, _ in marks[1:]] + [len(text)]
     for (index, _, start), stop in zip(marks, stops, strict=False):
         if index is not None:
-            yield index, text[start:stop]
+            yield index, start, text[start:stop]
 
 
 def _all_marks(text: str, questions: Sequence[Question]) -> Iterator[list[tuple[int | None, int, int]]]:
@@ -167,13 +184,13 @@ def _numbered(pattern: re.Pattern[str], text: str, questions: Sequence[Question]
 def _unmarked(text: str, questions: Sequence[Question]) -> Iterator[Segment]:
     """Bare letters, or lines, where there are exactly as many as questions; a single question needs no sign at all."""
     if len(questions) == 1:
-        yield 0, text
+        yield 0, 0, text
         return
-    letters = re.findall("[A-Za-z]", text) if SEQUENCE.fullmatch(text) else []
-    lines = [line for line in text.splitlines() if line.strip()]
+    letters = list(re.finditer("[A-Za-z]", text)) if SEQUENCE.fullmatch(text) else []
+    lines = list(re.finditer(r".*\S.*", text))
     parts = letters if len(letters) == len(questions) else lines
     if len(parts) == len(questions):
-        yield from enumerate(parts)
+        yield from ((index, part.start(), part.group()) for index, part in enumerate(parts))
 
 
 def _from_json(text: str, questions: Sequence[Question]) -> list[int | None] | None:
@@ -191,7 +208,7 @@ def _from_json(text: str, questions: Sequence[Question]) -> list[int | None] | N
 
 def _json_answers(value: Any, questions: Sequence[Question]) -> list[int | None]:
     found: list[int | None] = [None] * len(questions)
-    for index, words in _json_segments(value, questions):
+    for index, _, words in _json_segments(value, questions):
         if found[index] is None:
             found[index] = choose(words, questions[index])
     return found
@@ -200,7 +217,7 @@ def _json_answers(value: Any, questions: Sequence[Question]) -> list[int | None]
 def _json_segments(value: Any, questions: Sequence[Question]) -> Iterator[Segment]:
     if isinstance(value, list):
         if len(value) == len(questions) and all(isinstance(item, str) for item in value):
-            yield from enumerate(value)
+            yield from ((index, 0, item) for index, item in enumerate(value))
         for item in value:
             if isinstance(item, dict):
                 yield from _json_segments(_keyed(item), questions)
@@ -209,7 +226,7 @@ def _json_segments(value: Any, questions: Sequence[Question]) -> Iterator[Segmen
             index = _json_index(key, questions)
             item = _keyed(item).get("", item) if isinstance(item, dict) else item
             if index is not None and isinstance(item, str):
-                yield index, item
+                yield index, 0, item
             elif isinstance(item, (list, dict)):
                 yield from _json_segments(item, questions)
 

@@ -25,6 +25,7 @@ Path = Sequence[str | None]
 METRICS = ("hca", "leaf", "por", "s_por", "tor")
 RESAMPLES = 2000
 LEVEL = 95  # percent
+AT_ONCE = 10**7  # numbers that a bootstrap holds in memory at a time
 
 
 def score(
@@ -124,7 +125,7 @@ def _resampled_means(values_N: np.ndarray, resamples: int, seed: int) -> np.ndar
         raise SekdError("nothing to resample: expected at least one value")
     rng = np.random.default_rng(seed)
     distinct, counts = np.unique(values_N, return_counts=True)
-    at_once = max(1, 10**7 // len(distinct))  # bounds the memory that the counts take
+    at_once = max(1, AT_ONCE // len(distinct))  # bounds the memory that the counts take
     means = [
         rng.multinomial(len(values_N), counts / len(values_N), size=min(at_once, resamples - done)) @ distinct
         for done in range(0, resamples, at_once)

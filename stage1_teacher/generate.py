@@ -59,7 +59,8 @@ def run(config: TeacherConfig) -> Store:
         SekdError: whatever the user has to know.
         Stopped: on SIGINT or SIGTERM.
     """
-    console = Console(stderr=True)
+    # File names and levels are text, whatever brackets and colons they hold.
+    console = Console(stderr=True, markup=False, emoji=False)
     begun = time.monotonic()
     job = prepare(config)
     for note in job.dataset.notes:

@@ -4,6 +4,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
@@ -34,14 +35,17 @@ def open_image(path: Path | str) -> Image.Image:
         raise SekdError(f"image {path} does not decode ({_first_line(error)}): copy it again or remove it") from error
 
 
-def undecodable(paths: Sequence[Path], *, workers: int | None = None, progress: bool = False) -> dict[Path, str]:
+def undecodable(
+    paths: Sequence[Path], *, whole: bool = False, workers: int | None = None, progress: bool = False
+) -> dict[Path, str]:
     """The files that do not decode, and why: header and ending of each are read, all of it where in doubt.
 
-    Cheap enough to be done before anything expensive starts. With ``progress`` a bar shows when it takes long.
+    Cheap enough to be done before anything expensive starts. With ``whole`` all of every file is read. With
+    ``progress`` a bar shows when it takes long.
     """
     with ThreadPoolExecutor(workers or min(16, (os.cpu_count() or 1) * 2)) as pool:
         faults = tqdm(
-            _faults(pool, paths),
+            _faults(pool, paths, whole),
             desc="looking at images",
             total=len(paths),
             unit="image",
@@ -72,17 +76,17 @@ def image_files(folder: Path) -> list[str]:
     return sorted(entry.name for entry in os.scandir(folder) if entry.name.lower().endswith(SUFFIXES))
 
 
-def _faults(pool: ThreadPoolExecutor, paths: Sequence[Path]) -> Iterator[str | None]:
+def _faults(pool: ThreadPoolExecutor, paths: Sequence[Path], whole: bool) -> Iterator[str | None]:
     for start in range(0, len(paths), BLOCK):
-        yield from pool.map(_fault, paths[start : start + BLOCK])
+        yield from pool.map(partial(_fault, whole=whole), paths[start : start + BLOCK])
 
 
-def _fault(path: Path) -> str | None:
+def _fault(path: Path, *, whole: bool) -> str | None:
     """Why a file does not decode."""
     try:
         with Image.open(path) as image:
             ending = ENDINGS.get(image.format or "")
-            if ending is None or ending not in _tail(path):
+            if whole or ending is None or ending not in _tail(path):
                 image.load()
     except DECODE_ERRORS as error:
         return _first_line(error)

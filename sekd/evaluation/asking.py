@@ -4,6 +4,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sekd.answers import letter_places
 from sekd.datasets.base import Dataset, Example
 from sekd.evaluation.generations import Generation
 from sekd.evaluation.held import PREFIXES, HeldJoint, letter_logprobs
@@ -13,12 +14,15 @@ from sekd.prompts import Prompter
 from sekd.questions import LETTERS, Question
 
 WAYS = (*PARADIGMS, *PREFIXES)
+SPARE, TIMES = 64, 2
+ANSWER_LENGTH = f"{SPARE} + {TIMES} x the longest answer to the image's own questions"  # most tokens of a joint answer
 
 
 @dataclass(frozen=True)
 class Unreadable:
-    """An image that could not be read, and why."""
+    """An image that could not be read, of which dataset, and why."""
 
+    tree: str
     sample: str
     reason: str
 
@@ -32,12 +36,11 @@ class Examiner:
     Args:
         processor: the model's processor, for its chat template and tokenizer.
         topk: most likely tokens to look the letters' probabilities up in.
-        max_answer_tokens: most tokens of a joint answer.
     """
 
-    def __init__(self, prompter: Prompter, processor: Any, *, topk: int, max_answer_tokens: int) -> None:
+    def __init__(self, prompter: Prompter, processor: Any, *, topk: int) -> None:
         self._prompter, self._tokenizer = prompter, processor.tokenizer
-        self._asker = Asker(prompter, processor, topk=topk, max_answer_tokens=max_answer_tokens)
+        self._asker = Asker(prompter, processor, topk=topk)
         self._held = HeldJoint(prompter, processor, topk=topk)
 
     def ask(self, paradigm: str, dataset: Dataset, example: Example) -> Conversation:
@@ -47,14 +50,14 @@ class Examiner:
         try:
             answers = yield from self._conversation(paradigm, subject, example.id)
         except UnreadableImageError as error:
-            return Unreadable(example.id, str(error))
+            return Unreadable(dataset.name, example.id, str(error))
         joint = paradigm == "joint"
         results = answers.results
         return Generation(
             sample=example.id,
             image=str(example.image),
             questions=questions,
-            texts=(results[0].text,) if joint else tuple(LETTERS[int(choice or 0)] for choice in answers.chosen),
+            texts=(results[0].text,) if joint else tuple(map(_letter, answers.chosen)),
             letter_logprobs=self._joint_letters(questions, results[0]) if joint else self._letters(questions, results),
             prompt_tokens=tuple(result.prompt_tokens for result in results),
             cached_tokens=tuple(result.cached_tokens for result in results),
@@ -66,6 +69,9 @@ class Examiner:
     def _conversation(self, way: str, subject: Subject, sample: str) -> Generator[Any, Any, Answers]:
         if way in PREFIXES:
             return self._held.ask(way, subject, sample=sample)
+        if way == "joint":
+            longest = longest_answer(self._prompter, self._tokenizer, subject.questions)
+            return self._asker.joint(subject, most_tokens=SPARE + TIMES * longest)
         return self._asker.ask(way, subject)
 
     def _letters(self, questions: Sequence[Question], results: Sequence[StepResult]) -> tuple[tuple[float, ...], ...]:
@@ -80,38 +86,34 @@ class Examiner:
         )
 
     def _positions(self, questions: Sequence[Question], result: StepResult) -> list[int | None]:
-        """Index of the generated token that is each question's letter, found by the words that lead up to it.
+        """Index of the generated token that is each question's letter, as the parser reads the reply.
 
-        A letter counts in the form in which the wording writes an answer: its question's prefix stands before it, at
-        the start or after white space.
+        A token counts if it ends with the letter that the parser found, and is the token that stands for this letter in
+        an answer of the wording's own form: elsewhere, as in "**B**", other tokens share the letter's probability.
         """
-        letters = set(self._asker.letter_ids(max(len(question.options) for question in questions)))
-        primers = [self._prompter.independent(questions, step).primer for step in range(len(questions))]
+        places = letter_places(result.text, questions)
+        letters = self._asker.letter_ids(max(len(question.options) for question in questions))
         found: list[int | None] = [None] * len(questions)
         for position, token in enumerate(result.token_ids):
             if token not in letters:
                 continue
-            before = self._tokenizer.decode(result.token_ids[:position], skip_special_tokens=True).rstrip()
-            for step, primer in enumerate(primers):
-                if found[step] is None and _ends_with_word(before, primer):
-                    found[step] = position
+            said = self._tokenizer.decode(result.token_ids[: position + 1], skip_special_tokens=True)
+            place = len(said) - 1
+            if result.text.startswith(said) and said[place:] == LETTERS[letters.index(token)] and place in places:
+                found[places.index(place)] = position
         return found
 
     def _at(self, question: Question, result: StepResult, position: int) -> tuple[float, ...]:
         return letter_logprobs(result, position, self._asker.letter_ids(len(question.options)))
 
 
-def longest_answer(prompter: Prompter, tokenizer: Any, dataset: Dataset) -> int:
-    """Tokens of the longest joint answer that the dataset's options allow, over its first few hundred examples."""
-    longest = 0
-    for example in dataset.examples[:256]:
-        questions = dataset.questions(example)
-        wordiest = [max(range(len(q.options)), key=lambda i: len(q.options[i])) for q in questions]
-        text, _ = prompter.joint_answer(questions, wordiest)
-        longest = max(longest, len(tokenizer(text, add_special_tokens=False)["input_ids"]))
-    return longest
+def longest_answer(prompter: Prompter, tokenizer: Any, questions: Sequence[Question]) -> int:
+    """Tokens of the joint answer that names each question's longest option."""
+    wordiest = [max(range(len(q.options)), key=lambda i: len(q.options[i])) for q in questions]
+    text, _ = prompter.joint_answer(questions, wordiest)
+    return len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _ends_with_word(text: str, word: str) -> bool:
-    start = len(text) - len(word)
-    return text.endswith(word) and (start == 0 or text[start - 1].isspace())
+def _letter(choice: int | None) -> str:
+    """What is kept as the model's words of a single answer; none where it chose no option."""
+    return "" if choice is None else LETTERS[choice]

@@ -25,7 +25,8 @@ class Calibration:
     bins: tuple[Bin, ...]
     error: float | None
     answers: int
-    without: int  # answers that had no letter, and so no confidence
+    unread: int  # questions whose answer could not be read
+    without: int  # answers whose letter has no known probability: it was not written in the wording's form
 
 
 def calibrate(
@@ -37,33 +38,40 @@ def calibrate(
     held to letters or not.
     """
     pairs: list[tuple[float, bool]] = []
-    without = 0
+    unread = without = 0
     for generation, chosen in zip(generations, answers, strict=True):
         for question, logprobs, answer in zip(generation.questions, generation.letter_logprobs, chosen, strict=True):
             if question.truth is None:
                 continue
-            if answer is None or not logprobs:
+            if answer is None:
+                unread += 1
+            elif not logprobs:
                 without += 1
             else:
                 pairs.append((confidence(logprobs, answer), answer == question.truth))
-    return summarise(pairs, bins=bins, without=without)
+    return summarise(pairs, bins=bins, unread=unread, without=without)
 
 
 def confidence(logprobs: Sequence[float], answer: int) -> float:
     """The answer's probability among the offered letters, 0 … 1."""
+    return among_offered(logprobs)[answer]
+
+
+def among_offered(logprobs: Sequence[float]) -> tuple[float, ...]:
+    """Each letter's probability among the offered ones; one of them at least is not −inf."""
     top = max(logprobs)
     weights = [math.exp(value - top) for value in logprobs]
-    return weights[answer] / sum(weights)
+    return tuple(weight / sum(weights) for weight in weights)
 
 
-def summarise(pairs: Sequence[tuple[float, bool]], *, bins: int = 10, without: int = 0) -> Calibration:
+def summarise(pairs: Sequence[tuple[float, bool]], *, bins: int = 10, unread: int = 0, without: int = 0) -> Calibration:
     """Equal-width bins of (confidence, right) and the gap between the two, weighted by the bins' counts."""
     groups: list[list[tuple[float, bool]]] = [[] for _ in range(bins)]
     for stated, right in pairs:
         groups[min(int(stated * bins), bins - 1)].append((stated, right))
     filled = tuple(_bin(i / bins, (i + 1) / bins, group) for i, group in enumerate(groups) if group)
     gaps = sum(each.count * abs(each.confidence - each.accuracy) for each in filled)
-    return Calibration(filled, gaps / len(pairs) if pairs else None, len(pairs), without)
+    return Calibration(filled, gaps / len(pairs) if pairs else None, len(pairs), unread, without)
 
 
 def _bin(low: float, high: float, group: Sequence[tuple[float, bool]]) -> Bin:

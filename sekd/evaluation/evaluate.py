@@ -1,6 +1,8 @@
 """The whole of ``make evaluate``: what is missing is asked on one engine, then all is scored from what is kept."""
 
 import json
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,15 +14,15 @@ from sekd.datasets.config import DataConfig
 from sekd.datasets.images import undecodable
 from sekd.errors import SekdError
 from sekd.evaluation.adapters import check_adapter
-from sekd.evaluation.asking import WAYS, longest_answer
-from sekd.evaluation.cells import answering, check_share, missing, plan
+from sekd.evaluation.asking import WAYS
+from sekd.evaluation.cells import answering, check_share, missing, of_older_layout, plan
 from sekd.evaluation.config import EvaluateConfig
 from sekd.evaluation.generations import list_cells
 from sekd.evaluation.scores import Bootstrap, Scores, read_run, score_run
 from sekd.evaluation.students import find_students
 from sekd.evaluation.workers import Job, ask_all
-from sekd.models import load_processor
-from sekd.prompts import Prompter
+
+LeftOut = dict[str, set[str]]  # tree -> samples
 
 
 def evaluate(config: EvaluateConfig, *, unseen: list[DataConfig]) -> Scores:
@@ -37,19 +39,23 @@ def evaluate(config: EvaluateConfig, *, unseen: list[DataConfig]) -> Scores:
     students = find_students(run)
     for student in students:
         check_adapter(student.adapter, config.model)
-    prompter, processor = Prompter.named(config.model.wording), load_processor(config.model)
-    most = 64 + 2 * max(longest_answer(prompter, processor.tokenizer, dataset) for _, dataset in datasets)
     who = answering(students, base=config.base, student=config.student)
-    decoding = {"max_answer_tokens": most, "topk": config.topk, "temperature": 0}
-    planned = plan(config.model, datasets, who, decoding=decoding)
+    planned = plan(config.model, datasets, who, decoding={"topk": config.topk, "temperature": 0})
     folders = [run / "generations" / each.cell.folder for each in planned]
+    _tell_of_older_layout(run, folders)
     jobs = [Job(each, folder, missing(each, folder)) for each, folder in zip(planned, folders, strict=True)]
+    left_out = _unreadable(config, jobs)
+    jobs = [_without(job, left_out[job.planned.dataset.name]) for job in jobs if job.examples]
     jobs = [job for job in jobs if job.examples]
     print(f"{run}: {len(planned) - len(jobs)} of {len(planned)} cells are kept already")
     if jobs:
-        _look_at_images(config, jobs)
-        _ask(config, jobs, max_answer_tokens=most)
-    list_cells(run, [each.cell for each in planned])
+        for tree, samples in _ask(config, jobs).items():
+            left_out[tree] |= samples
+    keys = {
+        each.dataset.name: [key for sample, key in each.keys.items() if sample not in left_out[each.dataset.name]]
+        for each in planned
+    }
+    list_cells(run, [each.cell for each in planned], keys)
     return write_scores(run, config)
 
 
@@ -73,14 +79,44 @@ def _datasets(config: EvaluateConfig, unseen: list[DataConfig]) -> list[tuple[st
     return loaded
 
 
-def _look_at_images(config: EvaluateConfig, jobs: list[Job]) -> None:
-    """Too many unreadable images end the evaluation before an engine starts."""
-    for dataset in {job.planned.dataset.name: job.planned.dataset for job in jobs}.values():
-        bad = undecodable([dataset.image_path(example) for example in dataset.examples], progress=config.progress)
-        check_share([f"{path} ({fault})" for path, fault in bad.items()], dataset, config.unreadable_share)
+def _tell_of_older_layout(run: Path, folders: Sequence[Path]) -> None:
+    older = of_older_layout(folders)
+    if older:
+        print(
+            f"{run}: {len(older)} cells of an older layout, like {older[0]}, cannot serve this evaluation and are "
+            "asked again; their files stay"
+        )
 
 
-def _ask(config: EvaluateConfig, jobs: list[Job], *, max_answer_tokens: int) -> None:
+def _unreadable(config: EvaluateConfig, jobs: list[Job]) -> LeftOut:
+    """The samples, by tree, whose images do not decode, told one by one; images that are kept in every cell are not
+    looked at.
+
+    Raises:
+        SekdError: they are more than the set share. No engine has been started then.
+    """
+    found: LeftOut = {}
+    datasets = {job.planned.dataset.name: job.planned.dataset for job in jobs}
+    for name, dataset in datasets.items():
+        wanted = {each.id: each for job in jobs if job.planned.dataset.name == name for each in job.examples}
+        samples = {dataset.image_path(example): sample for sample, example in wanted.items()}
+        # So few that all of them may be unreadable are read to their end: an engine must not start for them in vain.
+        whole = len(samples) <= config.unreadable_share * len(dataset.examples)
+        bad = undecodable(list(samples), whole=whole, progress=config.progress)
+        faults = [f"{path} ({fault})" for path, fault in bad.items()]
+        check_share(faults, dataset, config.unreadable_share)
+        for fault in faults:
+            print(f"left out: {fault}")
+        found[name] = {samples[path] for path in bad}
+    return found
+
+
+def _without(job: Job, samples: set[str]) -> Job:
+    return replace(job, examples=[example for example in job.examples if example.id not in samples])
+
+
+def _ask(config: EvaluateConfig, jobs: list[Job]) -> LeftOut:
+    """Do the jobs; the samples, by tree, whose images turned out to be unreadable."""
     total = sum(len(job.examples) for job in jobs)
     with tqdm(total=total, unit="image", disable=not config.progress, dynamic_ncols=True) as bar:
 
@@ -88,9 +124,13 @@ def _ask(config: EvaluateConfig, jobs: list[Job], *, max_answer_tokens: int) -> 
             bar.set_description(title, refresh=False)
             bar.update(count)
 
-        unreadable = ask_all(config, jobs, max_answer_tokens=max_answer_tokens, asked=asked)
+        unreadable = ask_all(config, jobs, asked=asked)
+    found: LeftOut = defaultdict(set)
     for image in unreadable:
-        print(f"left out: {image.reason}")
+        if image.sample not in found[image.tree]:
+            print(f"left out: {image.reason}")
+        found[image.tree].add(image.sample)
+    return found
 
 
 def unseen_names(config: EvaluateConfig) -> list[str]:

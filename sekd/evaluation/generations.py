@@ -1,13 +1,16 @@
 """What a model said, kept: one Parquet row an image asked in one paradigm, from which every score can be recomputed.
 
-A *cell* is one dataset asked of one model in one paradigm. Its folder holds ``part-00000.parquet`` and on; each part
-carries the cell's identity in its schema, so the folder says by itself what it belongs to. Parts are written whole
-under a temporary name and renamed, so a cut-off run leaves whole parts, and the next one asks only what is missing.
+A *cell* is one dataset asked of one model in one paradigm. The digest of what its answers depend on names its folder,
+so cells that are asked differently lie side by side and none replaces another. A row's ``key`` covers what is its
+image's own, so a folder serves every limit and every selection of images. The folder holds ``part-*.parquet`` files;
+each carries the cell's identity in its schema. Parts are written whole under a temporary name and renamed, so a cut-off
+run leaves whole parts, and the next one asks only what is missing. Nothing here deletes a part.
 """
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import uuid
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from sekd.questions import Question
 METADATA = b"sekd.cell"
 SCHEMA = pa.schema(
     {
+        "key": pa.string(),  # digest of the sample, its questions and its image's size
         "sample": pa.string(),
         "image": pa.string(),  # path relative to the dataset's root
         "depths": pa.list_(pa.int8()),
@@ -35,6 +39,7 @@ SCHEMA = pa.schema(
         "wall": pa.float32(),  # the image's share of the seconds that its part took
     }
 )
+ASKED = ("depths", "levels", "options", "truth")  # the columns that hold a row's questions
 CALL_COLUMNS = ("prompt_tokens", "cached_tokens", "new_tokens", "latency")
 
 
@@ -43,7 +48,7 @@ class Generation:
     """One image asked in one paradigm. Per-call fields have one entry a call, per-level ones one a question.
 
     ``letter_logprobs[i]`` holds natural logarithms of the model's unrestricted probabilities of the letters of
-    question i at its answer position; it is empty where the answer has no such position.
+    question i at its answer position; it is empty where the answer has no such position. ``key`` is ``cells.example_key``.
     """
 
     sample: str
@@ -56,11 +61,12 @@ class Generation:
     new_tokens: tuple[int, ...]
     latency: tuple[float, ...]
     wall: float
+    key: str = ""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What a folder of generations belongs to. ``digest`` tells whether kept generations still answer for it."""
+    """What a folder of generations belongs to. ``digest`` covers what all its answers depend on."""
 
     part: str  # "in_domain" or "unseen"
     tree: str  # the dataset's name
@@ -74,22 +80,25 @@ class Cell:
     @property
     def folder(self) -> Path:
         """Where the cell lies below ``generations/``."""
-        return Path(self.tree, *self.model.split("/"), *([self.seed] if self.seed else []), self.paradigm)
+        return Path(self.tree, *self.model.split("/"), *([self.seed] if self.seed else []), self.paradigm, self.digest)
 
 
 def write_part(folder: Path, cell: Cell, generations: Sequence[Generation]) -> None:
-    """Add one whole part to a cell's folder."""
+    """Add one whole part to a cell's folder, under a name that no part has had, whatever was removed meanwhile."""
     folder.mkdir(parents=True, exist_ok=True)
-    number = len(list(folder.glob("part-*.parquet")))
+    name = f"part-{len(list(folder.glob('part-*.parquet'))):05d}-{uuid.uuid4().hex[:12]}"
     schema = SCHEMA.with_metadata({METADATA: json.dumps(vars(cell)).encode()})
     table = pa.Table.from_pylist([_row(generation) for generation in generations], schema=schema)
-    partial = folder / f".part-{number:05d}.partial"
+    partial = folder / f".{name}.partial"
     pq.write_table(table, partial, compression="zstd")
-    partial.rename(folder / f"part-{number:05d}.parquet")
+    partial.rename(folder / f"{name}.parquet")
 
 
-def read_cell(folder: Path) -> tuple[Cell, list[Generation]]:
+def read_cell(folder: Path, keys: Collection[str] | None = None) -> tuple[Cell, list[Generation]]:
     """A cell's identity and its generations, ordered by sample, so that cells of one dataset pair up row by row.
+
+    Args:
+        keys: the rows to read, once each; None reads all.
 
     Raises:
         SekdError: the folder holds no part, or a file that is not one.
@@ -97,8 +106,12 @@ def read_cell(folder: Path) -> tuple[Cell, list[Generation]]:
     parts = sorted(folder.glob("part-*.parquet"))
     if not parts:
         raise SekdError(f"{folder} holds no part-*.parquet: expected the kept generations of one cell")
-    generations = [_generation(row) for part in parts for row in _table(part).to_pylist()]
-    return read_identity(folder), sorted(generations, key=lambda generation: generation.sample)
+    found: dict[tuple[str, str], Generation] = {}
+    for part in parts:
+        for generation in map(_generation, _table(part).to_pylist()):
+            if keys is None or generation.key in keys:
+                found.setdefault((generation.sample, generation.key), generation)
+    return read_identity(folder), sorted(found.values(), key=lambda generation: generation.sample)
 
 
 def read_identity(folder: Path) -> Cell:
@@ -111,67 +124,75 @@ def read_identity(folder: Path) -> Cell:
         raise _not_ours(part, error) from error
 
 
-def kept_samples(folder: Path, digest: str) -> set[str] | None:
-    """The samples that a cell's folder holds; None where what it holds answers for something else."""
-    parts = sorted(folder.glob("part-*.parquet"))
-    if parts and read_identity(folder).digest != digest:
-        return None
-    return {sample for part in parts for sample in _table(part).column("sample").to_pylist()}
+def kept_keys(folder: Path) -> set[str]:
+    """The keys of the rows that a cell's folder holds."""
+    parts = folder.glob("part-*.parquet")
+    return {key for part in parts for key in _table(part, ["key"]).column("key").to_pylist()}
 
 
-def list_cells(run: Path, cells: Sequence[Cell]) -> None:
-    """Note which cells a finished evaluation consists of. Written last: a listed cell is whole."""
-    folders = [str(Path("generations") / cell.folder) for cell in cells]
+def list_cells(run: Path, cells: Sequence[Cell], keys: Mapping[str, Collection[str]]) -> None:
+    """Note what a finished evaluation consists of: its cells, and the keys of every tree's images.
+
+    Written last: a listed cell holds every listed key.
+    """
+    listed = [
+        {"folder": str(Path("generations") / cell.folder), "tree": cell.tree, "part": cell.part, "root": cell.root}
+        for cell in cells
+    ]
     partial = run / ".cells.json.partial"
-    partial.write_text(json.dumps(folders, indent=1) + "\n")
+    partial.write_text(
+        json.dumps({"cells": listed, "keys": {tree: sorted(each) for tree, each in keys.items()}}, indent=1) + "\n"
+    )
     partial.rename(run / "cells.json")
 
 
-def evaluated_cells(run: Path) -> list[Path]:
-    """The folders of the cells that the run's last finished evaluation consists of, in its order.
+def read_evaluated(run: Path) -> list[tuple[Cell, list[Generation]]]:
+    """The cells that the run's last finished evaluation consists of, in its order, with the images that it asked about.
 
     Raises:
-        SekdError: the run has not been evaluated to the end.
+        SekdError: the run has not been evaluated to the end, or a part cannot be read.
     """
-    listed = run / "cells.json"
-    if not listed.is_file():
+    file = run / "cells.json"
+    if not file.is_file():
         raise SekdError(
-            f"{run} has not been evaluated: {listed.name} is missing in it. Run "
+            f"{run} has not been evaluated: {file.name} is missing in it. Run "
             f"`python -m sekd.evaluation name={run.name}` (or `make evaluate RUN={run.name}`) first."
         )
-    return [run / folder for folder in json.loads(listed.read_text())]
+    listed = json.loads(file.read_text())
+    if isinstance(listed, list):  # of the layout without digests and keys
+        return [read_cell(run / folder) for folder in listed]
+    keys = {tree: frozenset(each) for tree, each in listed["keys"].items()}
+    found = []
+    for entry in listed["cells"]:
+        cell, generations = read_cell(run / entry["folder"], keys[entry["tree"]])
+        found.append((replace(cell, part=entry["part"], root=entry["root"]), generations))
+    return found
 
 
-def discard(folder: Path) -> None:
-    """Remove a cell's parts and nothing else."""
-    for part in [*folder.glob("part-*.parquet"), *folder.glob(".part-*.partial")]:
-        part.unlink()
-
-
-def _table(part: Path) -> pa.Table:
+def _table(part: Path, columns: list[str] | None = None) -> pa.Table:
     try:
-        return pq.read_table(part, columns=SCHEMA.names)
-    except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
+        table = pq.read_table(part, columns=columns)
+        table.select(columns or [name for name in SCHEMA.names if name != "key"])
+    except (pa.ArrowInvalid, pa.ArrowKeyError, KeyError, OSError) as error:
         raise _not_ours(part, error) from error
+    return table
 
 
 def _not_ours(part: Path, error: Exception) -> SekdError:
     return SekdError(
         f"{part} is no part of kept generations ({str(error).splitlines()[0] if str(error) else error!r}). "
-        "Remove its folder and run the evaluation again."
+        "Move it away and run the evaluation again."
     )
 
 
 def _row(generation: Generation) -> dict[str, Any]:
     questions = generation.questions
     return {
-        "sample": generation.sample,
-        "image": generation.image,
         "depths": [question.depth for question in questions],
         "levels": [question.level for question in questions],
         "options": [list(question.options) for question in questions],
         "truth": [-1 if question.truth is None else question.truth for question in questions],
-        **{name: getattr(generation, name) for name in SCHEMA.names[6:]},
+        **{name: getattr(generation, name) for name in SCHEMA.names if name not in ASKED},
     }
 
 
@@ -184,6 +205,7 @@ def _generation(row: dict[str, Any]) -> Generation:
         letter_logprobs=tuple(tuple(logprobs) for logprobs in row["letter_logprobs"]),
         **{name: tuple(row[name]) for name in CALL_COLUMNS},
         wall=row["wall"],
+        key=row.get("key", ""),
     )
 
 

@@ -16,7 +16,7 @@ from collections.abc import Generator, Sequence
 from typing import Any
 
 from sekd.errors import SekdError
-from sekd.evaluation.calibration import confidence
+from sekd.evaluation.calibration import among_offered
 from sekd.inference.paradigms import Answers, Subject
 from sekd.inference.requests import StepRequest, StepResult
 from sekd.prompts import Prompter
@@ -76,10 +76,10 @@ class HeldJoint:
             topk=self._topk,
         )
 
-    def probability(self, question: Question, result: StepResult, chosen: int) -> float:
-        """The chosen option's probability among the offered ones, 0 … 1; NaN where no letter is among the top k."""
+    def probabilities(self, question: Question, result: StepResult) -> tuple[float, ...]:
+        """Each option's probability among the offered ones, 0 … 1; NaN where no letter is among the top k."""
         logprobs = letter_logprobs(result, 0, self._letters(question))
-        return confidence(logprobs, chosen) if logprobs else math.nan
+        return among_offered(logprobs) if logprobs else (math.nan,) * len(question.options)
 
     def _letters(self, question: Question) -> tuple[int, ...]:
         return tuple(self._prompter.letter_ids(self._processor.tokenizer, len(question.options)))
@@ -98,9 +98,10 @@ def true_answers(questions: Sequence[Question], *, sample: str) -> list[int]:
     Raises:
         SekdError: the truth is not known.
     """
-    if any(question.truth is None for question in questions):
+    truth = [question.truth for question in questions if question.truth is not None]
+    if len(truth) < len(questions):
         raise SekdError(f"a true or wrong prefix needs the truth, which is not known of {sample}")
-    return [int(question.truth or 0) for question in questions]
+    return truth
 
 
 def wrong_answers(questions: Sequence[Question], *, sample: str) -> list[int]:

@@ -15,9 +15,9 @@ import numpy as np
 
 from sekd.answers import Parser, parse_joint, parse_single
 from sekd.evaluation.calibration import calibrate
-from sekd.evaluation.generations import Cell, Generation, evaluated_cells, read_cell
+from sekd.evaluation.generations import Cell, Generation, read_evaluated
 from sekd.evaluation.students import STUDENT
-from sekd.metrics import METRICS, RESAMPLES, bootstrap_interval, paired_difference, per_path, score
+from sekd.metrics import AT_ONCE, METRICS, RESAMPLES, bootstrap_interval, paired_difference, per_path, score
 
 BASE = "base"
 Scores = dict[str, Any]
@@ -40,18 +40,17 @@ class Kept:
     answers: list[list[int | None]]
 
     @classmethod
-    def read(cls, folder: Path, *, parser: Parser = "lenient") -> "Kept":
-        cell, generations = read_cell(folder)
+    def of(cls, cell: Cell, generations: list[Generation], *, parser: Parser = "lenient") -> "Kept":
         return cls(cell, generations, [read_answers(each, cell.paradigm, parser=parser) for each in generations])
 
 
 def read_run(run: Path, *, parser: Parser = "lenient") -> list[Kept]:
-    """Every cell that a run folder keeps.
+    """Every cell of a run's last evaluation.
 
     Raises:
         SekdError: the run has not been evaluated.
     """
-    return [Kept.read(folder, parser=parser) for folder in evaluated_cells(run)]
+    return [Kept.of(cell, generations, parser=parser) for cell, generations in read_evaluated(run)]
 
 
 def read_answers(generation: Generation, paradigm: str, *, parser: Parser) -> list[int | None]:
@@ -143,15 +142,28 @@ def recovered(student: np.ndarray, joint: np.ndarray, teacher: np.ndarray, boots
     """(student − joint) / (teacher − joint) in percent, with its interval; None where there is no gap to recover.
 
     All three hold one value an image [image], of the same images in the same order, which are resampled together.
+    The interval is over the resamples that have a gap; ``without_gap`` counts the others.
     """
     if len(student) == 0 or teacher.mean() <= joint.mean():
         return None
-    n = len(student)
-    counts = np.random.default_rng(bootstrap.seed).multinomial(n, np.full(n, 1 / n), size=bootstrap.resamples)
-    gains, gaps = counts @ (student - joint), counts @ (teacher - joint)  # [resample]
-    low, high = np.percentile(100 * gains[gaps > 0] / gaps[gaps > 0], [2.5, 97.5])
+    gains, gaps = resampled_sums(np.stack([student - joint, teacher - joint], 1), bootstrap).T  # [resample] each
+    there = gaps > 0
+    if not there.any():
+        return None
+    low, high = np.percentile(100 * gains[there] / gaps[there], [2.5, 97.5])
     value = 100 * (student - joint).sum() / (teacher - joint).sum()
-    return {"value": float(value), "low": float(low), "high": float(high)}
+    return {"value": float(value), "low": float(low), "high": float(high), "without_gap": int((~there).sum())}
+
+
+def resampled_sums(values: np.ndarray, bootstrap: Bootstrap) -> np.ndarray:
+    """Sums [resample, column] of rows drawn with replacement from values [image, column]."""
+    rng, n = np.random.default_rng(bootstrap.seed), len(values)
+    at_once = max(1, AT_ONCE // n)  # bounds the memory that the counts take
+    drawn = [
+        rng.multinomial(n, np.full(n, 1 / n), size=min(at_once, bootstrap.resamples - done)) @ values
+        for done in range(0, bootstrap.resamples, at_once)
+    ]
+    return np.concatenate(drawn)
 
 
 def _differences(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray], bootstrap: Bootstrap) -> Scores:
@@ -177,12 +189,14 @@ def interval(values: np.ndarray, bootstrap: Bootstrap) -> list[float] | None:
 def _score_training(kept: Kept) -> Scores:
     truth, predicted = paths(kept)
     numbers = score(truth, predicted) if truth else {"n": 0, **dict.fromkeys(METRICS)}
+    calibration = calibrate(kept.generations, kept.answers)
     unread = [answer is None for answers in kept.answers for answer in answers]
     return {
         **{name: numbers[name] for name in ("n", *METRICS)},
         "parse_failures": 100 * float(np.mean([None in answers for answers in kept.answers])),
         "unread_answers": 100 * float(np.mean(unread)),
-        "calibration_error": calibrate(kept.generations, kept.answers).error,
+        "calibration_error": calibration.error,
+        "answers_without_confidence": calibration.without,
         **_cost(kept.generations),
         "per_level": _levels(kept, numbers) if truth else [],
     }

@@ -45,17 +45,19 @@ def print_table(scores: Scores) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(title="Percent; HCA: the whole path is right", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
     for i, column in enumerate(("", "HCA", "leaf", "POR", "S-POR", "TOR", "unread", "calls", "ms")):
         table.add_column(column, justify="right" if i else "left", no_wrap=True)
     for _, name, models in trees(scores):
-        table.add_row(f"[bold]{name}[/bold], {_images(models)} images")
+        table.add_row(Text.assemble((name, "bold"), f", {_images(models)} images"))
         for model, paradigm, cell in rows(models):
             figures = [_shown(cell, metric) for metric in METRIC_TITLES]
             cost = (f"{cell['calls']:.0f}", f"{1000 * cell['wall']:.0f}")
             table.add_row(f"  {model} {paradigm}", *figures, *cost)
-    console = Console(width=None if sys.stdout.isatty() else 100)
+    # Names of trees and students are text, whatever brackets and colons they hold.
+    console = Console(width=None if sys.stdout.isatty() else 100, markup=False, emoji=False)
     console.print(table)
     console.print(sentence(scores), highlight=False)
 
@@ -78,9 +80,10 @@ def _in_domain(models: Scores) -> str:
     if gap is None:
         return text + "."
     steps = models["base"]["conditioned"]
+    dropped = f" ({gap['without_gap']} resamples without a gap are left out)" if gap["without_gap"] else ""
     return (
         f"{text}: {gap['value']:.0f} % [{gap['low']:.0f}, {gap['high']:.0f}] of the gap to the {steps['hca']:.1f} % "
-        f"that its base reaches in {steps['calls']:.0f} conditioned steps is recovered."
+        f"that its base reaches in {steps['calls']:.0f} conditioned steps is recovered{dropped}."
     )
 
 

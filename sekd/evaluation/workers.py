@@ -43,7 +43,7 @@ class Job:
         return " ".join(part for part in (cell.tree, cell.model, cell.seed, cell.paradigm) if part)
 
 
-def ask_all(config: EvaluateConfig, jobs: list[Job], *, max_answer_tokens: int, asked: Asked) -> list[Unreadable]:
+def ask_all(config: EvaluateConfig, jobs: list[Job], *, asked: Asked) -> list[Unreadable]:
     """Do every job; the images that could not be read.
 
     Raises:
@@ -51,9 +51,9 @@ def ask_all(config: EvaluateConfig, jobs: list[Job], *, max_answer_tokens: int, 
     """
     count = worker_count(config, len(jobs))
     if count > 1:
-        return _ask_together(config, jobs, count=count, max_answer_tokens=max_answer_tokens, asked=asked)
+        return _ask_together(config, jobs, count=count, asked=asked)
     with _open_engine(config, jobs) as engine:
-        examiner = _examiner(config, max_answer_tokens)
+        examiner = _examiner(config)
         return [image for job in jobs for image in _do(config, job, engine, examiner, asked)]
 
 
@@ -74,9 +74,9 @@ def _open_engine(config: EvaluateConfig, jobs: list[Job]) -> Engine:
     return Engine(config.model, config.engine, adapter=own, max_lora_rank=rank)
 
 
-def _examiner(config: EvaluateConfig, max_answer_tokens: int) -> Examiner:
+def _examiner(config: EvaluateConfig) -> Examiner:
     prompter, processor = Prompter.named(config.model.wording), load_processor(config.model)
-    return Examiner(prompter, processor, topk=config.topk, max_answer_tokens=max_answer_tokens)
+    return Examiner(prompter, processor, topk=config.topk)
 
 
 def _do(config: EvaluateConfig, job: Job, engine: Engine, examiner: Examiner, asked: Asked) -> list[Unreadable]:
@@ -92,14 +92,12 @@ def _do(config: EvaluateConfig, job: Job, engine: Engine, examiner: Examiner, as
     )
 
 
-def _ask_together(
-    config: EvaluateConfig, jobs: list[Job], *, count: int, max_answer_tokens: int, asked: Asked
-) -> list[Unreadable]:
+def _ask_together(config: EvaluateConfig, jobs: list[Job], *, count: int, asked: Asked) -> list[Unreadable]:
     context = multiprocessing.get_context("spawn")
     waiting, told = context.Queue(), context.Queue()
     for index in sorted(range(len(jobs)), key=lambda index: -len(jobs[index].examples)):
         waiting.put(index)
-    arguments = (config, jobs, max_answer_tokens, waiting, told)
+    arguments = (config, jobs, waiting, told)
     processes: list[BaseProcess] = [
         context.Process(target=_work, args=(slot, *arguments), name=f"engine-{slot}", daemon=True)
         for slot in range(count)
@@ -142,13 +140,13 @@ def _listen(processes: list[BaseProcess], told: Any, asked: Asked) -> list[Unrea
     return unreadable
 
 
-def _work(slot: int, config: EvaluateConfig, jobs: list[Job], max_answer_tokens: int, waiting: Any, told: Any) -> None:
+def _work(slot: int, config: EvaluateConfig, jobs: list[Job], waiting: Any, told: Any) -> None:
     """A worker process: an engine and its share of the jobs."""
     if config.engine.device != "cpu":
         _take_cards(slot, config.engine.tensor_parallel_size)
     try:
         with _open_engine(config, jobs) as engine:
-            examiner = _examiner(config, max_answer_tokens)
+            examiner = _examiner(config)
             while (index := waiting.get()) is not None:
                 unreadable = _do(config, jobs[index], engine, examiner, lambda *news: told.put(("asked", news)))
                 told.put(("unreadable", unreadable))

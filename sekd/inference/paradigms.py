@@ -105,11 +105,11 @@ class Asker:
         results = yield [self._single(subject, prompt, step) for step, prompt in enumerate(prompts)]
         return Answers(tuple(self._choice(subject, step, results[step]) for step in steps), tuple(results))
 
-    def joint(self, subject: Subject) -> Generator[StepRequest, StepResult, Answers]:
-        """All levels in one generation."""
+    def joint(self, subject: Subject, *, most_tokens: int | None = None) -> Generator[StepRequest, StepResult, Answers]:
+        """All levels in one generation, of ``max_answer_tokens`` unless this subject is given another bound."""
         text = self._prompter.render(self._processor, self._prompter.joint(subject.questions))
         result = yield StepRequest(
-            text, subject.image, subject.key, max_tokens=self._max_answer_tokens, topk=self._topk
+            text, subject.image, subject.key, max_tokens=most_tokens or self._max_answer_tokens, topk=self._topk
         )
         return Answers(tuple(parse_joint(result.text, subject.questions, parser=self._parser)), (result,))
 

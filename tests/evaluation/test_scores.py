@@ -1,15 +1,27 @@
 import json
 import re
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from synthetic import PROMPTER, generation, questions, write_run
 
 from sekd.errors import SekdError
-from sekd.evaluation.generations import Cell, discard, kept_samples, read_cell, write_part
-from sekd.evaluation.scores import Bootstrap, Kept, difference, interval, paths, read_run, recovered, score_run
+from sekd.evaluation.generations import kept_keys, list_cells, read_cell, read_evaluated, write_part
+from sekd.evaluation.scores import (
+    Bootstrap,
+    difference,
+    interval,
+    paths,
+    read_run,
+    recovered,
+    resampled_sums,
+    score_run,
+)
 from sekd.evaluation.table import sentence
 from sekd.metrics import METRICS, score
 
@@ -18,6 +30,10 @@ QUICK = Bootstrap(resamples=200)
 
 def demo(run: Path) -> dict:
     return score_run(read_run(run), bootstrap=QUICK)
+
+
+def first_part(folder: Path) -> Path:
+    return min(folder.glob("part-*.parquet"))
 
 
 def tamper(part: Path, row: int, text: str) -> None:
@@ -42,7 +58,7 @@ def test_a_changed_word_in_a_kept_generation_changes_the_score(tmp_path: Path) -
     write_run(tmp_path, seeds=1, images=False)
     before = demo(tmp_path)["in_domain"]["student"]["joint"]
     kept = next(each for each in read_run(tmp_path) if each.cell.model == "student")
-    part = tmp_path / "generations" / kept.cell.folder / "part-00000.parquet"
+    part = first_part(tmp_path / "generations" / kept.cell.folder)
     first = pq.read_table(part).column("sample")[0].as_py()
     row = next(i for i, each in enumerate(kept.generations) if each.sample == first)
     right = kept.answers[row] == [question.truth for question in kept.generations[row].questions]
@@ -117,11 +133,12 @@ def test_the_sentence_is_made_of_the_scores(tmp_path: Path) -> None:
 
 
 def test_a_student_that_gains_nothing_is_not_praised(tmp_path: Path) -> None:
-    write_run(tmp_path, seeds=1, images=False)
+    cells = write_run(tmp_path, seeds=1, trees=("demo",), images=False)
     base = next(kept for kept in read_run(tmp_path) if (kept.cell.model, kept.cell.paradigm) == ("base", "joint"))
-    same = Cell(**{**vars(base.cell), "model": "student"})
-    discard(tmp_path / "generations" / same.folder)
+    same = replace(base.cell, model="student", digest="same as the base")
     write_part(tmp_path / "generations" / same.folder, same, base.generations)
+    others = [cell for cell in cells if cell.model == "base"]
+    list_cells(tmp_path, [*others, same], {"demo": [each.key for each in base.generations]})
     assert "no clear change from" in sentence(demo(tmp_path))
 
 
@@ -162,6 +179,36 @@ def test_the_recovered_gap_covers_its_truth_and_needs_a_gap() -> None:
     assert recovered(student, teacher, joint, QUICK) is None
 
 
+def test_resamples_without_a_gap_are_counted_and_told(tmp_path: Path) -> None:
+    joint, teacher = np.zeros(8), np.array([100.0, *[0.0] * 7])
+    bootstrap = Bootstrap(resamples=1000)
+    found = recovered(teacher, joint, teacher, bootstrap)
+    assert found is not None
+    # The one image that makes the gap is drawn by none of 8 draws with probability (7 / 8) ** 8.
+    assert found["without_gap"] / 1000 == pytest.approx((7 / 8) ** 8, abs=0.05)
+    assert (found["low"], found["high"]) == (100, 100)
+    write_run(tmp_path, seeds=1, images=False)
+    scores = demo(tmp_path)
+    assert scores["in_domain"]["student"]["joint"]["gap_recovered"]["without_gap"] == 0
+    assert "without a gap" not in sentence(scores)
+    scores["in_domain"]["student"]["joint"]["gap_recovered"]["without_gap"] = 3
+    assert "3 resamples without a gap" in sentence(scores)
+
+
+def test_many_images_are_resampled_in_bounded_memory_to_the_same_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(0).random((1000, 2))
+    at_once = resampled_sums(values, Bootstrap(resamples=300))
+    expected = np.random.default_rng(0).multinomial(1000, np.full(1000, 1 / 1000), size=300) @ values
+    np.testing.assert_allclose(at_once, expected)
+    monkeypatch.setattr("sekd.evaluation.scores.AT_ONCE", 50_000)
+    tracemalloc.start()
+    bounded = resampled_sums(values, Bootstrap(resamples=300))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    np.testing.assert_allclose(bounded, expected)
+    assert most < 4 * 8 * 50_000, "numbers in memory: the counts, and what their product makes of them"
+
+
 def test_a_run_without_evaluation_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(SekdError, match=re.escape("make evaluate")):
         read_run(tmp_path)
@@ -180,17 +227,47 @@ def test_generations_survive_the_disk_and_pair_up_by_sample(tmp_path: Path) -> N
     np.testing.assert_allclose(generations[1].letter_logprobs, rows[0].letter_logprobs, rtol=1e-6)
 
 
-def test_a_cell_of_another_digest_is_not_kept(tmp_path: Path) -> None:
+def test_a_part_never_takes_the_name_of_another_whatever_was_removed(tmp_path: Path) -> None:
     (cell, *_) = write_run(tmp_path / "run", seeds=1, images=False)
-    folder = tmp_path / "run" / "generations" / cell.folder
-    assert len(kept_samples(folder, cell.digest) or ()) == 60
-    assert kept_samples(folder, "other") is None
-    assert kept_samples(tmp_path / "nowhere", "other") == set()
+    asked = questions(np.random.default_rng(0))
+    for sample in "abc":
+        write_part(tmp_path / "cell", cell, [generation(sample, asked, [0, 1, 2, 3], paradigm="joint")])
+    first_part(tmp_path / "cell").unlink()
+    write_part(tmp_path / "cell", cell, [generation("d", asked, [0, 1, 2, 3], paradigm="joint")])
+    assert kept_keys(tmp_path / "cell") == {"b", "c", "d"}
+    assert kept_keys(tmp_path / "nowhere") == set()
+
+
+def test_an_evaluation_reads_its_own_keys_once_each_and_where_its_data_lies_now(tmp_path: Path) -> None:
+    (cell, *_) = write_run(tmp_path, seeds=1, trees=("demo",), n=10, images=False)
+    folder = tmp_path / "generations" / cell.folder
+    _, generations = read_cell(folder)
+    write_part(folder, cell, generations[:3])  # kept twice, as by two evaluations at a time
+    moved = replace(cell, root="elsewhere", part="unseen")
+    list_cells(tmp_path, [moved], {"demo": ["s0001", "s0007"]})
+    [(found, read)] = read_evaluated(tmp_path)
+    assert found == moved
+    assert [each.sample for each in read] == ["s0001", "s0007"]
+
+
+def test_a_run_listed_by_folders_alone_can_still_be_read(tmp_path: Path) -> None:
+    (cell, *_) = write_run(tmp_path, seeds=1, trees=("demo",), n=10, images=False)
+    folder = tmp_path / "generations" / cell.folder
+    for part in folder.iterdir():
+        table = pq.read_table(part).drop_columns(["key"])
+        part.unlink()
+        pq.write_table(table, folder.parent / part.name)
+    (tmp_path / "cells.json").write_text(json.dumps([str(folder.parent.relative_to(tmp_path))]))
+    [kept] = read_run(tmp_path)
+    assert len(kept.generations) == 10
 
 
 def test_a_file_that_is_no_part_is_named(tmp_path: Path) -> None:
     (cell, *_) = write_run(tmp_path, seeds=1, images=False)
-    part = tmp_path / "generations" / cell.folder / "part-00000.parquet"
+    part = first_part(tmp_path / "generations" / cell.folder)
     part.write_bytes(b"rubbish")
     with pytest.raises(SekdError, match="part-00000"):
-        Kept.read(part.parent)
+        read_cell(part.parent)
+    pq.write_table(pa.table({"sample": ["a"]}), part)
+    with pytest.raises(SekdError, match="part-00000"):
+        read_cell(part.parent)

@@ -81,5 +81,5 @@ def _pass(held: HeldJoint, image: Path, asked: Asked) -> Generator[Any, Any, lis
     found = []
     for question, result, chosen in zip(still_open, answers.results, answers.chosen, strict=True):
         assert chosen is not None
-        found.append(Answer(chosen, held.probability(question, result, chosen)))
+        found.append(Answer(chosen, held.probabilities(question, result)))
     return found

@@ -10,6 +10,17 @@ options, so each level offers its candidates from the tree:
   children.
 - A node with more children than ``most`` is a knock-out: the winner of one pass meets the next children in the next.
 
+A decided name's probability is that among all children of the node above, from the probabilities of every pass. A
+pass's own are taken over those of its options that are children. Where it offers the winner so far, whose probability
+among all children offered before is P, and gives it p and its own winner q, the winner's probability among all children
+offered so far is
+
+    P' = q / (1 − p + p / P)                (P = 1 before the first pass, so that P' = q there)
+
+since what was offered before weighs p / P where the winner so far weighs p. It equals what one
+question of all children would give if the odds of two names did not depend on the others on offer (Luce's choice
+axiom, which a softmax over fixed scores has).
+
 A node with one child needs no question. The result is always a path of the tree. How many passes an image took is
 reported with it: a tree pruned to the plausible candidates takes one.
 """
@@ -25,15 +36,15 @@ from sekd.taxonomy import Names, Taxonomy, fold
 
 @dataclass(frozen=True)
 class Answer:
-    """The option chosen for one question, and its probability among the offered ones (NaN where it is not known)."""
+    """The option chosen for one question, and every option's probability among them (NaN where it is not known)."""
 
     option: int
-    probability: float
+    probabilities: tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class Level:
-    """One decided level of a path. ``probability`` is that of the answer that decided it; 1 without alternative."""
+    """One decided level of a path. ``probability`` is that among all children of the node above; 1 for an only one."""
 
     level: str
     name: str
@@ -57,6 +68,8 @@ class _State:
     levels: list[Level] = field(default_factory=list)
     asked: list[tuple[Question, int]] = field(default_factory=list)  # decided questions with their answers
     beaten: set[str] = field(default_factory=set)  # children of ``node`` that lost a knock-out
+    leading: str | None = None  # the one they lost to, as folded
+    standing: float = 1.0  # its probability among all that were offered so far
     passes: int = 0
 
 
@@ -145,18 +158,29 @@ def _accept(taxonomy: Taxonomy, state: _State, questions: Sequence[Question], an
         offered = {fold(option) for option in question.options}
         if fold(name) not in children:
             return
+        standing = _among_children(state, children, question, answer)
         if children - offered:  # a knock-out goes on
             state.beaten |= (children & offered) - {fold(name)}
+            state.leading, state.standing = fold(name), standing
             return
         state.asked.append((question, answer.option))
-        _descend(taxonomy, state, name, answer.probability)
+        _descend(taxonomy, state, name, standing)
+
+
+def _among_children(state: _State, children: set[str], question: Question, answer: Answer) -> float:
+    """The answer's probability among all children offered so far; the formula stands on top of this file."""
+    given = dict(zip(map(fold, question.options), answer.probabilities, strict=True))
+    total = sum(probability for name, probability in given.items() if name in children)
+    leading = given.get(state.leading or "", 0.0) / total
+    winner = answer.probabilities[answer.option] / total
+    return winner / (1 - leading + leading / state.standing)
 
 
 def _descend(taxonomy: Taxonomy, state: _State, name: str, probability: float) -> None:
     level = taxonomy.level_name(len(state.node))
     state.node = taxonomy.path((*state.node, name))
     state.levels.append(Level(level, state.node[-1], probability))
-    state.beaten = set()
+    state.beaten, state.leading, state.standing = set(), None, 1.0
 
 
 def _evenly(names: list[str], most: int) -> list[str]:

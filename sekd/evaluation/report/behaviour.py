@@ -42,24 +42,36 @@ def mistaken_pairs(kept: Sequence[Kept], *, most: int = 3) -> Section | None:
 
 
 def calibration(kept: Sequence[Kept]) -> Section | None:
-    """Reliability of the answer's letter before and after, per tree. None where no answer carries a probability."""
+    """Reliability of the answer's letter before and after, per tree. None where no image has a known truth."""
     figures = []
+    silent = []
     for number, (tree, group) in enumerate(groupby(_first_trainings(kept), key=lambda each: each.cell.tree)):
         found = [(each, calibrate(each.generations, each.answers)) for each in group]
-        found = [(each, result) for each, result in found if result.answers]
-        if found:
+        silent += [
+            f"{name_of(each.cell.model, each.cell.paradigm)} on {tree} ({result.without} answers without it, "
+            f"{result.unread} unread)"
+            for each, result in found
+            if not result.answers and result.without + result.unread
+        ]
+        if any(result.answers for _, result in found):
             figures.append(_figure(number, tree, found))
+    if not figures and not silent:
+        return None
     text = [
         "Confidence is the probability of the answered letter among the offered ones at the answer position. A "
         "calibrated model is right as often as it says: its marks lie on the dotted diagonal. ECE, the expected "
         "calibration error, is the mean distance from it, weighted by how many answers a mark stands for."
     ]
-    return Section("calibration", "Calibration", text, figures=figures) if figures else None
+    if silent:
+        text.append(f"No answer has a confidence, so there is no panel, for {'; '.join(silent)}.")
+    return Section("calibration", "Calibration", text, figures=figures)
 
 
 def _figure(number: int, tree: str, found: Sequence[tuple[Kept, Calibration]]) -> Figure:
     panels: list[str] = []
     for each, result in found:
+        if not result.answers:
+            continue
         name = name_of(each.cell.model, each.cell.paradigm)
         bins = [(b.confidence, b.accuracy, b.count) for b in result.bins]
         words = "; ".join(f"says {b.confidence:.0f} %, right {b.accuracy:.0f} %" for b in result.bins)
@@ -73,7 +85,7 @@ def _figure(number: int, tree: str, found: Sequence[tuple[Kept, Calibration]]) -
             )
         )
     data = [
-        (name_of(each.cell.model, each.cell.paradigm), result.error, result.answers, result.without)
+        (name_of(each.cell.model, each.cell.paradigm), result.error, result.answers, result.without, result.unread)
         for each, result in found
     ]
     return Figure(
@@ -82,5 +94,9 @@ def _figure(number: int, tree: str, found: Sequence[tuple[Kept, Calibration]]) -
         "holds. Compare the base in one pass with the student.",
         panels,
         [],
-        Table(f"Calibration, {tree}", ("way of asking", "ECE, points", "answers", "answers without a letter"), data),
+        Table(
+            f"Calibration, {tree}",
+            ("way of asking", "ECE, points", "answers", "answers without a confidence", "answers unread"),
+            data,
+        ),
     )
