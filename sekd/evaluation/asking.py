@@ -91,15 +91,16 @@ class Examiner:
         A token counts if it ends with the letter that the parser found, and is the token that stands for this letter in
         an answer of the wording's own form: elsewhere, as in "**B**", other tokens share the letter's probability.
         """
-        places = letter_places(result.text, questions)
+        text = result.text.lstrip()  # the engine's text may begin with a space where the tokenizer's does not
+        places = letter_places(text, questions)
         letters = self._asker.letter_ids(max(len(question.options) for question in questions))
         found: list[int | None] = [None] * len(questions)
         for position, token in enumerate(result.token_ids):
             if token not in letters:
                 continue
-            said = self._tokenizer.decode(result.token_ids[: position + 1], skip_special_tokens=True)
+            said = self._tokenizer.decode(result.token_ids[: position + 1], skip_special_tokens=True).lstrip()
             place = len(said) - 1
-            if result.text.startswith(said) and said[place:] == LETTERS[letters.index(token)] and place in places:
+            if text.startswith(said) and said[place:] == LETTERS[letters.index(token)] and place in places:
                 found[places.index(place)] = position
         return found
 

@@ -48,7 +48,8 @@ class Generation:
     """One image asked in one paradigm. Per-call fields have one entry a call, per-level ones one a question.
 
     ``letter_logprobs[i]`` holds natural logarithms of the model's unrestricted probabilities of the letters of
-    question i at its answer position; it is empty where the answer has no such position. ``key`` is ``cells.example_key``.
+    question i at its answer position; it is empty where the answer has no such position. ``key`` is
+    that of ``cells.example_key``.
     """
 
     sample: str

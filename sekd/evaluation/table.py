@@ -98,9 +98,9 @@ def _unseen(unseen: Scores) -> str:
 
 def _base_alone(scores: Scores) -> str:
     for _, name, models in trees(scores):
-        cells = {paradigm: cell for paradigm, cell in models.get("base", {}).items() if cell["hca"] is not None}
+        cells = {way: cell for model, way, cell in rows(models) if model == "base" and cell["hca"] is not None}
         if cells:
-            text = ", ".join(f"{cell['hca']:.1f} % {PARADIGM_TITLES[paradigm]}" for paradigm, cell in cells.items())
+            text = ", ".join(f"{cell['hca']:.1f} % {PARADIGM_TITLES[way]}" for way, cell in cells.items())
             return f"No student to compare yet; the base alone, {name}: {text}."
     return "No image has a known truth: there is nothing to score."
 
