@@ -175,7 +175,7 @@ def test_the_confidences_of_a_joint_reply_are_those_that_transformers_gives(aske
 def test_the_report_shows_how_calibrated_joint_answers_are(asked_base: EvaluateConfig) -> None:
     write_report(run_folder(asked_base), bootstrap=Bootstrap(resamples=100))
     told = json.loads((run_folder(asked_base) / "report.json").read_text())["sections"]["calibration"]
-    [panels] = [table["rows"] for table in told["tables"] if table["caption"].startswith("Calibration")]
+    [panels] = [table["rows"] for table in told["tables"] if table["caption"].startswith("Reliability")]
     assert {row[0]: row[2:] for row in panels}["base, joint, one pass"] == [IMAGES * len(LEVELS), 0, 0]
     assert "base, joint, one pass: ECE" in (run_folder(asked_base) / "report.html").read_text()
 
