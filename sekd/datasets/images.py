@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 from sekd.errors import SekdError
@@ -27,12 +27,40 @@ def open_image(path: Path | str) -> Image.Image:
         SekdError: the file is absent, or does not decode.
     """
     try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
+        return decode(path)
     except FileNotFoundError:
         raise SekdError(f"image {path} is absent: put it back, or remove it from the dataset's list") from None
     except DECODE_ERRORS as error:
         raise SekdError(f"image {path} does not decode ({_first_line(error)}): copy it again or remove it") from error
+
+
+def decode(path: Path | str) -> Image.Image:
+    """The image as every part of this project sees it: RGB, turned as its EXIF orientation says.
+
+    Raises:
+        One of ``DECODE_ERRORS``: the file is absent, or does not decode.
+    """
+    with Image.open(path) as image:
+        image.load()
+        return _eight_bits(_upright(image)).convert("RGB")
+
+
+def image_size(path: Path | str) -> tuple[int, int]:
+    """Width and height as stored, from the file's header alone; raises as ``decode`` does."""
+    with Image.open(path) as image:
+        return image.size
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # damaged EXIF raises whatever its parser stumbles on, and the pixels are whole
+        return image
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Sixteen-bit grey scaled to eight bits, where Pillow's own conversion would clip nearly all of it to white."""
+    return image.point(lambda value: value / 256).convert("L") if image.mode.startswith("I;16") else image
 
 
 def undecodable(

@@ -23,6 +23,7 @@ from typing import Any, Protocol, TypeVar
 
 from PIL import Image
 
+from sekd.datasets.images import DECODE_ERRORS, decode
 from sekd.errors import SekdError
 from sekd.inference.requests import StepRequest, StepResult, UnreadableImageError
 
@@ -53,9 +54,8 @@ def read_image(path: Path) -> Image.Image:
         UnreadableImageError: the file is missing, truncated or no image.
     """
     try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        return decode(path)
+    except DECODE_ERRORS as error:
         raise UnreadableImageError(path, error) from error
 
 

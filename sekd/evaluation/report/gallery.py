@@ -4,7 +4,9 @@ import base64
 import io
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
+
+from sekd.datasets.images import DECODE_ERRORS, decode
 
 LARGEST = 320  # pixels on the longer side: sharp at the size shown, on a dense screen too
 SMALLEST = 160  # smaller pictures are enlarged, so that every browser shows the same smooth edges
@@ -13,9 +15,8 @@ SMALLEST = 160  # smaller pictures are enlarged, so that every browser shows the
 def embed(file: Path) -> str | None:
     """The image as a data URI; None where it is missing or is no image."""
     try:
-        with Image.open(file) as opened:
-            picture = _sized(opened.convert("RGB"))
-    except (OSError, UnidentifiedImageError):
+        picture = _sized(decode(file))
+    except DECODE_ERRORS:
         return None
     buffer = io.BytesIO()
     picture.save(buffer, format="JPEG", quality=82, optimize=True)
