@@ -55,15 +55,27 @@ def spread(examples: Sequence[Example], count: int) -> list[Example]:
     return [examples[index * len(examples) // count] for index in range(count)]
 
 
+def decode_plainly(vlm: Any) -> None:
+    """From now on a model of transformers decodes greedily, as vLLM is asked to, and ends a reply where it did.
+
+    What a released model is recommended to be sampled with, such as a repetition penalty, would change greedy replies
+    too, and transformers takes it from the model wherever a call does not say otherwise.
+    """
+    from transformers import GenerationConfig
+
+    vlm.generation_config = GenerationConfig(eos_token_id=vlm.generation_config.eos_token_id, do_sample=False)
+
+
 @torch.no_grad()
 def answer(vlm: Any, tokenizer: Any, asked: Asked) -> list[str]:
-    """The model's greedy replies."""
+    """The model's greedy replies. The model must have been made to ``decode_plainly``."""
+    own = vlm.generation_config.eos_token_id
+    ends = own if isinstance(own, list) else [] if own is None else [own]
     tokens = vlm.generate(
         **asked.inputs,
         max_new_tokens=asked.max_new_tokens,
-        do_sample=False,
         pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
+        eos_token_id=[*ends, tokenizer.eos_token_id],
     )
     return tokenizer.batch_decode(tokens[:, asked.inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 

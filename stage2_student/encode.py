@@ -5,7 +5,8 @@ Knows the processor and the wording, not the store and not the losses.
 Shape legend: as in ``stage2_student.batch``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from sekd.datasets.images import DECODE_ERRORS, decode, image_size
 from sekd.errors import SekdError
 from sekd.models import ModelConfig, load_processor
 from sekd.prompts import Prompter, request
@@ -25,8 +27,7 @@ from stage2_student.batch import Batch, Candidates, Positions, Requests
 from stage2_student.config import RehearsalConfig
 from stage2_student.stored import TeacherPath
 
-PIXELS_A_TOKEN = 28 * 28  # of Qwen2.5-VL; only to tell long examples from short ones before they are encoded
-CHARACTERS_A_TOKEN = 4
+CHARACTERS_A_TOKEN = 4  # only to tell long examples from short ones before they are encoded
 
 
 class Encoder:
@@ -47,7 +48,6 @@ class Encoder:
         self._rehearsal = rehearsal or RehearsalConfig()
         self._processor = load_processor(model)
         self._prompter = Prompter.named(model.wording)
-        self._max_pixels = model.max_pixels or 2**62
         self.tokenizer = self._processor.tokenizer
         self._letters: dict[int, list[int]] = {}
 
@@ -57,23 +57,27 @@ class Encoder:
 
     def length(self, path: TeacherPath) -> float:
         """About how many tokens an example will be, without decoding its image."""
-        with _open(self._root / path.image) as image:
-            pixels = min(image.width * image.height, self._max_pixels)
-        return pixels / PIXELS_A_TOKEN + len(self._prompt(path)) / CHARACTERS_A_TOKEN
+        file = self._root / path.image
+        with _named(file):
+            width, height = image_size(file)
+            counted = self._processor._get_num_multimodal_tokens(image_sizes=[(height, width)])
+        return counted["num_image_tokens"][0] + len(self._prompt(path)) / CHARACTERS_A_TOKEN
 
     def batch(self, paths: Sequence[TeacherPath], *, images: int, all_images: int, world: int) -> Batch:
-        """One batch, padded on the right.
+        """One batch, padded on the right, so that each row is a prompt, its answer, and nothing between the two.
 
         Args:
             images: how many of the paths count: all, or none.
             all_images: how many count on all ``world`` ranks together.
 
         Raises:
-            SekdError: an image cannot be read, or a letter is not the token that the teacher chose.
+            SekdError: an image cannot be read or is refused by the model's processor, a letter is not the token that
+                the teacher chose, or the processor does not pad on the right.
         """
         answers = [self._answer(path) for path in paths]
         pictures = [read_image(self._root / path.image) for path in paths]
-        prompts = self._process([self._prompt(path) for path in paths], pictures)
+        with _named(*(self._root / path.image for path in paths)):
+            prompts = self._process([self._prompt(path) for path in paths], pictures)
         inputs, starts = self._extended(prompts, [ids for ids, _ in answers])
         letters, others = _positions(answers, starts)
         letters = replace(letters, tokens=torch.tensor([token for path in paths for token in self._targets(path)]))
@@ -152,8 +156,21 @@ class Encoder:
     def _process(
         self, texts: list[str], images: list[Image.Image], *, padding_side: str = "right"
     ) -> dict[str, Tensor]:
-        self.tokenizer.padding_side = padding_side
-        return dict(self._processor(text=texts, images=images, padding=True, return_tensors="pt"))
+        """Said in the call, since a processor class may have a side of its own that goes before the tokenizer's.
+
+        Raises:
+            SekdError: the processor pads on another side nonetheless.
+        """
+        inputs = self._processor(
+            text=texts, images=images, padding=True, padding_side=padding_side, return_tensors="pt"
+        )
+        mask = inputs["attention_mask"]
+        if not mask[:, 0 if padding_side == "right" else -1].all():
+            raise SekdError(
+                f"model {self._model.name}: {type(self._processor).__name__} does not pad on the {padding_side} where "
+                "it is asked to, so answers would be written over prompts; take a model whose processor does"
+            )
+        return dict(inputs)
 
     def _extended(self, inputs: dict[str, Tensor], answers: list[list[int]]) -> tuple[dict[str, Tensor], list[int]]:
         """Prompts [B, T] with each row's answer after its own prompt, and where in its row each answer starts."""
@@ -170,30 +187,25 @@ class Encoder:
 
 
 def read_image(path: Path) -> Image.Image:
-    """The image as RGB.
+    """The image as the teacher saw it.
 
     Raises:
         SekdError: it cannot be read; the message names the file.
     """
-    with _open(path) as image:
-        try:
-            return image.convert("RGB")
-        except (OSError, SyntaxError) as error:
-            raise _unreadable(path, error) from error
+    with _named(path):
+        return decode(path)
 
 
-def _open(path: Path) -> Image.Image:
+@contextmanager
+def _named(*paths: Path) -> Iterator[None]:
+    """Says which images were being read or processed when that failed."""
     try:
-        return Image.open(path)
-    except (OSError, SyntaxError) as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: Exception) -> SekdError:
-    return SekdError(
-        f"{path} cannot be read as an image ({error}), though the teacher read it: "
-        "put the dataset back as it was, or run `make teacher` on what is there now"
-    )
+        yield
+    except DECODE_ERRORS as error:
+        raise SekdError(
+            f"{', '.join(map(str, paths))} cannot be read as an image ({error}), though the teacher read it: "
+            "put the dataset back as it was, or run `make teacher` on what is there now"
+        ) from error
 
 
 def _positions(answers: Sequence[tuple[list[int], list[int]]], starts: Sequence[int]) -> tuple[Positions, Positions]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from sekd.errors import SekdError
 from stage2_student.batch import Batch, Positions, Requests
 from stage2_student.config import LoraSettings
+from stage2_student.decode import decode_plainly
 from stage2_student.vision import VisionCache, check_takes_vision
 
 
@@ -44,6 +45,7 @@ class Student(nn.Module):
 
         if gradient_checkpointing:
             vlm.gradient_checkpointing_enable({"use_reentrant": False})
+        decode_plainly(vlm)
         pattern = target_pattern(vlm, lora.targets)
         settings = LoraConfig(
             r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=pattern, bias="none"

@@ -5,7 +5,10 @@ is where is known to this process alone, and the file is gone when the process i
 computed every time. An image is computed in the batch that it is first seen in; in another batch it would round
 otherwise, so a run with a cache is repeated to rounding and no longer to the bit where it is resumed.
 
-Shape legend: B images, P patches of all images, J values a patch, F tokens of one image, D hidden size.
+How a family's tower takes and gives images is read off its own function, ``get_image_features``: which of a batch's
+inputs it wants, and whether its output is a list of images or one tensor, with maps of further layers or without.
+
+Shape legend: B images, F tokens of one image, S maps of one image (the tokens, then deepstack's layers), D hidden size.
 """
 
 import inspect
@@ -20,10 +23,12 @@ from torch import Tensor
 from sekd.errors import SekdError
 
 GIVEN = "mm_encoder_outputs"  # how transformers' forward takes the tower's output instead of pixels
+PIXELS = "pixel_values"
+DEEP = "deepstack_features"  # Qwen3-VL: maps of earlier layers, added to the decoder's first layers
 
 
 class VisionCache:
-    """The tower's output by image name.
+    """The tower's output by image name, for one model.
 
     Args:
         folder: where the file lies.
@@ -38,6 +43,7 @@ class VisionCache:
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  lives as long as the cache
         self._limit = int(limit_gb * 1e9)
         self._places: dict[str, tuple[int, torch.Size, torch.dtype]] = {}
+        self._listed = True  # whether the model's forward takes a list of images, or one tensor
         self.written = 0
 
     def inputs(self, body: Any, inputs: dict[str, Tensor], names: Sequence[str]) -> dict[str, Any]:
@@ -45,31 +51,44 @@ class VisionCache:
 
         Args:
             body: a model of transformers, as ``check_takes_vision`` lets through.
-            names: of the batch's images, in order.
+            names: of the batch's images, in order; one a row.
+
+        Raises:
+            SekdError: the pixels of single images cannot be told apart.
         """
+        kept = {name: value for name, value in inputs.items() if name != PIXELS}
+        found = {name: self._read(name, inputs[PIXELS].device) for name in names if name in self._places}
+        absent = [row for row, name in enumerate(names) if name not in found]
+        if absent:
+            tokens_B = (inputs["input_ids"] == body.config.image_token_id).sum(dim=1)
+            pixels = _by_image(inputs[PIXELS], tokens_B)
+            takes = inspect.signature(body.get_image_features).parameters
+            others = {name: kept[name][absent] for name in takes if name in kept}
+            with torch.no_grad():
+                seen = body.get_image_features(torch.cat([pixels[row] for row in absent]), **others, return_dict=True)
+            self._listed = not isinstance(seen.pooler_output, Tensor)
+            for row, maps_SFD in zip(absent, _maps(seen, tokens_B[absent].tolist()), strict=True):
+                found[names[row]] = maps_SFD
+                self._write(names[row], maps_SFD)
+        return {**kept, GIVEN: {"image": self._output([found[name] for name in names])}}
+
+    def _output(self, maps: list[Tensor]) -> Any:
+        """The images' maps [S, F, D] as the model's own function gives them."""
         from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-        kept = {name: value for name, value in inputs.items() if name != "pixel_values"}
-        pixels_PJ, grid = inputs["pixel_values"], inputs["image_grid_thw"]
-        found = {name: self._read(name, pixels_PJ.device) for name in names if name in self._places}
-        absent = [place for place, name in enumerate(names) if name not in found]
-        if absent:
-            pixels = pixels_PJ.split(grid.prod(dim=-1).tolist())
-            with torch.no_grad():
-                seen = body.get_image_features(torch.cat([pixels[place] for place in absent]), grid[absent])
-            for place, tokens_FD in zip(absent, seen.pooler_output, strict=True):
-                found[names[place]] = tokens_FD
-                self._write(names[place], tokens_FD)
-        tokens: Any = [found[name] for name in names]
-        return {**kept, GIVEN: {"image": BaseModelOutputWithPooling(pooler_output=tokens)}}
+        tokens: Any = [maps_SFD[0] for maps_SFD in maps]
+        output = BaseModelOutputWithPooling(pooler_output=tokens if self._listed else torch.cat(tokens))
+        if len(maps[0]) > 1:
+            setattr(output, DEEP, [[maps_SFD[layer] for maps_SFD in maps] for layer in range(1, len(maps[0]))])
+        return output
 
-    def _write(self, name: str, tokens_FD: Tensor) -> None:
-        if name in self._places or self.written + tokens_FD.nbytes > self._limit:
+    def _write(self, name: str, maps_SFD: Tensor) -> None:
+        if name in self._places or self.written + maps_SFD.nbytes > self._limit:
             return
         self._file.seek(self.written)
-        self._file.write(tokens_FD.contiguous().view(torch.uint8).cpu().numpy().data)
-        self._places[name] = (self.written, tokens_FD.shape, tokens_FD.dtype)
-        self.written += tokens_FD.nbytes
+        self._file.write(maps_SFD.contiguous().view(torch.uint8).cpu().numpy().data)
+        self._places[name] = (self.written, maps_SFD.shape, maps_SFD.dtype)
+        self.written += maps_SFD.nbytes
 
     def _read(self, name: str, device: torch.device) -> Tensor:
         offset, shape, dtype = self._places[name]
@@ -79,7 +98,32 @@ class VisionCache:
         return buffer.to(device)
 
 
+def _by_image(pixels: Tensor, tokens_B: Tensor) -> Sequence[Tensor]:
+    """A batch's pixels, image by image. They have an entry an image, or entries of equally many tokens each.
+
+    Raises:
+        SekdError: neither.
+    """
+    if len(pixels) == len(tokens_B):
+        return pixels.split(1)
+    counts_B = tokens_B * len(pixels) // tokens_B.sum()
+    if not torch.equal(counts_B * tokens_B.sum(), tokens_B * len(pixels)):
+        raise SekdError(
+            f"trainer.vision_cache_gb: {len(pixels)} entries of pixels for images of {tokens_B.tolist()} tokens cannot "
+            "be told apart; leave it at 0"
+        )
+    return pixels.split(counts_B.tolist())
+
+
+def _maps(seen: Any, tokens: list[int]) -> list[Tensor]:
+    """The tower's output, image by image: [S, F, D] each."""
+    layers = [seen.pooler_output, *(getattr(seen, DEEP, None) or [])]
+    each = [layer.flatten(0, -2).split(tokens) if isinstance(layer, Tensor) else layer for layer in layers]
+    return [torch.stack(maps) for maps in zip(*each, strict=True)]
+
+
 def check_takes_vision(body: Any) -> None:
     """Raises ``SekdError`` where a model of transformers does not take its vision tower's output as an input."""
-    if GIVEN not in inspect.signature(body.forward).parameters or not hasattr(body, "get_image_features"):
+    takes = GIVEN in inspect.signature(body.forward).parameters and hasattr(body, "get_image_features")
+    if not takes or not hasattr(getattr(body, "config", None), "image_token_id"):
         raise SekdError(f"trainer.vision_cache_gb: {type(body).__name__} cannot be given kept images; leave it at 0")

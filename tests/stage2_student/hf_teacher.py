@@ -70,7 +70,6 @@ def ask(
     questions = [dataset.questions(example) for example in dataset.examples]
     images = [Image.open(dataset.image_path(example)).convert("RGB") for example in dataset.examples]
     answers: list[list[int]] = [[] for _ in questions]
-    processor.tokenizer.padding_side = "left"
     letters = torch.tensor(layout.letter_ids)
     steps = []
     for step in range(len(questions[0])):
@@ -78,7 +77,7 @@ def ask(
             prompter.render(processor, prompter.single(paradigm, asked, step, known))
             for asked, known in zip(questions, answers, strict=True)
         ]
-        inputs = processor(text=texts, images=images, padding=True, return_tensors="pt")
+        inputs = processor(text=texts, images=images, padding=True, padding_side="left", return_tensors="pt")
         logprobs, hidden = answer_position(vlm, inputs, layout.layers)
         chosen = logprobs[:, letters].argmax(dim=1).tolist()
         for known, answer in zip(answers, chosen, strict=True):

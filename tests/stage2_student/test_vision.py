@@ -23,9 +23,9 @@ def count_images(vlm: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     seen: list[int] = []
     ordinary = vlm.model.get_image_features
 
-    def counted(pixels: torch.Tensor, grid: torch.Tensor, **options: Any) -> Any:
-        seen.append(len(grid))
-        return ordinary(pixels, grid, **options)
+    def counted(pixels: torch.Tensor, *, image_grid_thw: torch.Tensor, **options: Any) -> Any:
+        seen.append(len(image_grid_thw))
+        return ordinary(pixels, image_grid_thw=image_grid_thw, **options)
 
     monkeypatch.setattr(vlm.model, "get_image_features", counted)
     return seen
