@@ -77,7 +77,9 @@ class VisionCache:
         from transformers.modeling_outputs import BaseModelOutputWithPooling
 
         tokens: Any = [maps_SFD[0] for maps_SFD in maps]
-        output = BaseModelOutputWithPooling(pooler_output=tokens if self._listed else torch.cat(tokens))
+        if not self._listed:
+            tokens = torch.cat(tokens)
+        output = BaseModelOutputWithPooling(pooler_output=tokens)
         if len(maps[0]) > 1:
             setattr(output, DEEP, [[maps_SFD[layer] for maps_SFD in maps] for layer in range(1, len(maps[0]))])
         return output
