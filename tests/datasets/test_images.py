@@ -68,6 +68,7 @@ def test_sixteen_bits_of_grey_keep_their_shades(tmp_path: Path) -> None:
     assert np.abs(shades - np.linspace(0, 255, 2400)).max() <= 1.5
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_damaged_exif_does_not_cost_the_photo(tmp_path: Path) -> None:
     file, source, rng = tmp_path / "photo.jpg", io.BytesIO(), random.Random(0)
     exif = turned(6)
