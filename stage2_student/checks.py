@@ -19,6 +19,7 @@ COUNTS = {
     "rehearsal": ("images",),
     "stream": ("buffer", "open_shards", "ahead"),
     "trainer": ("log_every", "checkpoint_every"),
+    "validation": ("held_out_images", "batch_size"),
 }
 
 

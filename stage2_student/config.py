@@ -165,10 +165,12 @@ class TrainerConfig:
 @dataclass
 class ValidationConfig:
     """``times`` times on the way and once at the end: agreement with the teacher on the share ``held_out`` of the
-    stored examples, which are never trained on, and greedy joint answers to ``images`` images of ``split``."""
+    stored examples, at most ``held_out_images`` of them, which are never trained on, and greedy joint answers to
+    ``images`` images of ``split``."""
 
     times: int = 3
     held_out: float = 0.02
+    held_out_images: int = 1000
     images: int = 100
     batch_size: int = 50
     split: str = "val"

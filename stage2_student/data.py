@@ -1,6 +1,6 @@
 """Lightning's view of the data: the training stream, the held-out part of the store, and images to ask about."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -14,29 +14,52 @@ from stage2_student.decode import Prompts
 from stage2_student.encode import Encoder
 from stage2_student.order import Order, Run
 from stage2_student.stored import Part, Reader
-from stage2_student.stream import Source, Stream
+from stage2_student.stream import Source, Stream, read
 
 
 class HeldOutBatches:
-    """The held-out examples in store order, every one weighing the same."""
+    """One rank's share of the held-out examples, in store order.
 
-    def __init__(self, reader: Reader, encoder: Encoder, counts: tuple[int, ...], *, batch_size: int) -> None:
-        self._reader = reader
+    All ranks have equally many batches, because some strategies need all of them in every forward pass. A rank that
+    has fewer gets the first batch again, with ``images`` 0: it counts for nothing.
+    """
+
+    def __init__(
+        self,
+        make_reader: Callable[[], Reader],
+        encoder: Encoder,
+        counts: tuple[int, ...],
+        *,
+        batch_size: int,
+        rank: int,
+        world: int,
+        workers: int,
+        ahead: int,
+    ) -> None:
+        self._make_reader = make_reader
         self.encoder = encoder
-        self._batch_size = batch_size
-        self._runs = [
+        runs = [
             Run(shard, start, min(start + batch_size, count))
             for shard, count in enumerate(counts)
             for start in range(0, count, batch_size)
         ]
+        own = [(run, len(run)) for run in runs[rank::world]]
+        self._runs = own + [(runs[0], 0)] * (-(-len(runs) // world) - len(own))
+        self._workers = min(workers, len(self._runs))
+        self._ahead = ahead
 
     def __len__(self) -> int:
         return len(self._runs)
 
     def __iter__(self) -> Iterator[Batch]:
-        for run in self._runs:
-            paths = list(self._reader.read((run,)))
-            yield self.encoder.batch(paths, images=len(paths), all_images=len(paths), world=1)
+        return read(self.part, workers=self._workers, ahead=self._ahead)
+
+    def part(self, number: int, processes: int) -> Iterator[Batch]:
+        """Every ``processes``-th batch, from ``number`` on."""
+        reader = self._make_reader()
+        for run, images in self._runs[number::processes]:
+            paths = list(reader.read((run,)))
+            yield self.encoder.batch(paths, images=images, all_images=len(paths), world=1)
 
 
 class StudentData(LightningDataModule):
@@ -54,8 +77,13 @@ class StudentData(LightningDataModule):
         self.encoder = encoder
         self._make_reader = partial(Reader, open_shards=config.stream.open_shards)
 
+    @property
+    def _place(self) -> tuple[int, int]:
+        """This process's rank, and how many there are."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
     def train_dataloader(self) -> Stream:
-        return self.stream_of(*((self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)))
+        return self.stream_of(*self._place)
 
     def stream_of(self, rank: int, world: int) -> Stream:
         """The training batches as one rank of ``world`` sees them."""
@@ -77,15 +105,26 @@ class StudentData(LightningDataModule):
     def val_dataloader(self) -> list[HeldOutBatches | Prompts]:
         """Held-out examples of the store, then prompts; each only where there are any."""
         config = self._config.validation
-        counts = self._held_out.counts()
         loaders: list[HeldOutBatches | Prompts] = []
-        if sum(counts):
-            reader = self._make_reader(self._held_out)
-            loaders.append(HeldOutBatches(reader, self.encoder, counts, batch_size=config.batch_size))
+        if sum(self._held_out.counts()):
+            loaders.append(self.held_out_of(*self._place))
         if config.images:
             dataset = load_dataset(self._config.data, config.split)
             loaders.append(Prompts(dataset, self.encoder, images=config.images, batch_size=config.batch_size))
         return loaders
+
+    def held_out_of(self, rank: int, world: int) -> HeldOutBatches:
+        """The held-out examples that one rank of ``world`` sees."""
+        return HeldOutBatches(
+            partial(self._make_reader, self._held_out),
+            self.encoder,
+            self._held_out.counts(),
+            batch_size=self._config.validation.batch_size,
+            rank=rank,
+            world=world,
+            workers=self._config.stream.workers,
+            ahead=self._config.stream.ahead,
+        )
 
     def batches(self, world: int) -> int:
         """Steps of every rank over the whole run."""

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from stage2_student.decode import Asked, answer, scored
 from stage2_student.model import Student
 from stage2_student.objective import Objective, Outcome
 from stage2_student.stream import Stream
+
+Sums = dict[str, tuple[float, int]]  # the sum of a value over positions, and how many they are
 
 
 class StudentModule(LightningModule):
@@ -46,6 +49,7 @@ class StudentModule(LightningModule):
         self._seed = seed
         self._log_every = log_every
         self._replies: list[tuple[list[str], Asked]] = []
+        self._held_out: list[Sums] = []
         self._speed = Speed()
         self._recording = False  # whether the step that the current batch belongs to is written down
         self._loss = torch.tensor(math.nan)
@@ -77,7 +81,7 @@ class StudentModule(LightningModule):
         self.log("loss", self._loss, prog_bar=True, logger=False)
         if self._recording:
             self.log("train/loss", self._loss, sync_dist=True)
-            self._record(report(outcome, batch, self._letter_ids), "train")
+            self._record(means([sums(outcome, batch, self._letter_ids)]), "train")
         return outcome.total
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
@@ -115,16 +119,14 @@ class StudentModule(LightningModule):
     def validation_step(self, batch: Batch | Asked, batch_idx: int, dataloader_idx: int = 0) -> None:
         if isinstance(batch, Asked):
             self._replies.append((answer(self.student.vlm, self._tokenizer, batch), batch))
-        else:
-            values = report(self.training_outcome(batch), batch, self._letter_ids)
-            self.log_dict(
-                {f"val/{name}": value for name, value in values.items()},
-                on_epoch=True,
-                batch_size=batch.images,
-                add_dataloader_idx=False,
-            )
+            return
+        outcome = self.training_outcome(batch)
+        if batch.images:
+            self._held_out.append(sums(outcome, batch, self._letter_ids))
 
     def on_validation_epoch_end(self) -> None:
+        self._record(means(self._of_all_ranks(self._held_out)), "val")
+        self._held_out.clear()
         if self._replies:
             replies = [reply for texts, _ in self._replies for reply in texts]
             questions = [asked for _, batch in self._replies for asked in batch.questions]
@@ -150,6 +152,14 @@ class StudentModule(LightningModule):
 
     def _trained(self) -> dict[str, Tensor]:
         return {name: weights for name, weights in self.named_parameters() if weights.requires_grad}
+
+    def _of_all_ranks(self, own: list[Sums]) -> list[Sums]:
+        """Ranks may hold different levels, so that no reduction of tensors fits."""
+        if self.trainer.world_size == 1:
+            return own
+        of_ranks: list[list[Sums]] = [[] for _ in range(self.trainer.world_size)]
+        torch.distributed.all_gather_object(of_ranks, own)
+        return [one for of_rank in of_ranks for one in of_rank]
 
     def _record(self, values: dict[str, Any], stage: str, prog_bar: tuple[str, ...] = ()) -> None:
         for name, value in values.items():
@@ -189,16 +199,28 @@ def learning_rate_factor(step: int, steps: int, optim: OptimConfig) -> float:
 
 
 @torch.no_grad()
-def report(outcome: Outcome, batch: Batch, letter_ids: list[int]) -> dict[str, float]:
-    """Each loss and the agreement with the teacher's answers, as means over positions: overall and by level."""
+def sums(outcome: Outcome, batch: Batch, letter_ids: list[int]) -> Sums:
+    """Each loss and the agreement with the teacher's answers, overall and by level.
+
+    A level without a step in the batch is left out: it has no mean.
+    """
     choices_N = outcome.logits_NV[:, letter_ids].argmax(dim=-1)
-    columns = {**outcome.terms_N, "agreement": (choices_N == batch.answers_N).float()}
-    values = {name: float(column.mean()) for name, column in columns.items()}
-    if outcome.format_M is not None:
-        values["format"] = float(outcome.format_M.mean())
-    if outcome.requests_A is not None:
-        values["requests"] = float(outcome.requests_A.mean())
+    by_position = {**outcome.terms_N, "agreement": (choices_N == batch.answers_N).float()}
+    columns: dict[str, Tensor | None] = {**by_position, "format": outcome.format_M, "requests": outcome.requests_A}
     for index, level in enumerate(batch.level_names):
         own_N = batch.levels_N == index
-        values |= {f"{name}/{level}": float(column[own_N].mean()) for name, column in columns.items()}
-    return values
+        columns |= {f"{name}/{level}": column[own_N] for name, column in by_position.items()}
+    return {
+        name: (float(column.sum()), len(column))
+        for name, column in columns.items()
+        if column is not None and len(column)
+    }
+
+
+def means(parts: Sequence[Sums]) -> dict[str, float]:
+    """The mean over the positions of all parts, by name."""
+    totals: dict[str, tuple[float, int]] = {}
+    for name, (total, count) in (item for part in parts for item in part.items()):
+        before = totals.get(name, (0.0, 0))
+        totals[name] = (before[0] + total, before[1] + count)
+    return {name: total / count for name, (total, count) in totals.items()}

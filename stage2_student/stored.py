@@ -15,6 +15,7 @@ import pyarrow as pa
 from sekd.errors import SekdError
 from sekd.questions import Question
 from sekd.store import HiddenChunks, Store
+from stage2_student.config import ValidationConfig
 from stage2_student.order import Run
 
 TASK = ("image", "step", "depth", "level", "options", "answer")
@@ -83,6 +84,13 @@ class HeldOut:
     """
 
     stride: int
+
+    @classmethod
+    def of(cls, config: ValidationConfig, examples: int) -> "HeldOut":
+        """The share of so many examples that the settings keep apart, or fewer where they bound the number."""
+        if not config.held_out:
+            return cls(0)
+        return cls(max(round(1 / config.held_out), -(-examples // config.held_out_images)))
 
     def contains(self, numbers: np.ndarray) -> np.ndarray:
         """Which examples of these numbers are held out, as booleans of the same shape."""

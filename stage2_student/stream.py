@@ -7,14 +7,17 @@ their batches. So the batches are the same for any number of workers, and to res
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
 from stage2_student.batch import Batch
 from stage2_student.encode import Encoder
 from stage2_student.order import Block, Order, batches
-from stage2_student.processes import in_processes
+from stage2_student.processes import Part, in_processes
 from stage2_student.stored import Reader
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -105,9 +108,14 @@ class Stream:
         self.position = state["position"]
 
     def _blocks(self, *, first: int) -> Iterator[list[Batch]]:
-        part = Blocks(self._source, self._order, self._epochs, first).part
-        if not self._workers:
-            return part(0, 1)
-        # A fork beside the threads of a process group may never return. Alone it starts a worker at once.
-        start = "forkserver" if torch.distributed.is_initialized() else "fork"
-        return in_processes(part, processes=self._workers, ahead=self._ahead, start=start)
+        blocks = Blocks(self._source, self._order, self._epochs, first)
+        return read(blocks.part, workers=self._workers, ahead=self._ahead)
+
+
+def read(part: Part[T], *, workers: int, ahead: int) -> Iterator[T]:
+    """The items in order, made by ``workers`` processes; 0 makes them in this one."""
+    if not workers:
+        return part(0, 1)
+    # A fork beside the threads of a process group may never return. Alone it starts a worker at once.
+    start = "forkserver" if torch.distributed.is_initialized() else "fork"
+    return in_processes(part, processes=workers, ahead=ahead, start=start)

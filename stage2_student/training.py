@@ -98,8 +98,7 @@ def _parts(config: StudentConfig, objective: Objective, store: Store, rehearsed:
         candidates=wants_candidates(config.loss),
         layers=tuple(store.layout.layers.index(layer) for layer in objective.stored_layers),
     )
-    held_out = config.validation.held_out
-    apart = HeldOut(round(1 / held_out) if held_out else 0)
+    apart = HeldOut.of(config.validation, store.plan.n_examples)
     part = Part(store, wanted, apart, skipped=_skipped(config, store))
     prefixes = store.identity.get("prefixes")
     paths = replace(
