@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sekd.errors import SekdError
+from sekd.inference.machine import cards_of_workers
 from stage1_teacher.config import TeacherConfig
 from stage1_teacher.dispatch import Dispatch
 from stage1_teacher.shard import Report
@@ -41,7 +42,9 @@ def run_team(config: TeacherConfig, path: Path, shards: Sequence[int], *, report
         Stopped: a signal came.
     """
     dispatch = Dispatch(shards)
-    members = [_start(config, path, slot) for slot in range(min(config.workers, len(shards)))]
+    count = min(config.workers, len(shards))
+    cards = cards_of_workers(config.engine, count)
+    members = [_start(config, path, slot, cards[slot]) for slot in range(count)]
     try:
         while dispatch.open:
             stop.check()
@@ -59,10 +62,10 @@ def run_team(config: TeacherConfig, path: Path, shards: Sequence[int], *, report
         raise SekdError(f"shards {dispatch.given_up} went down with one worker after another and were given up")
 
 
-def _start(config: TeacherConfig, path: Path, slot: int) -> Member:
+def _start(config: TeacherConfig, path: Path, slot: int, cards: str | None) -> Member:
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    process = context.Process(target=_member_main, args=(there, config, path, slot), name=f"worker-{slot}")
+    process = context.Process(target=_member_main, args=(there, config, path, cards), name=f"worker-{slot}")
     process.start()
     there.close()
     return Member(process.name, process, here)
@@ -126,9 +129,9 @@ def _dismiss(members: Sequence[Member]) -> None:
 # --- in the worker process ---
 
 
-def _member_main(pipe: Connection, config: TeacherConfig, path: Path, slot: int) -> None:
-    if config.engine.device == "cuda":
-        os.environ["CUDA_VISIBLE_DEVICES"] = cards(slot, config.engine.tensor_parallel_size)
+def _member_main(pipe: Connection, config: TeacherConfig, path: Path, cards: str | None) -> None:
+    if cards is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = cards
     from stage1_teacher.worker import Worker
 
     line = _Line(pipe)
@@ -170,13 +173,3 @@ class _Line:
                 yield self._pipe.recv()
             except EOFError:
                 return
-
-
-def cards(slot: int, count: int) -> str:
-    """The CUDA devices of one worker, out of those that this run may see."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = visible.split(",") if visible else [str(number) for number in range((slot + 1) * count)]
-    mine = names[slot * count : (slot + 1) * count]
-    if len(mine) < count:
-        raise SekdError(f"worker {slot} needs {count} GPUs of its own, but CUDA_VISIBLE_DEVICES={visible}")
-    return ",".join(mine)

@@ -21,6 +21,7 @@ from sekd.evaluation.cells import Planned, fill
 from sekd.evaluation.config import EvaluateConfig
 from sekd.inference.adapters import adapter_rank
 from sekd.inference.engine import Engine
+from sekd.inference.machine import cards_of_workers
 from sekd.models import load_processor
 from sekd.prompts import Prompter
 
@@ -99,8 +100,8 @@ def _ask_together(config: EvaluateConfig, jobs: list[Job], *, count: int, asked:
         waiting.put(index)
     arguments = (config, jobs, waiting, told)
     processes: list[BaseProcess] = [
-        context.Process(target=_work, args=(slot, *arguments), name=f"engine-{slot}", daemon=True)
-        for slot in range(count)
+        context.Process(target=_work, args=(cards, *arguments), name=f"engine-{slot}", daemon=True)
+        for slot, cards in enumerate(cards_of_workers(config.engine, count))
     ]
     for process in processes:
         waiting.put(None)
@@ -140,10 +141,10 @@ def _listen(processes: list[BaseProcess], told: Any, asked: Asked) -> list[Unrea
     return unreadable
 
 
-def _work(slot: int, config: EvaluateConfig, jobs: list[Job], waiting: Any, told: Any) -> None:
+def _work(cards: str | None, config: EvaluateConfig, jobs: list[Job], waiting: Any, told: Any) -> None:
     """A worker process: an engine and its share of the jobs."""
-    if config.engine.device != "cpu":
-        _take_cards(slot, config.engine.tensor_parallel_size)
+    if cards is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = cards
     try:
         with _open_engine(config, jobs) as engine:
             examiner = _examiner(config)
@@ -157,13 +158,3 @@ def _work(slot: int, config: EvaluateConfig, jobs: list[Job], waiting: Any, told
         told.put(("failed", f"an engine stopped: {error}; what was asked so far is kept"))
     else:
         told.put(("ended", None))
-
-
-def _take_cards(slot: int, count: int) -> None:
-    """Give a worker GPUs of its own, out of those that are visible."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    known = visible.split(",") if visible else None
-    numbers = range(slot * count, (slot + 1) * count)
-    if known is not None and numbers.stop > len(known):
-        raise SekdError(f"worker {slot} needs {count} GPUs of its own, but CUDA_VISIBLE_DEVICES={visible}")
-    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(known[i] if known else str(i) for i in numbers)

@@ -1,8 +1,12 @@
-"""Which entry of ``conf/engine`` fits the machine."""
+"""What the machine offers: which entry of ``conf/engine`` fits it, and which GPUs each worker takes."""
 
+import os
 import shutil
 import subprocess
 from functools import cache
+
+from sekd.errors import SekdError
+from sekd.inference.config import EngineConfig
 
 LARGE_GIB = 64
 
@@ -10,14 +14,65 @@ LARGE_GIB = 64
 @cache
 def engine_of_this_machine() -> str:
     """ "gpu_80gb", "gpu_24gb" or "cpu", by the memory of the first NVIDIA card. Asks the driver, imports nothing."""
-    smi = shutil.which("nvidia-smi")
-    if smi is None:
-        return "cpu"
-    query = [smi, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
-    answer = subprocess.run(query, capture_output=True, text=True, check=False).stdout.split()
+    answer = _ask_driver("memory.total")
     if not answer:
         return "cpu"
-    return "gpu_80gb" if int(answer[0]) >= LARGE_GIB * 1024 else "gpu_24gb"
+    large = answer[0].isdigit() and int(answer[0]) >= LARGE_GIB * 1024  # some cards answer "[N/A]"
+    return "gpu_80gb" if large else "gpu_24gb"
+
+
+def cards_of_workers(engine: EngineConfig, workers: int) -> list[str | None]:
+    """What each of so many worker processes has to set CUDA_VISIBLE_DEVICES to; None where it runs on CPU.
+
+    No GPU is given to two. They are taken from this process's CUDA_VISIBLE_DEVICES (numbers, UUIDs or MIG names), or
+    else from all that the driver lists.
+
+    Raises:
+        SekdError: there are not enough, one is named twice, or one engine is to be split over MIG slices.
+    """
+    if engine.device == "cpu":
+        return [None] * workers
+    each = engine.tensor_parallel_size
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = _visible_cards() if visible is None else _named_cards(visible)
+    if each > 1 and any(name.startswith("MIG") for name in names):
+        raise SekdError(
+            f"CUDA_VISIBLE_DEVICES={visible}: CUDA gives a process one MIG slice, so an engine cannot be split over "
+            f"{each}; set engine.tensor_parallel_size=1"
+        )
+    if len(names) < workers * each:
+        source = "the driver lists" if visible is None else f"CUDA_VISIBLE_DEVICES={visible!r} names"
+        raise SekdError(
+            f"workers={workers} with engine.tensor_parallel_size={each} need {workers * each} GPUs, but {source} "
+            f"{len(names)}: lower one of the two, or name more in CUDA_VISIBLE_DEVICES"
+        )
+    return [",".join(names[slot * each : (slot + 1) * each]) for slot in range(workers)]
+
+
+def _named_cards(visible: str) -> list[str]:
+    """The cards that CUDA_VISIBLE_DEVICES names. As CUDA reads it, an empty or negative name ends the list."""
+    names: list[str] = []
+    for name in (part.strip() for part in visible.split(",")):
+        if not name or name.startswith("-"):
+            break
+        names.append(name)
+    if len(set(names)) < len(names):
+        raise SekdError(f"CUDA_VISIBLE_DEVICES={visible} names a GPU twice, and CUDA then shows none: name each once")
+    return names
+
+
+def _visible_cards() -> list[str]:
+    return [str(number) for number in range(len(_ask_driver("index")))]
+
+
+def _ask_driver(what: str) -> list[str]:
+    """One word a card, in the driver's order; none where there is no NVIDIA driver, or no card."""
+    smi = shutil.which("nvidia-smi")
+    if smi is None:
+        return []
+    query = [smi, f"--query-gpu={what}", "--format=csv,noheader,nounits"]
+    done = subprocess.run(query, capture_output=True, text=True, check=False)
+    return done.stdout.split() if done.returncode == 0 else []
 
 
 def register() -> None:

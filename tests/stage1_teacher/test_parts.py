@@ -1,6 +1,8 @@
 """The pass's parts that need no engine."""
 
 import threading
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,11 +12,13 @@ from hypothesis import strategies as st
 from sekd.errors import SekdError
 from sekd.store import Layout
 from stage1_teacher.behind import Behind
+from stage1_teacher.config import TeacherConfig
 from stage1_teacher.dispatch import Dispatch
 from stage1_teacher.progress import clock, describe
+from stage1_teacher.stop import Stop
 from stage1_teacher.summary import entropy, letter_probabilities
 from stage1_teacher.tally import Tally
-from stage1_teacher.team import cards
+from stage1_teacher.team import run_team
 
 
 @given(st.integers(0, 12), st.lists(st.sampled_from(["a", "b", "c"]), max_size=40), st.randoms(use_true_random=False))
@@ -97,20 +101,10 @@ def test_entropy_is_that_of_the_options_alone() -> None:
     assert entropy(np.zeros(3)) == 0
 
 
-@pytest.mark.parametrize(
-    ("visible", "slot", "count", "expected"),
-    [(None, 1, 2, "2,3"), ("4,5,6,7", 1, 2, "6,7"), ("GPU-a,GPU-b", 1, 1, "GPU-b")],
-)
-def test_each_worker_has_cards_of_its_own(
-    monkeypatch: pytest.MonkeyPatch, visible: str | None, slot: int, count: int, expected: str
+def test_a_team_without_enough_cards_is_refused_before_a_process_starts(
+    config: TeacherConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if visible:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert cards(slot, count) == expected
-
-
-def test_more_workers_than_cards_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    with pytest.raises(SekdError, match="worker 1 needs 1 GPUs"):
-        cards(1, 1)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a")
+    config = replace(config, workers=2, engine=replace(config.engine, device="cuda"))
+    with Stop() as stop, pytest.raises(SekdError, match="need 2 GPUs, but CUDA_VISIBLE_DEVICES='GPU-a' names 1"):
+        run_team(config, Path("nowhere"), [0, 1], report=lambda tally: None, stop=stop)
