@@ -14,9 +14,8 @@ import numpy as np
 
 from sekd.questions import Question
 from sekd.taxonomy import Taxonomy, fold
+from stage2_student.losses import TAIL_FLOOR
 from stage2_student.stored import Candidates, TeacherPath
-
-NOTHING = np.float32(-24 * np.log(2))  # log-mass below what float32 tells from none, and still finite
 
 
 @dataclass(frozen=True)
@@ -67,9 +66,10 @@ def _children(taxonomy: Taxonomy, parent_depth: int, depth: int) -> Mapping[str,
 def without(candidates: Candidates, wrong_SK: np.ndarray) -> Candidates:
     """Candidates whose mass at ``wrong_SK`` is taken away, the rest and the tail scaled to one again."""
     kept_SK = np.where(wrong_SK, -np.inf, candidates.logprobs_SK)
-    left_S = np.logaddexp(np.logaddexp.reduce(kept_SK, axis=1), candidates.tail_S)
+    tail_S = np.maximum(candidates.tail_S, TAIL_FLOOR)  # something is left even where all candidates are taken
+    left_S = np.logaddexp(np.logaddexp.reduce(kept_SK, axis=1), tail_S)
     return replace(
         candidates,
-        logprobs_SK=np.maximum(kept_SK - left_S[:, None], NOTHING).astype(np.float32),
-        tail_S=(candidates.tail_S - left_S).astype(np.float32),
+        logprobs_SK=np.maximum(kept_SK - left_S[:, None], TAIL_FLOOR).astype(np.float32),
+        tail_S=(tail_S - left_S).astype(np.float32),
     )

@@ -1,12 +1,11 @@
 """What is asked of the engine and what comes back."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-
-TAIL_FLOOR = 2.0**-24  # half the spacing of float32 below one: a smaller rest mass is rounding
 
 
 class UnreadableImageError(Exception):
@@ -54,7 +53,7 @@ class StepResult:
         topk_ids: int32 [k], the most likely first tokens, unrestricted, most likely first.
         topk_logprobs: float32 [k], their natural-log probabilities over the whole vocabulary.
         topk_ids_by_token, topk_logprobs_by_token: the same for every generated token, [tokens, k]; row 0 is the first.
-        tail_logprob: log of the probability mass outside the k, at least log(2**-24).
+        tail_logprob: log of the probability mass outside the k; -inf where there is none.
         letter_mass: probability of ``letter_ids`` together, as far as the k and the answer show it.
         hidden: [layers, hidden] in the engine's dtype (bfloat16 as its bits in uint16), or None.
         prompt_tokens, cached_tokens: the prompt's length, and how much of it was found in the KV cache.
@@ -76,6 +75,9 @@ class StepResult:
 
 
 def tail_logprob(topk_logprobs: np.ndarray) -> float:
-    """Log of the probability mass outside the top k, summed in float64 and floored at ``TAIL_FLOOR``."""
+    """Log of the probability mass outside the top k, summed in float64; -inf where rounding leaves none.
+
+    How small a mass still counts is for the loss to say.
+    """
     outside = 1.0 - np.exp(topk_logprobs.astype(np.float64)).sum()
-    return float(np.log(max(outside, TAIL_FLOOR)))
+    return float(np.log(outside)) if outside > 0 else -math.inf

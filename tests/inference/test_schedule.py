@@ -167,6 +167,7 @@ def test_an_unreadable_image_is_raised_in_its_own_conversation_and_named(tmp_pat
     assert any("bad.png" in end for end in ended if isinstance(end, str))
 
 
-def test_the_tail_is_the_rest_of_the_mass_and_never_minus_infinity() -> None:
+def test_the_tail_is_the_rest_of_the_mass_and_minus_infinity_where_there_is_none() -> None:
     assert tail_logprob(np.log(np.array([0.5, 0.25], np.float32))) == pytest.approx(np.log(0.25))
-    assert tail_logprob(np.zeros(1, np.float32)) == pytest.approx(np.log(2.0**-24))
+    assert tail_logprob(np.zeros(1, np.float32)) == -np.inf
+    assert tail_logprob(np.array([1e-7], np.float32)) == -np.inf

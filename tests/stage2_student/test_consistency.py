@@ -82,6 +82,15 @@ def test_a_name_below_two_parents_is_a_child_of_both_whatever_its_case() -> None
         assert {token for token, value in probabilities.items() if value > 1e-3} == kept
 
 
+def test_candidates_that_are_all_taken_leave_the_tail_even_where_none_was_stored() -> None:
+    path = path_of(family=0, said={10: 1.0})  # the one candidate kept is a wolf, and cats were answered above
+    assert path.candidates is not None
+    assert path.candidates.tail_S[1] == -np.inf
+    probabilities, tail = corrected(path)
+    assert probabilities[10] < 1e-6
+    assert tail == pytest.approx(1)
+
+
 def test_what_is_left_can_be_learnt_from(configure: Configure, store: Store) -> None:
     """Mass that was taken away is finite in the logarithm, so that the loss is."""
     loss = LossConfig(soft=SoftConfig(consistent=True))
