@@ -14,7 +14,7 @@ import pytest
 from teacher_passes import contents
 
 from stage1_teacher.config import TeacherConfig
-from stage1_teacher.generate import prepare
+from stage1_teacher.generate import prepare, run
 
 HERE = Path(__file__).parent
 RUN = "import pickle, sys; from stage1_teacher.__main__ import finish; finish(pickle.load(sys.stdin.buffer))"
@@ -57,9 +57,10 @@ def await_shards(config: TeacherConfig, count: int, process: subprocess.Popen) -
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("lent")
 @pytest.mark.parametrize(("signum", "workers"), [(signal.SIGTERM, 1), (signal.SIGINT, 2)])
 def test_a_signal_ends_the_run_with_a_message_and_the_next_run_completes_it(
-    config: TeacherConfig, whole: Path, signum: signal.Signals, workers: int
+    config: TeacherConfig, tmp_path: Path, signum: signal.Signals, workers: int
 ) -> None:
     config = replace(config, workers=workers)
     process = start(replace(config, shard_size=1))
@@ -71,6 +72,10 @@ def test_a_signal_ends_the_run_with_a_message_and_the_next_run_completes_it(
     assert found, said.decode()[-2000:]
     assert found[1] == signum.name
     assert 2 <= int(found[2]) < 18
+    stopped = replace(config, shard_size=1, workers=1)
+    assert len(prepare(stopped).missing) == 18 - int(found[2])
+    uninterrupted = run(replace(stopped, artifacts=str(tmp_path / "uninterrupted")))
+    assert contents(run(stopped).path) == contents(uninterrupted.path)
 
 
 @pytest.mark.slow
