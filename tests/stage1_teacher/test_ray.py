@@ -1,40 +1,133 @@
-"""The pass on a local Ray of two actors, one of which is killed."""
+"""The pass on a Ray cluster of two nodes: actors are killed and hang, a node goes down, and no byte differs.
+
+The nodes share a machine and the folder that the store lies in.
+"""
 
 import os
 import signal
 import threading
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from teacher_passes import contents
 
+from sekd.errors import SekdError
+from stage1_teacher import ray_team
 from stage1_teacher.config import TeacherConfig
 from stage1_teacher.generate import prepare, run
+from stage1_teacher.ray_team import run_ray
+from stage1_teacher.stop import Stop
 
 ray = pytest.importorskip("ray")
+pytestmark = pytest.mark.slow
 
 
-@pytest.mark.slow
-def test_a_killed_actors_shard_goes_to_another_and_the_pass_is_whole(
-    config: TeacherConfig, whole: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """Two nodes with room for one actor each. The driver is on the first; tests may take the other one down."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    cluster.second = cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ADDRESS", cluster.address)
+        yield cluster
+    cluster.shutdown()
+
+
+@pytest.fixture
+def when_done(monkeypatch: pytest.MonkeyPatch) -> Callable:
+    """Has a function called with an actor's process id and the shard that it has just written, None at its start."""
+
+    def install(hook: Callable[[int, int | None], None]) -> None:
+        take, pids = ray_team._Crew._take, {}
+
+        def taken(self: Any, call: Any, report: Any) -> None:
+            name, shard = self._busy[call]
+            take(self, call, report)
+            if shard is None:
+                pids[name] = ray.get(call)
+            if name in self._actors:
+                hook(pids[name], shard)
+
+        monkeypatch.setattr(ray_team._Crew, "_take", taken)
+
+    return install
+
+
+def on_cluster(config: TeacherConfig) -> TeacherConfig:
+    return replace(config, workers=2, cluster="ray")
+
+
+def test_a_killed_actors_shard_and_a_hanging_ones_go_to_others_and_the_pass_is_whole(
+    config: TeacherConfig,
+    whole: Path,
+    cluster: Any,
+    when_done: Callable,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture,
 ) -> None:
-    from stage1_teacher import ray_team
+    monkeypatch.setattr(ray_team, "SILENCE_SECONDS", 8.0)
+    faults = [signal.SIGKILL, signal.SIGSTOP]
 
-    take, victims = ray_team._Crew._take, []
+    def strike(pid: int, shard: int | None) -> None:
+        if shard is None and faults:
+            threading.Timer(0.1, os.kill, (pid, faults.pop(0))).start()
 
-    def kill_the_first_that_is_ready(self: Any, call: Any, report: Any) -> None:
-        _, shard = self._busy[call]
-        if shard is None and not victims:
-            pid = ray.get(call)
-            victims.append(pid)
-            threading.Timer(0.3, os.kill, (pid, signal.SIGKILL)).start()
-        take(self, call, report)
-
-    monkeypatch.setattr(ray_team._Crew, "_take", kill_the_first_that_is_ready)
-    store = run(replace(config, workers=2, cluster="ray"))
-    assert len(victims) == 1
+    when_done(strike)
+    store = run(on_cluster(config))
+    assert not faults
     assert contents(store.path) == contents(whole)
-    assert "is lost" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert "is lost (The actor" in said
+    assert "is lost (silent for 8 s)" in said
     assert not prepare(config).missing
+
+
+@pytest.mark.usefixtures("lent")
+def test_a_lost_nodes_shard_goes_to_the_node_that_is_left_and_the_pass_is_whole(
+    config: TeacherConfig, tmp_path: Path, cluster: Any, when_done: Callable, capfd: pytest.CaptureFixture
+) -> None:
+    raylet = cluster.second.all_processes["raylet"][0].process.pid
+    written: list[int] = []
+
+    def take_the_node_down(pid: int, shard: int | None) -> None:
+        if shard is not None and not written and psutil.Process(pid).ppid() == raylet:
+            written.append(shard)
+            cluster.remove_node(cluster.second, allow_graceful=False)
+
+    config = replace(config, shard_size=2)
+    uninterrupted = run(replace(config, artifacts=str(tmp_path / "uninterrupted")))
+    when_done(take_the_node_down)
+    store = run(on_cluster(config))
+    assert written, "the second node's actor wrote no shard"
+    assert "is lost" in capfd.readouterr().err
+    assert contents(store.path) == contents(uninterrupted.path)
+
+
+def test_an_actor_that_refuses_the_pass_ends_it_in_its_own_words(config: TeacherConfig, cluster: Any) -> None:
+    path = prepare(config).store.path
+    reseeded = on_cluster(replace(config, data=replace(config.data, seed=5)))
+    with Stop() as stop, pytest.raises(SekdError, match=r"^actor-1: .*data changed since this pass was planned"):
+        run_ray(reseeded, path, [0], report=lambda tally: None, stop=stop)
+
+
+def test_an_actor_that_no_node_can_hold_is_refused_at_once(config: TeacherConfig, cluster: Any) -> None:
+    large = on_cluster(replace(config, engine=replace(config.engine, threads=64)))
+    with pytest.raises(SekdError, match="has room for an actor: each needs 64 CPUs and 0 GPUs on one node"):
+        run(large)
+
+
+def test_actors_that_find_no_room_end_the_pass_in_the_end(
+    config: TeacherConfig, cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_team, "START_SECONDS", 2.0)
+    monkeypatch.setattr(ray_team._Crew, "_fits", lambda self: True)
+    large = on_cluster(replace(config, engine=replace(config.engine, threads=64)))
+    with pytest.raises(SekdError, match="no Ray actor was ready within 2 s: each needs 64 CPUs"):
+        run(large)
