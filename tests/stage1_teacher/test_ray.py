@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+import ray
 from teacher_passes import contents
 
 from sekd.errors import SekdError
@@ -22,7 +23,6 @@ from stage1_teacher.generate import prepare, run
 from stage1_teacher.ray_team import run_ray
 from stage1_teacher.stop import Stop
 
-ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
 
 
