@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from sekd.answers import parse_joint
 from sekd.embedded import tiny_vlm
 from sekd.errors import SekdError
+from sekd.evaluation.asking import letter_positions
 from sekd.prompts import Prompter, Wording, load_wordings
 from sekd.questions import LETTERS, Question
 
@@ -85,6 +87,7 @@ def sentence_pieces() -> PreTrainedTokenizerFast:
     tokenizer.train_from_iterator(
         corpus() * 3, trainers.BpeTrainer(vocab_size=2000, special_tokens=["<unk>", *SPECIAL])
     )
+    tokenizer.decoder = decoders.Metaspace()
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, unk_token="<unk>", eos_token="<|im_end|>", chat_template=QWEN_TEMPLATE
     )
@@ -200,6 +203,41 @@ def test_a_letter_is_the_same_token_for_teacher_and_student(
         teacher = tokenizer(primed, add_special_tokens=False)["input_ids"]
         answered = tokenizer(f"{primed} {LETTERS[answer]}", add_special_tokens=False)["input_ids"]
         assert answered == [*teacher, letters[answer]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "wording"),
+    [*product(["bytes", "pieces"], [name for name in WORDINGS if name != "terse"]), ("words", "terse")],
+)
+@settings(deadline=None, max_examples=10)
+@given(answers=answers, blank=st.sampled_from(["", " "]), more=st.sampled_from(["", "\n", " 1 A B"]))
+def test_the_letters_of_a_joint_reply_are_found_where_the_wording_writes_them(
+    tokenizers: dict[str, Any], kind: str, wording: str, answers: tuple[int, ...], blank: str, more: str
+) -> None:
+    """Whatever follows the answers, and whether or not the engine's text begins with a space."""
+    prompter, tokenizer = Prompter.named(wording), tokenizers[kind]
+    _, expected = prompter.answer_tokens(tokenizer, QUESTIONS, answers)
+    said, _ = prompter.joint_answer(QUESTIONS, answers)
+    ids = tokenizer(said + more, add_special_tokens=False)["input_ids"]
+    letters = prompter.letter_ids(tokenizer, 4)
+    text = blank + tokenizer.decode(ids, skip_special_tokens=True)  # as the engine writes a reply
+    assert letter_positions(text, ids, QUESTIONS, letters, tokenizer) == expected
+
+
+def test_a_letter_in_another_form_than_the_wordings_has_no_position(tokenizers: dict[str, Any]) -> None:
+    prompter, tokenizer = Prompter.named("taxonomist"), tokenizers["bytes"]
+    letters = prompter.letter_ids(tokenizer, 4)
+    for said, found in (
+        ("Q1: A. x\nQ2: **B**\nQ3: I would say B\nQ4: D", [True, False, False, True]),
+        ('{"1": "A", "2": "B", "3": "C", "4": "D"}', [False] * 4),
+        ("Q1: Anseriformes\nQ2: C. Paridae", [False, True, False, False]),
+        ("I cannot tell A from B.", [False] * 4),
+    ):
+        ids = tokenizer(said, add_special_tokens=False)["input_ids"]
+        positions = letter_positions(said, ids, QUESTIONS, letters, tokenizer)
+        assert [position is not None for position in positions] == found, said
+        parsed = parse_joint(said, QUESTIONS)
+        assert all(ids[p] == letters[a or 0] for p, a in zip(positions, parsed, strict=True) if p is not None)
 
 
 def test_a_letter_that_is_not_a_token_of_its_own_is_an_error() -> None:

@@ -79,33 +79,36 @@ class Examiner:
 
     def _joint_letters(self, questions: Sequence[Question], result: StepResult) -> tuple[tuple[float, ...], ...]:
         """The letters' log-probabilities where each answer's letter was written; empty where none was."""
-        positions = self._positions(questions, result)
+        letters = self._asker.letter_ids(max(len(question.options) for question in questions))
+        positions = letter_positions(result.text, result.token_ids, questions, letters, self._tokenizer)
         return tuple(
             () if position is None else self._at(question, result, position)
             for question, position in zip(questions, positions, strict=True)
         )
 
-    def _positions(self, questions: Sequence[Question], result: StepResult) -> list[int | None]:
-        """Index of the generated token that is each question's letter, as the parser reads the reply.
-
-        A token counts if it ends with the letter that the parser found, and is the token that stands for this letter in
-        an answer of the wording's own form: elsewhere, as in "**B**", other tokens share the letter's probability.
-        """
-        text = result.text.lstrip()  # the engine's text may begin with a space where the tokenizer's does not
-        places = letter_places(text, questions)
-        letters = self._asker.letter_ids(max(len(question.options) for question in questions))
-        found: list[int | None] = [None] * len(questions)
-        for position, token in enumerate(result.token_ids):
-            if token not in letters:
-                continue
-            said = self._tokenizer.decode(result.token_ids[: position + 1], skip_special_tokens=True).lstrip()
-            place = len(said) - 1
-            if text.startswith(said) and said[place:] == LETTERS[letters.index(token)] and place in places:
-                found[places.index(place)] = position
-        return found
-
     def _at(self, question: Question, result: StepResult, position: int) -> tuple[float, ...]:
         return letter_logprobs(result, position, self._asker.letter_ids(len(question.options)))
+
+
+def letter_positions(
+    text: str, token_ids: Sequence[int], questions: Sequence[Question], letters: Sequence[int], tokenizer: Any
+) -> list[int | None]:
+    """Index of the token of a joint reply that is each question's letter, as the parser reads the reply.
+
+    A token counts if it ends with the letter that the parser found, and is the one that stands for this letter in an
+    answer of the wording's own form (``letters``): elsewhere, as in "**B**", other tokens share its probability.
+    """
+    text = text.lstrip()  # the engine's text may begin with a space where the tokenizer's does not
+    places = letter_places(text, questions)
+    found: list[int | None] = [None] * len(questions)
+    for position, token in enumerate(token_ids):
+        if token not in letters:
+            continue
+        said = tokenizer.decode(token_ids[: position + 1], skip_special_tokens=True).lstrip()
+        place = len(said) - 1
+        if text.startswith(said) and said[place] == LETTERS[letters.index(token)] and place in places:
+            found[places.index(place)] = position
+    return found
 
 
 def longest_answer(prompter: Prompter, tokenizer: Any, questions: Sequence[Question]) -> int:

@@ -34,7 +34,9 @@ def test_answers_without_a_letter_are_counted_apart() -> None:
     asked = questions(np.random.default_rng(0))
     said = generation("s", asked, [0, 1, 2, 3], paradigm="joint", unparsed=True)
     result = calibrate([said], [[None] * 4])
-    assert (result.answers, result.without, result.error) == (0, 4, None)
+    assert (result.answers, result.unread, result.without, result.error) == (0, 4, 0, None)
+    result = calibrate([said], [[0, None, 2, None]])  # parsed, but not where a letter's probability is known
+    assert (result.answers, result.unread, result.without, result.error) == (0, 2, 2, None)
 
 
 def test_mistaken_pairs_are_counted_against_how_often_both_were_offered() -> None:

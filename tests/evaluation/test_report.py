@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -9,11 +10,13 @@ import pytest
 from synthetic import write_run
 
 from sekd.evaluation.general.outcome import Outcome, write_outcomes
+from sekd.evaluation.generations import list_cells, read_cell, write_part
 from sekd.evaluation.report.build import write_report
 from sekd.evaluation.report.charts import Axis, Series, line_panel
 from sekd.evaluation.report.svg import ticks
 from sekd.evaluation.scores import Bootstrap, read_run, score_run
 from sekd.evaluation.students import find_students
+from sekd.evaluation.table import print_table
 
 QUICK = Bootstrap(resamples=200)
 VOID = {"meta", "link", "img", "br"}
@@ -151,6 +154,31 @@ def test_a_report_without_truth_has_no_scores_and_says_so(tmp_path: Path) -> Non
     assert "nothing to score" in told["summary"]
     assert "cases" not in told["sections"]
     assert "not scored" in (tmp_path / "report.html").read_text()
+
+
+def test_answers_without_a_confidence_are_said_where_their_panel_would_be(tmp_path: Path) -> None:
+    [joint, *others] = write_run(tmp_path, n=10, seeds=1, trees=("demo",))
+    folder = tmp_path / "generations" / joint.folder
+    _, generations = read_cell(folder)
+    silent = replace(joint, digest="silent")
+    bare = [replace(each, letter_logprobs=((),) * len(each.questions)) for each in generations]
+    write_part(tmp_path / "generations" / silent.folder, silent, bare)
+    list_cells(tmp_path, [silent, *others], {"demo": [each.key for each in generations]})
+    write_report(tmp_path, bootstrap=QUICK)
+    told = json.loads((tmp_path / "report.json").read_text())["sections"]["calibration"]
+    assert "base, joint, one pass on demo (36 answers without it, 4 unread)" in " ".join(told["text"])
+    assert (
+        score_run(read_run(tmp_path), bootstrap=QUICK)["in_domain"]["base"]["joint"]["answers_without_confidence"] == 36
+    )
+    assert ["base, joint, one pass", None, 0, 36, 4] in told["tables"][0]["rows"]
+
+
+def test_the_table_on_the_terminal_shows_names_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    write_run(tmp_path, n=10, trees=("demo", "birds[old] :bug: x[/1]"), students=("student", "w[bold]=1"))
+    print_table(score_run(read_run(tmp_path), bootstrap=QUICK))
+    told = capsys.readouterr().out
+    assert "birds[old] :bug: x[/1]" in told
+    assert "w[bold]=1 joint" in told
 
 
 def test_hostile_names_stay_text(tmp_path: Path) -> None:

@@ -215,3 +215,11 @@ def test_layers_the_model_does_not_have_are_refused_with_what_it_has(config: Tea
 def test_settings_that_cannot_be_meant_are_refused(config: TeacherConfig, change: dict, message: str) -> None:
     with pytest.raises(SekdError, match=message):
         prepare(replace(config, **change))
+
+
+def test_names_with_brackets_and_colons_are_said_as_they_are(
+    config: TeacherConfig, tmp_path: Path, lent: None, capsys: pytest.CaptureFixture
+) -> None:
+    artifacts = tmp_path / "[old] :bug: x[" / "1].jpg"
+    run(replace(config, artifacts=str(artifacts)))
+    assert "[old] :bug: x[/1].jpg" in capsys.readouterr().err.replace("\n", "")
