@@ -160,7 +160,9 @@ class _Pickler(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
         if type(value) is not Tensor:
             return NotImplemented
-        data: Any = value.detach().contiguous().view(-1).view(torch.uint8).numpy()
+        whole = value.detach().contiguous()
+        flat = whole.as_strided((whole.numel(),), (1,))  # a single value may have any stride and count as contiguous
+        data: Any = flat.view(torch.uint8).numpy()
         return _tensor, (pickle.PickleBuffer(data), value.dtype, tuple(value.shape))
 
 

@@ -93,7 +93,14 @@ def tensors(number: int, count: int) -> Iterator[dict[str, Any]]:
         values = torch.randn(shape, generator=generator) * 8
         kinds = {str(dtype): values.to(dtype, copy=True) for dtype in DTYPES}
         strided = values.expand(2, *values.shape).movedim(0, -1)
-        yield {**kinds, "strided": strided, "trained": values.clone().requires_grad_(), "array": values.numpy()}
+        single = torch.arange(6).view(2, 3).T[:1, 0]  # one value, three apart from the next
+        yield {
+            **kinds,
+            "strided": strided,
+            "single": single,
+            "trained": values.clone().requires_grad_(),
+            "array": values.numpy(),
+        }
 
 
 def line(part: Callable[[int, int], Iterator[Any]], *, count: int = 3, start: str = "fork") -> Iterator[Any]:
