@@ -66,9 +66,9 @@ def build_questions(
 
 def check_choices(distractors: str, options: int) -> None:
     if distractors not in ("random", "similar"):
-        raise SekdError(f"distractors={distractors!r} is unknown: choose random or similar")
+        raise SekdError(f"data.distractors={distractors!r} is unknown: choose random or similar")
     if not 2 <= options <= len(LETTERS):
-        raise SekdError(f"options={options}: a question has 2 to {len(LETTERS)} options")
+        raise SekdError(f"data.options={options}: a question has 2 to {len(LETTERS)} options")
 
 
 def _distractors(rng: random.Random, node: Sequence[str], taxonomy: Taxonomy, kind: str, count: int) -> list[str]:

@@ -34,7 +34,10 @@ def check_settings(config: StudentConfig) -> None:
     _choice("loss.soft.source", loss.soft.source, ("topk", "exact"))
     _choice("loss.hidden.distance", loss.hidden.distance, losses.DISTANCES)
     weights = {name: getattr(loss, name).weight for name in ("hard", "soft", "hidden", "format")}
-    for name, weight in {**weights, **{f"levels.{level}": w for level, w in loss.levels.items()}}.items():
+    for name, weight in {
+        **{f"{name}.weight": w for name, w in weights.items()},
+        **{f"levels.{level}": w for level, w in loss.levels.items()},
+    }.items():
         _demand(weight >= 0, f"loss.{name}: a weight is at least 0, not {weight}")
     _demand(any(weights[name] for name in ("hard", "soft", "hidden")), "loss: hard, soft and hidden all weigh 0")
     _demand(loss.soft.temperature > 0, f"loss.soft.temperature is above 0, not {loss.soft.temperature}")
@@ -83,7 +86,7 @@ def check_store(config: StudentConfig, store: Store) -> None:
         _demand(
             1 <= loss.soft.k <= layout.k,
             f"loss.soft.k={loss.soft.k}: {store.path} holds {layout.k} candidates a step; "
-            f"take at most {layout.k}, or store more with `make teacher ARGS=k={loss.soft.k}`",
+            f"take at most {layout.k}, or store more with `make teacher ARGS=topk={loss.soft.k}`",
         )
     if loss.levels:
         held = {name for shard in range(store.plan.n_shards) for name in _levels(store, shard)}
