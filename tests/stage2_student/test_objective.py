@@ -1,5 +1,7 @@
 """How the losses are weighed and what they read, on real batches of a stored pass."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -54,17 +56,34 @@ def test_the_total_is_the_weighted_sum_of_the_means_over_examples(configure: Con
     torch.testing.assert_close(got.total, expected)
 
 
+def stored_paths(store: Store, batch: Batch) -> list[list[dict[str, Any]]]:
+    """The rows of the batch's images, step by step, as pyarrow reads them."""
+    paths: dict[str, list[dict[str, Any]]] = {}
+    for shard in range(store.plan.n_shards):
+        for row in store.read_targets(shard).to_pylist():
+            paths.setdefault(row["image"], []).append(row)
+    return [paths[name] for name in batch.names]
+
+
+def sureness(path: list[dict[str, Any]], letters: Sequence[int]) -> list[float]:
+    """Of each step, the probability of the answer to the step above: looked up, or at most what is left for it."""
+    sure = [1.0]
+    for row in path[:-1]:
+        letter = letters[row["answer"]]
+        if letter in row["topk_ids"]:
+            logprob = row["topk_logprobs"][row["topk_ids"].index(letter)]
+        else:
+            logprob = min(row["tail_logprob"], min(row["topk_logprobs"]))
+        sure.append(math.exp(logprob))
+    return sure
+
+
 def test_level_weights_and_trust_in_the_parent_scale_each_step(configure: Configure, store: Store) -> None:
     loss = weighing(hard=1.0, levels={"order": 0.0, "genus": 2.0}, confidence=0.5)
     module, _, batch = first(configure(loss=loss, lora=PLAIN), store)
     got = module.training_outcome(batch)
     values = got.terms_N["hard"].view(-1, 4)  # order, family, genus, species
-    assert batch.candidates is not None
-    is_answer = batch.candidates.ids_NK == batch.letters.tokens[:, None]
-    stored = torch.where(is_answer, batch.candidates.logprobs_NK.exp(), 0).sum(1)
-    bound = torch.minimum(batch.candidates.tail_N, batch.candidates.logprobs_NK[:, -1]).exp()
-    sure = torch.where(stored > 0, stored, bound).view(-1, 4)
-    trust = torch.cat([torch.ones(len(sure), 1), sure[:, :-1]], dim=1) ** 0.5
+    trust = torch.tensor([sureness(path, store.layout.letter_ids) for path in stored_paths(store, batch)]) ** 0.5
     expected = (values * torch.tensor([0.0, 1.0, 2.0, 1.0]) * trust).sum(1).mean() / 4
     torch.testing.assert_close(got.total, expected)
 

@@ -45,14 +45,18 @@ def test_their_loss_is_the_divergence_from_the_base_where_the_reply_begins(confi
     prompter = Prompter.named(config.model.wording)
     for row, name in enumerate(batch.requests.names):
         image = read_image(load_dataset(config.data, "train").root / name)
-        replies = []
+        said = processor.tokenizer.decode(batch.requests.inputs["input_ids"][row]).split()
+        replies = {}
         for word in WORDS:
             text = prompter.render(processor, request(word))
             inputs = processor(text=[text], images=[image], return_tensors="pt")
             with torch.no_grad():
                 logits = [vlm(**inputs).logits[0, -1].log_softmax(-1) for vlm in (student.vlm, base)]
-            replies.append(torch.nn.functional.kl_div(*logits, log_target=True, reduction="sum"))
-        assert any(torch.isclose(got[row], reply, rtol=1e-3, atol=1e-5) for reply in replies)
+            replies[word] = torch.nn.functional.kl_div(*logits, log_target=True, reduction="sum")
+        (asked,) = set(WORDS) & set(said)
+        torch.testing.assert_close(got[row], replies.pop(asked), rtol=1e-3, atol=1e-5)
+        (other,) = replies.values()
+        assert not torch.isclose(got[row], other, rtol=1e-3, atol=1e-5), "the requests do not differ"
         assert got[row] > 1e-3, "the adapter changes nothing here: the comparison shows nothing"
 
 
