@@ -7,6 +7,7 @@ ARGS ?=
 
 PYTHON := .venv/bin/python
 READY := .venv/.ready
+GENERAL := .venv-general/.ready
 # One engine: the machine's NVIDIA driver decides which.
 ENGINE := $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 ifeq ($(ENGINE),cpu)
@@ -29,7 +30,7 @@ COMMON = data=$(DATA) model=$(MODEL)
 NAMED = $(if $(filter command environment,$(firstword $(origin RUN))),name=$(RUN))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo world peek teacher verify student sweep compare merge evaluate report general predict controls base bench lint test test-fast test-kills clean
+.PHONY: help setup demo world peek teacher verify student sweep compare merge evaluate report general lmms-task predict controls base bench lint test test-fast test-kills clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -41,6 +42,13 @@ $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: python3 is older than 3.11"; exit 1; }
 	$(PYTHON) -m pip install --quiet --upgrade 'uv>=0.13.8'
 	$(PYTHON) -m uv pip install --python $(PYTHON) --compile-bytecode $(TORCH) -e '.[$(ENGINE),dev]'
+	@touch $@
+
+# lmms-eval pins versions that do not fit this project's. Hard links: the copy takes a second and no room.
+$(GENERAL): $(READY)
+	@test -x .venv-general/bin/python || { rm -rf .venv-general.partial && cp -al .venv .venv-general.partial \
+	  && rm .venv-general.partial/.ready && mv .venv-general.partial .venv-general; }
+	$(PYTHON) -m uv pip install --python .venv-general/bin/python $(TORCH) 'lmms-eval>=0.7.3'
 	@touch $@
 
 demo: teacher student general evaluate report ## the effect on the embedded world: teacher, student, evaluation, report
@@ -78,14 +86,16 @@ evaluate: $(READY) $(WORLD) ## base and student, all paradigms, in-domain and un
 report: $(READY) ## runs/RUN/report.html
 	$(PYTHON) -m sekd.evaluation.report runs/$(or $(RUN),$(DATA)) $(ARGS)
 
-general: $(READY) ## what was forgotten, by lmms-eval: RUN=inat TASKS=mmbench_en_dev,mme (no TASKS: the embedded skills)
+general: $(READY) $(if $(TASKS),$(GENERAL)) ## what was forgotten, by lmms-eval: RUN=inat TASKS=mmbench_en_dev_static,mmmu_val (no TASKS: the embedded skills)
 ifdef TASKS
-	$(PYTHON) -m sekd.evaluation.general.harness
 	$(PYTHON) -m stage2_student.merge runs/$(or $(RUN),$(DATA))
 	$(PYTHON) -m sekd.evaluation.general runs/$(or $(RUN),$(DATA)) --tasks "$(TASKS)" $(ARGS)
 else
 	$(PYTHON) -m sekd.embedded.skills runs/$(or $(RUN),$(DATA))
 endif
+
+lmms-task: $(READY) $(WORLD) ## DATA's questions as a task of lmms-eval, for any model: docs/lmms_eval.md
+	$(PYTHON) -m sekd.evaluation.general.export $(COMMON) $(ARGS)
 
 predict: $(READY) ## name your own images: RUN=inat TAXONOMY=tree.json IMAGES="photos/ one.jpg"
 	$(PYTHON) -m sekd.evaluation.predict --adapter runs/$(or $(RUN),$(DATA))/adapter \
@@ -111,7 +121,7 @@ lint: $(READY) ## style, types and import rules
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-test: lint ## lint and every test
+test: lint $(GENERAL) ## lint and every test
 	$(PYTHON) -m pytest $(ARGS)
 
 test-fast: $(READY) ## the tests that take seconds

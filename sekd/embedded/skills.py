@@ -142,7 +142,7 @@ def _embedded_base(student: Student) -> ModelConfig:
     if Path(model.path).resolve() != BASE.resolve():
         raise SekdError(
             f"{student.adapter} was not trained from the embedded model: name benchmarks for another model, as in "
-            "`make general TASKS=mmbench_en_dev,mathvista_testmini`"
+            "`make general TASKS=mmbench_en_dev_static,mmmu_val`"
         )
     return model
 

@@ -1,42 +1,30 @@
 """lmms-eval as a program: where it is installed, and one run of it over one model.
 
-It pins versions of its own, so it may live in an environment of its own, ``.venv-general``.
-``python -m sekd.evaluation.general.harness`` says which one is used, or how to get one.
+It pins versions that this project's do not fit, so it lives in an environment of its own, ``.venv-general``.
+``make general`` makes it.
 """
 
-import importlib.util
 import json
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from sekd.errors import SekdError, exit_on_error
+from sekd.errors import SekdError
+from sekd.evaluation.general.outcome import read_results
 from sekd.models import WEIGHT_FILES, digest
 
 OWN = Path(".venv-general")
+LEAST = (0, 7, 3)  # earlier releases lack a dependency of their vLLM model
 HOW_TO_GET_IT = (
-    f"lmms-eval is not installed. Give it an environment of its own: `python3 -m venv {OWN} && "
-    f"{OWN}/bin/pip install lmms-eval vllm`, then run the same command again"
+    f"`make general TASKS=…` does so, or `python3 -m venv {OWN} && {OWN}/bin/pip install 'lmms-eval>={'.'.join(map(str, LEAST))}' vllm`, "
+    "then run the same command again"
 )
-ASKED = "asked.json"  # what a folder of results was asked of: written last
-
-
-def find_python() -> str:
-    """The Python that has lmms-eval: this one, or that of ``.venv-general``.
-
-    Raises:
-        SekdError: neither has; says how to get it.
-    """
-    if importlib.util.find_spec("lmms_eval"):
-        return sys.executable
-    python = OWN / "bin" / "python"
-    if python.exists():
-        found = subprocess.run([str(python), "-c", "import lmms_eval"], capture_output=True, check=False)
-        if found.returncode == 0:
-            return str(python)
-    raise SekdError(HOW_TO_GET_IT)
+ASKED = "asked.json"  # what a folder's results answer, and the file that holds them: written last
+TASK_FILES = ("**/*.yaml", "**/*.py", "**/*.jsonl")
+Settings = dict[str, str | int | None]
 
 
 @dataclass(frozen=True)
@@ -44,48 +32,96 @@ class Harness:
     """How lmms-eval is run.
 
     Attributes:
+        python: the interpreter that has it; ``version``: of lmms-eval there.
         backend: its name for what serves the model ("vllm", "qwen2_5_vl", …).
         keyword: what that backend calls the model's folder ("model" for vllm, "pretrained" for most others).
         arguments: more of the backend's arguments, as it writes them: "gpu_memory_utilization=0.8,…".
+        batch_size: requests handed to the backend at once.
+        max_model_len: tokens of prompt and reply that vLLM makes room for; the model's own maximum where None.
+        include_path: a folder of tasks that lmms-eval does not bring.
         limit: samples of each task at most.
     """
 
     python: str
+    version: str
     backend: str = "vllm"
     keyword: str = "model"
     arguments: str = ""
+    batch_size: int = 64
+    max_model_len: int | None = None
+    include_path: Path | None = None
     limit: int | None = None
 
-    def run(self, model: Path, task: str, output: Path) -> None:
-        """One task, unless ``output`` holds its results for this very model and these settings already.
+    def run(self, model: Path, task: str, output: Path) -> Path:
+        """One task: its results file. Kept results for this very model and these settings are not asked for again.
 
         Raises:
-            SekdError: lmms-eval ended in an error, which stands above on the terminal.
+            SekdError: the run wrote no whole results. lmms-eval ends with status 0 when it fails, so that and a crash
+                after the results were written count for nothing.
         """
-        asked = {"weights": digest(model, WEIGHT_FILES), "task": task, **self._settings()}
-        note = output / ASKED
-        if note.is_file() and json.loads(note.read_text()) == asked:
+        asked = {"weights": digest(model, ("config.json", *WEIGHT_FILES)), "task": task, **self._settings()}
+        kept = _kept(output, asked)
+        if kept:
             print(f"{output}: kept already")
-            return
+            return kept
+        (output / ASKED).unlink(missing_ok=True)
         output.mkdir(parents=True, exist_ok=True)
-        note.unlink(missing_ok=True)
+        before = set(output.rglob("*_results.json"))
         command = self._command(model, task, output)
         print(" ".join(command), flush=True)
         ended = subprocess.run(command, check=False).returncode
-        if ended:
-            raise SekdError(f"lmms-eval ended with status {ended} on task {task}; its own words stand above")
-        note.write_text(json.dumps(asked, indent=1) + "\n")
+        fresh = sorted(set(output.rglob("*_results.json")) - before)
+        if not fresh:
+            raise SekdError(
+                f"lmms-eval (status {ended}) wrote no results of task {task}; its own words stand above. "
+                f"`{self.python} -m lmms_eval --tasks list` lists the tasks that there are"
+            )
+        read_results(fresh[-1])
+        note = {**asked, "results": str(fresh[-1].relative_to(output))}
+        (output / ASKED).write_text(json.dumps(note, indent=1) + "\n")
+        return fresh[-1]
 
-    def _settings(self) -> dict[str, str | int | None]:
-        return {"backend": self.backend, "arguments": self.arguments, "limit": self.limit}
+    def _settings(self) -> Settings:
+        """What results depend on beside the model and the task; the batch size is speed alone."""
+        return {
+            "lmms_eval": self.version,
+            "backend": self.backend,
+            "arguments": self.arguments,
+            "max_model_len": self.max_model_len,
+            "include": digest(self.include_path, TASK_FILES) if self.include_path else None,
+            "limit": self.limit,
+        }
 
     def _command(self, model: Path, task: str, output: Path) -> Sequence[str]:
-        arguments = ",".join(part for part in (f"{self.keyword}={model}", self.arguments) if part)
+        room = f"max_model_len={self.max_model_len}" if self.max_model_len else ""
+        arguments = ",".join(part for part in (f"{self.keyword}={model}", room, self.arguments) if part)
         command = [self.python, "-m", "lmms_eval", "--model", self.backend, "--model_args", arguments]
-        command += ["--tasks", task, "--batch_size", "1", "--log_samples", "--output_path", str(output)]
+        command += ["--tasks", task, "--batch_size", str(self.batch_size), "--log_samples"]
+        command += ["--output_path", str(output)]
+        command += ["--include_path", str(self.include_path)] if self.include_path else []
         return [*command, "--limit", str(self.limit)] if self.limit else command
 
 
-if __name__ == "__main__":
-    with exit_on_error():
-        print(f"lmms-eval of {find_python()}")
+def _kept(output: Path, asked: dict[str, Any]) -> Path | None:
+    """The results file that the folder's note names, where it answers what is asked."""
+    note = output / ASKED
+    noted = json.loads(note.read_text()) if note.is_file() else {}
+    results = output / noted.pop("results", "")
+    return results if noted == asked and results.is_file() else None
+
+
+def find_lmms_eval() -> tuple[str, str]:
+    """The Python that has lmms-eval, this one or that of ``.venv-general``, and lmms-eval's version there.
+
+    Raises:
+        SekdError: neither has, or only one that is too old; says how to get it.
+    """
+    for python in (sys.executable, str(OWN / "bin" / "python")):
+        asked = [python, "-c", "from importlib.metadata import version; print(version('lmms-eval'))"]
+        found = subprocess.run(asked, capture_output=True, text=True, check=False) if Path(python).exists() else None
+        if found and found.returncode == 0:
+            version = found.stdout.strip()
+            if tuple(int(part) for part in version.split(".")[:3] if part.isdigit()) < LEAST:
+                raise SekdError(f"{python} has lmms-eval {version}, which is too old: {HOW_TO_GET_IT}")
+            return python, version
+    raise SekdError(f"lmms-eval is not installed. Give it an environment of its own: {HOW_TO_GET_IT}")

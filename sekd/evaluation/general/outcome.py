@@ -1,7 +1,8 @@
 """What lmms-eval wrote about the base and the student -> one row a task and metric, with the paired difference.
 
 lmms-eval writes ``<model>/<date>_results.json`` ({"results": {task: {"<metric>,<filter>": number, …}}}) and, for each
-task, ``<date>_samples_<task>.jsonl`` with the sample's own value under the metric's name.
+task, ``<date>_samples_<task>.jsonl`` with the sample's own value under the metric's name. Beside each metric stand its
+standard errors and, where samples were repeated, how much they agree: ``<metric>_stderr_clt,<filter>`` and so on.
 
 Many of its metrics are means over samples; then samples pair up and the difference has a bootstrap interval. Others are
 not (MME sums over categories, and counts an image's two questions together): those have a difference without interval.
@@ -19,6 +20,15 @@ import numpy as np
 from sekd.errors import SekdError
 from sekd.metrics import RESAMPLES, paired_difference
 
+DERIVED = (
+    "_stderr",
+    "_stderr_clt",
+    "_stderr_clustered",
+    "_expected_accuracy",
+    "_consensus_accuracy",
+    "_internal_variance",
+    "_consistency_rate",
+)
 UNITS = (1.0, 100.0)  # a metric may be the samples' mean, or that in percent
 Samples = dict[str, float]  # a sample's id -> its value
 
@@ -46,12 +56,12 @@ class Scored:
 
 
 def compare(base: Path, student: Path, *, resamples: int = RESAMPLES) -> list[Outcome]:
-    """Every metric that both folders' last results hold.
+    """Every metric that both results files hold.
 
     Raises:
-        SekdError: a folder holds no results, or results of nothing that the other has.
+        SekdError: a file cannot be read, or holds nothing that the other has.
     """
-    before, after = read_scores(base), read_scores(student)
+    before, after = read_results(base), read_results(student)
     shared = [key for key in before if key in after]
     if not shared:
         raise SekdError(f"{base} and {student} share no metric: expected results of the same tasks")
@@ -70,41 +80,46 @@ def _outcome(task: str, metric: str, base: Scored, student: Scored, *, resamples
     return Outcome(task, metric, base.value, student.value, student.value - base.value, low, high, count)
 
 
-def read_scores(folder: Path) -> dict[tuple[str, str], Scored]:
-    """(task, metric) -> values, from the newest results below a folder.
+def read_results(results: Path) -> dict[tuple[str, str], Scored]:
+    """(task, metric) -> values.
 
     Raises:
-        SekdError: there are none, or they cannot be read.
+        SekdError: the file is no results file, holds no metric, or its samples are not all there.
     """
-    written = sorted(folder.rglob("*_results.json"), key=lambda file: (file.stat().st_mtime, file.name))
-    if not written:
-        raise SekdError(f"{folder} holds no *_results.json of lmms-eval")
-    results = written[-1]
     try:
-        tasks = json.loads(results.read_text(encoding="utf-8"))["results"]
-        return {
+        content = json.loads(results.read_text(encoding="utf-8"))
+        samples = {task: _rows(results, task, int(count["effective"])) for task, count in content["n-samples"].items()}
+        scores = {
             (task, metric): scored
-            for task, metrics in tasks.items()
-            for metric, scored in _read_task(results, task, metrics)
+            for task, metrics in content["results"].items()
+            for metric, scored in _read_task(samples.get(task, []), metrics)
         }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SekdError(f"{results} is no results file of lmms-eval ({error!r}): remove it and run again") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SekdError(f"{results} is no whole results file of lmms-eval ({error}): remove it, run again") from error
+    if not scores:
+        raise SekdError(f"{results} holds no metric that is a number: lmms-eval scored nothing")
+    return scores
 
 
-def _read_task(results: Path, task: str, metrics: Mapping[str, Any]) -> Iterable[tuple[str, Scored]]:
-    rows = _rows(results.with_name(results.name.replace("_results.json", f"_samples_{task}.jsonl")))
+def _read_task(rows: list[dict[str, Any]], metrics: Mapping[str, Any]) -> Iterable[tuple[str, Scored]]:
     for name, value in metrics.items():
-        metric = name.partition(",")[0]
+        metric, comma, filtered = name.partition(",")  # without a comma it is the task's alias or its number of samples
+        derived = any(
+            metric.endswith(suffix) and f"{metric.removesuffix(suffix)},{filtered}" in metrics for suffix in DERIVED
+        )
         number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if number and not metric.endswith("_stderr"):
+        if comma and number and not derived:
             yield name.removesuffix(",none"), Scored(float(value), _explaining(rows, metric, float(value)))
 
 
-def _rows(file: Path) -> list[dict[str, Any]]:
-    if not file.is_file():
-        return []
+def _rows(results: Path, task: str, count: int) -> list[dict[str, Any]]:
+    """A task's samples: ``count`` of them, or that many for each of its filters."""
+    file = results.with_name(results.name.replace("_results.json", f"_samples_{task}.jsonl"))
     with file.open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines if line.strip()]
+        rows = [json.loads(line) for line in lines if line.strip()]
+    if len(rows) < count:
+        raise ValueError(f"{file.name} has {len(rows)} of {count} samples")
+    return rows
 
 
 def _explaining(rows: list[dict[str, Any]], metric: str, reported: float) -> Samples:

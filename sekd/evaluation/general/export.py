@@ -1,0 +1,108 @@
+"""``make lmms-task DATA=inat``: a dataset's questions as a task of lmms-eval, for any model and without this code.
+
+Writes a folder that lmms-eval takes as ``--include_path``: the task, its questions as JSON lines, a link to the images,
+and copies of the modules that read and score the replies, so that the scores are those of ``make evaluate``.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING
+
+import sekd
+from sekd.datasets import DataConfig, Dataset, Example, load_dataset
+from sekd.entry import entry
+from sekd.errors import SekdError
+from sekd.models import ModelConfig
+from sekd.prompts import Prompter
+
+TEMPLATES = Path(__file__).with_name("lmms_task")
+SCORING = "taxonomy_scoring"  # the copied modules' package
+MODULES = ("errors", "taxonomy", "questions", "answers", "metrics")
+
+
+@dataclass
+class ExportConfig:
+    """Which questions are written, in which wording, and where."""
+
+    data: DataConfig = MISSING
+    model: ModelConfig = MISSING
+    split: str = "test"
+    out: str = "runs/lmms/task"
+
+
+def export(dataset: Dataset, prompter: Prompter, out: Path) -> str:
+    """Write the task's folder and return the task's name.
+
+    Raises:
+        SekdError: an image has no label at any level, or ``out/images`` leads elsewhere.
+    """
+    rows = [_row(dataset, prompter, example) for example in dataset.examples]
+    (out / SCORING).mkdir(parents=True, exist_ok=True)
+    _link(out / "images", dataset.root.resolve())
+    for name in MODULES:
+        (out / SCORING / f"{name}.py").write_text(_standalone(Path(sekd.__path__[0]) / f"{name}.py"), encoding="utf-8")
+    (out / SCORING / "__init__.py").write_text("")
+    (out / "utils.py").write_text(_standalone(TEMPLATES / "utils.py"), encoding="utf-8")
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (out / "questions.jsonl").write_text(lines, encoding="utf-8")
+    task = f"taxonomy_{dataset.name}"
+    # A token is at least one byte, so this bounds the longest reply twice over.
+    longest = 64 + 2 * max(_longest_reply(dataset, prompter))
+    text = (TEMPLATES / "task.yaml").read_text(encoding="utf-8").format(task=task, max_new_tokens=longest)
+    (out / f"{task}.yaml").write_text(text, encoding="utf-8")  # last: without it lmms-eval finds no task
+    return task
+
+
+def _row(dataset: Dataset, prompter: Prompter, example: Example) -> dict[str, Any]:
+    questions = dataset.questions(example)
+    if all(question.truth is None for question in questions):
+        raise SekdError(f"data {dataset.name}: image {example.image} has no label to score a reply by; choose a split")
+    text = {message["role"]: message["content"][-1]["text"] for message in prompter.joint(questions).messages}
+    return {
+        "id": example.id,
+        "image": example.image.as_posix(),
+        "system": text.get("system", ""),
+        "prompt": text["user"],
+        "levels": [question.level for question in questions],
+        "options": [list(question.options) for question in questions],
+        "truth": [question.truth for question in questions],
+    }
+
+
+def _longest_reply(dataset: Dataset, prompter: Prompter) -> Iterator[int]:
+    """Bytes of the longest reply that each example's options allow."""
+    for example in dataset.examples:
+        questions = dataset.questions(example)
+        wordiest = [max(range(len(q.options)), key=lambda i: len(q.options[i])) for q in questions]
+        yield len(prompter.joint_answer(questions, wordiest)[0].encode())
+
+
+def _standalone(module: Path) -> str:
+    return module.read_text(encoding="utf-8").replace("from sekd.", f"from {SCORING}.")
+
+
+def _link(link: Path, target: Path) -> None:
+    """A link, so that the images are neither copied nor named by where they lie on one machine."""
+    if not link.is_symlink() and link.exists():
+        raise SekdError(f"{link} exists and is no link: move it away, or choose another out=")
+    link.unlink(missing_ok=True)
+    link.symlink_to(target, target_is_directory=True)
+
+
+@entry("lmms_task", ExportConfig)
+def main(config: ExportConfig) -> None:
+    """Write the folder and say how it is used."""
+    dataset = load_dataset(config.data, config.split)
+    out = Path(config.out)
+    task = export(dataset, Prompter.named(config.model.wording), out)
+    for note in dataset.notes:
+        print(f"{dataset.name}: {note}")
+    print(f"{out}: {len(dataset.examples)} images; `python -m lmms_eval --include_path {out} --tasks {task} --model …`")
+
+
+if __name__ == "__main__":
+    main()
