@@ -3,43 +3,57 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from sekd.errors import SekdError
-from sekd.evaluation.general import harness as harness_module
 from sekd.evaluation.general.__main__ import main, run_benchmarks
-from sekd.evaluation.general.harness import Harness, find_python
+from sekd.evaluation.general.harness import Harness, find_lmms_eval
 from sekd.evaluation.general.outcome import compare, read_outcomes
 
 SAMPLES = 200
-# exact_match is the samples' mean, mmbench's own score is it in percent, MME's is no mean of its samples.
+# exact_match is the samples' mean, mmbench's own score is it in percent, MME's is no mean of its samples. As lmms-eval
+# does, it writes other numbers beside each metric, and ends with status 0 when it fails.
 FAKE = """
-import argparse, json, pathlib, random, zlib
+import argparse, json, pathlib, random, sys
 parser = argparse.ArgumentParser()
-for name in ("model", "model_args", "tasks", "batch_size", "output_path", "limit"):
+for name in ("model", "model_args", "tasks", "batch_size", "output_path", "limit", "include_path"):
     parser.add_argument("--" + name)
 parser.add_argument("--log_samples", action="store_true")
 given = parser.parse_args()
 folder = dict(part.split("=", 1) for part in given.model_args.split(","))["model"]
 skill = json.loads((pathlib.Path(folder) / "config.json").read_text())["skill"]
-if given.tasks == "broken":
-    raise SystemExit("no such task")
+if given.tasks == "unknown":
+    print("Tasks not found", file=sys.stderr)
+    raise SystemExit(0)
 out = pathlib.Path(given.output_path) / folder.replace("/", "__")
 out.mkdir(parents=True, exist_ok=True)
+count = int(given.limit or 200)
 rows = []
-for i in range(int(given.limit or 200)):
+for i in range(count):
     right = float(random.Random(i).random() < skill)
-    rows.append({"doc_id": i, "target": "A", "filtered_resps": ["A"], "exact_match": right,
+    rows.append({"doc_id": i, "target": "A\u2028B", "filtered_resps": ["A"], "exact_match": right,
                  "gpt_eval_score": {"index": i, "score": right}, "mme_score": {"category": "OCR", "score": right}})
 mean = sum(row["exact_match"] for row in rows) / len(rows)
-results = {given.tasks: {"alias": given.tasks, "exact_match,none": mean, "exact_match_stderr,none": 0.01,
-                         "gpt_eval_score,none": 100 * mean, "gpt_eval_score_stderr,none": "N/A",
-                         "mme_score,none": 700 * mean + 3}}
-date = "20260101_101010"
-(out / f"{date}_results.json").write_text(json.dumps({"results": results, "n-samples": {}, "versions": {}}))
-(out / f"{date}_samples_{given.tasks}.jsonl").write_text("".join(json.dumps(row) + "\\n" for row in rows))
+results = {"alias": given.tasks, "samples": count, " ": " ", "gpt_eval_score,none": 100 * mean,
+           "gpt_eval_score_stderr,none": "N/A", "mme_score,none": 700 * mean + 3, "own_consistency_rate,none": mean}
+for derived in ("", "_stderr", "_stderr_clt", "_stderr_clustered", "_expected_accuracy", "_consensus_accuracy",
+                "_internal_variance", "_consistency_rate"):
+    results[f"exact_match{derived},none"] = 0.01 if derived else mean
+number = len(list(out.glob("*_results.json")))
+counts = {given.tasks: {"original": 200, "effective": count}}
+content = {"results": {given.tasks: results}, "n-samples": counts}
+if given.tasks == "unscored":
+    content["results"][given.tasks] = {"alias": given.tasks, "submission,none": None}
+(out / f"2026010{number}_results.json").write_text(json.dumps(content))
+if given.tasks == "cut_off":
+    rows = rows[:-5]
+lines = "".join(json.dumps(row, ensure_ascii=False) + "\\n" for row in rows)
+(out / f"2026010{number}_samples_{given.tasks}.jsonl").write_text(lines)
+if given.tasks == "crashing":
+    raise SystemExit(134)
 """
 
 
@@ -49,9 +63,25 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("")
     (package / "__main__.py").write_text(FAKE)
+    write_version(package, "0.7.3")
     monkeypatch.syspath_prepend(str(package.parent))
     monkeypatch.setenv("PYTHONPATH", str(package.parent))
     return package
+
+
+def write_version(package: Path, version: str) -> None:
+    info = package.parent / "lmms_eval-1.dist-info"
+    info.mkdir(exist_ok=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: lmms-eval\nVersion: {version}\n")
+
+
+def harness(**settings: Any) -> Harness:
+    return Harness(sys.executable, "0.7.3", **settings)
+
+
+def results_of(run: Path, task: str, who: str) -> Path:
+    (found,) = (run / "general" / task / who).rglob("*_results.json")
+    return found
 
 
 def model(folder: Path, skill: float) -> Path:
@@ -70,7 +100,7 @@ def run(tmp_path: Path) -> Path:
 
 
 def test_base_and_student_are_compared_with_paired_intervals(installed: Path, run: Path) -> None:
-    found = {each.metric: each for each in run_benchmarks(run, "mmbench_en_dev", Harness(sys.executable))}
+    found = {each.metric: each for each in run_benchmarks(run, "mmbench_en_dev", harness())}
     drawn = np.array([__import__("random").Random(i).random() for i in range(SAMPLES)])
     expected = np.mean(drawn < 0.6) - np.mean(drawn < 0.7)
     assert found["exact_match"].difference == pytest.approx(expected)
@@ -85,72 +115,134 @@ def test_base_and_student_are_compared_with_paired_intervals(installed: Path, ru
 
 
 def test_a_score_that_is_no_mean_of_its_samples_has_no_interval(installed: Path, run: Path) -> None:
-    found = {each.metric: each for each in run_benchmarks(run, "mme", Harness(sys.executable))}
+    found = {each.metric: each for each in run_benchmarks(run, "mme", harness())}
     assert (found["mme_score"].low, found["mme_score"].high, found["mme_score"].samples) == (None, None, None)
     assert found["mme_score"].difference < 0
 
 
+def test_numbers_beside_a_metric_are_no_metrics(installed: Path, run: Path) -> None:
+    found = {each.metric for each in run_benchmarks(run, "mme", harness())}
+    assert found == {"exact_match", "gpt_eval_score", "mme_score", "own_consistency_rate"}
+
+
 def test_samples_that_only_one_of_the_two_answered_make_no_pairs(installed: Path, run: Path) -> None:
-    run_benchmarks(run, "mmmu_val", Harness(sys.executable))
-    (rows,) = (run / "general" / "mmmu_val" / "student").rglob("*_samples_*.jsonl")
-    rows.write_text("".join(rows.read_text().splitlines(keepends=True)[:-5]))
-    found = compare(run / "general" / "mmmu_val" / "base", run / "general" / "mmmu_val" / "student")
-    assert all(each.low is None for each in found)
+    run_benchmarks(run, "mmmu_val", harness())
+    base, student = (results_of(run, "mmmu_val", who) for who in ("base", "student"))
+    (rows,) = student.parent.glob("*_samples_*.jsonl")
+    rows.write_text(rows.read_text().replace('"doc_id": 7,', '"doc_id": 207,'))
+    assert all(each.low is None for each in compare(base, student))
 
 
 def test_what_was_asked_of_the_same_weights_is_not_asked_again(
-    installed: Path, run: Path, capfd: pytest.CaptureFixture
+    installed: Path, run: Path, tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:
-    first = run_benchmarks(run, "mme", Harness(sys.executable))
+    def kept(**settings: Any) -> int:
+        capfd.readouterr()
+        run_benchmarks(run, "mme", harness(**settings))
+        return capfd.readouterr().out.count("kept already")
+
+    first = run_benchmarks(run, "mme", harness())
+    assert kept() == 2
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "questions.jsonl").write_text("{}")
+    assert [kept(limit=10), kept(max_model_len=99), kept(include_path=tmp_path / "tasks")] == [0, 0, 0]
+    (tmp_path / "tasks" / "questions.jsonl").write_text("{ }")
+    assert kept(include_path=tmp_path / "tasks") == 0
+    assert kept(batch_size=1) == 2, "the batch size does not change what is asked"
+    assert run_benchmarks(run, "mme", harness()) == first, "a trial beside it takes nothing away"
     capfd.readouterr()
-    assert run_benchmarks(run, "mme", Harness(sys.executable)) == first
-    assert capfd.readouterr().out.count("kept already") == 2
-    (run / "merged" / "model.safetensors").write_text("another student")
-    run_benchmarks(run, "mme", Harness(sys.executable))
-    assert capfd.readouterr().out.count("kept already") == 1
-    run_benchmarks(run, "mme", Harness(sys.executable, limit=10))
+    run_benchmarks(run, "mme", Harness(sys.executable, "0.8.0"))
     assert "kept already" not in capfd.readouterr().out
+    (run / "merged" / "model.safetensors").write_text("another student")
+    assert kept() == 1
 
 
-def test_without_lmms_eval_one_line_says_how_to_get_it(
-    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+@pytest.mark.parametrize(
+    ("task", "told"),
+    [
+        ("unknown", r"\(status 0\) wrote no results of task unknown.*--tasks list"),
+        ("cut_off", r"no whole results file.*195 of 200 samples"),
+        ("unscored", "holds no metric that is a number"),
+    ],
+)
+def test_a_run_without_whole_results_is_an_error_each_time(installed: Path, run: Path, task: str, told: str) -> None:
+    for _ in range(2):
+        with pytest.raises(SekdError, match=told):
+            run_benchmarks(run, task, harness())
+    assert not list(run.rglob("asked.json"))
+
+
+def test_earlier_results_are_none_of_a_run_that_fails(
+    installed: Path, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(harness_module.importlib.util, "find_spec", lambda _: None)
+    run_benchmarks(run, "mme", harness())
+    for note in run.rglob("asked.json"):
+        note.unlink()
+    (installed / "__main__.py").write_text("")
+    with pytest.raises(SekdError, match="wrote no results of task mme"):
+        run_benchmarks(run, "mme", harness())
+
+
+def test_a_crash_after_whole_results_were_written_is_no_failure(installed: Path, run: Path) -> None:
+    assert run_benchmarks(run, "crashing", harness())
+
+
+def test_settings_become_arguments(installed: Path, run: Path, capfd: pytest.CaptureFixture) -> None:
+    given = harness(max_model_len=4096, arguments="dtype=bfloat16", batch_size=32, include_path=installed)
+    run_benchmarks(run, "mme", given)
+    said = capfd.readouterr().out
+    assert "merged,max_model_len=4096,dtype=bfloat16 " in said
+    assert "--batch_size 32 " in said
+    assert f"--include_path {installed}" in said
+    run_benchmarks(run, "mme", harness())
+    assert "--batch_size 64 " in capfd.readouterr().out
+
+
+def test_the_command_takes_lmms_eval_as_it_is_installed(
+    installed: Path, run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["general", str(run), "--tasks", "mme", "--limit", "50"])
+    main()
+    assert "mme_score" in capsys.readouterr().out
+    notes = [json.loads(note.read_text()) for note in run.rglob("asked.json")]
+    assert [(note["lmms_eval"], note["limit"]) for note in notes] == [("0.7.3", 50)] * 2
+
+
+def test_without_lmms_eval_or_with_an_old_one_one_line_says_how_to_get_it(
+    installed: Path, run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     monkeypatch.chdir(run)
     monkeypatch.setattr(sys, "argv", ["general", str(run), "--tasks", "mme"])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 2
-    told = capsys.readouterr().err.strip().splitlines()
-    assert len(told) == 1
-    assert "pip install lmms-eval" in told[0]
+    write_version(installed, "0.7.2")
+    for fault in ("lmms-eval 0.7.2, which is too old", "lmms-eval is not installed"):
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 2
+        told = capsys.readouterr().err.strip().splitlines()
+        assert len(told) == 1
+        assert fault in told[0]
+        assert "pip install 'lmms-eval>=0.7.3'" in told[0]
+        monkeypatch.delenv("PYTHONPATH", raising=False)
 
 
 def test_an_environment_of_its_own_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(harness_module.importlib.util, "find_spec", lambda _: None)
     monkeypatch.chdir(tmp_path)
     python = tmp_path / ".venv-general" / "bin" / "python"
     python.parent.mkdir(parents=True)
-    python.write_text('#!/bin/sh\n[ "$2" = "import lmms_eval" ]\n')
+    python.write_text("#!/bin/sh\necho 0.10.1\n")
     python.chmod(0o755)
-    assert find_python() == str(Path(".venv-general/bin/python"))
-    python.write_text("#!/bin/sh\nexit 1\n")
-    with pytest.raises(SekdError, match="not installed"):
-        find_python()
+    assert find_lmms_eval() == (str(Path(".venv-general/bin/python")), "0.10.1")
 
 
 def test_what_is_missing_is_named(installed: Path, run: Path, tmp_path: Path) -> None:
-    harness = Harness(sys.executable)
     with pytest.raises(SekdError, match="TASKS="):
-        run_benchmarks(run, " ", harness)
-    with pytest.raises(SekdError, match="ended with status 1 on task broken"):
-        run_benchmarks(run, "broken", harness)
+        run_benchmarks(run, " ", harness())
     with pytest.raises(SekdError, match="make merge RUN=nowhere"):
-        run_benchmarks(tmp_path / "nowhere", "mme", harness)
-    with pytest.raises(SekdError, match=r"no \*_results.json"):
-        compare(tmp_path, run)
-    run_benchmarks(run, "mme", harness)
-    (results,) = (run / "general" / "mme" / "base").rglob("*_results.json")
+        run_benchmarks(tmp_path / "nowhere", "mme", harness())
+    run_benchmarks(run, "mme", harness())
+    results = results_of(run, "mme", "base")
     results.write_text("{}")
-    with pytest.raises(SekdError, match=r"_results.json is no results file"):
-        compare(results.parent, run / "general" / "mme" / "student")
+    with pytest.raises(SekdError, match=r"_results.json is no whole results file.*remove it"):
+        run_benchmarks(run, "mme", harness())
+    results.unlink()
+    assert run_benchmarks(run, "mme", harness())

@@ -10,19 +10,19 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sekd.errors import SekdError
 from sekd.evaluation.general.outcome import read_results
 from sekd.models import WEIGHT_FILES, digest
+from sekd.store.fingerprint import fingerprint
 
 OWN = Path(".venv-general")
 LEAST = (0, 7, 3)  # earlier releases lack a dependency of their vLLM model
 HOW_TO_GET_IT = (
-    f"`make general TASKS=…` does so, or `python3 -m venv {OWN} && {OWN}/bin/pip install 'lmms-eval>={'.'.join(map(str, LEAST))}' vllm`, "
-    "then run the same command again"
+    f"`make general TASKS=…` does so, or `python3 -m venv {OWN} && {OWN}/bin/pip install "
+    f"'lmms-eval>={'.'.join(map(str, LEAST))}' vllm`, then run the same command again"
 )
-ASKED = "asked.json"  # what a folder's results answer, and the file that holds them: written last
+ASKED = "asked.json"  # what a folder's results answer, and which file holds them: written last
 TASK_FILES = ("**/*.yaml", "**/*.py", "**/*.jsonl")
 Settings = dict[str, str | int | None]
 
@@ -53,32 +53,36 @@ class Harness:
     limit: int | None = None
 
     def run(self, model: Path, task: str, output: Path) -> Path:
-        """One task: its results file. Kept results for this very model and these settings are not asked for again.
+        """One task: its results file, below ``output`` in a folder of this model and these settings alone.
+
+        What is kept there is not asked for again.
 
         Raises:
-            SekdError: the run wrote no whole results. lmms-eval ends with status 0 when it fails, so that and a crash
-                after the results were written count for nothing.
+            SekdError: the run wrote no whole results. Its exit status tells nothing: lmms-eval ends with 0 when it
+                fails, and an engine may crash on its way out after all is written.
         """
         asked = {"weights": digest(model, ("config.json", *WEIGHT_FILES)), "task": task, **self._settings()}
-        kept = _kept(output, asked)
-        if kept:
-            print(f"{output}: kept already")
+        folder = output / fingerprint(asked)
+        note = folder / ASKED
+        kept = folder / json.loads(note.read_text())["results"] if note.is_file() else None
+        if kept and kept.is_file():
+            print(f"{folder}: kept already")
             return kept
-        (output / ASKED).unlink(missing_ok=True)
-        output.mkdir(parents=True, exist_ok=True)
-        before = set(output.rglob("*_results.json"))
-        command = self._command(model, task, output)
+        folder.mkdir(parents=True, exist_ok=True)
+        before = set(folder.rglob("*_results.json"))
+        command = self._command(model, task, folder)
         print(" ".join(command), flush=True)
         ended = subprocess.run(command, check=False).returncode
-        fresh = sorted(set(output.rglob("*_results.json")) - before)
+        fresh = sorted(set(folder.rglob("*_results.json")) - before)
         if not fresh:
             raise SekdError(
                 f"lmms-eval (status {ended}) wrote no results of task {task}; its own words stand above. "
                 f"`{self.python} -m lmms_eval --tasks list` lists the tasks that there are"
             )
         read_results(fresh[-1])
-        note = {**asked, "results": str(fresh[-1].relative_to(output))}
-        (output / ASKED).write_text(json.dumps(note, indent=1) + "\n")
+        partial = folder / f".{ASKED}.partial"
+        partial.write_text(json.dumps({**asked, "results": str(fresh[-1].relative_to(folder))}, indent=1) + "\n")
+        partial.rename(note)
         return fresh[-1]
 
     def _settings(self) -> Settings:
@@ -100,14 +104,6 @@ class Harness:
         command += ["--output_path", str(output)]
         command += ["--include_path", str(self.include_path)] if self.include_path else []
         return [*command, "--limit", str(self.limit)] if self.limit else command
-
-
-def _kept(output: Path, asked: dict[str, Any]) -> Path | None:
-    """The results file that the folder's note names, where it answers what is asked."""
-    note = output / ASKED
-    noted = json.loads(note.read_text()) if note.is_file() else {}
-    results = output / noted.pop("results", "")
-    return results if noted == asked and results.is_file() else None
 
 
 def find_lmms_eval() -> tuple[str, str]:
