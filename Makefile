@@ -46,8 +46,8 @@ $(READY): pyproject.toml
 
 # lmms-eval pins versions that do not fit this project's. Hard links: the copy takes a second and no room.
 $(GENERAL): $(READY)
-	@test -x .venv-general/bin/python || { rm -rf .venv-general.partial && cp -al .venv .venv-general.partial \
-	  && rm .venv-general.partial/.ready && mv .venv-general.partial .venv-general; }
+	@test -x .venv-general/bin/python || { rm -rf .venv-general.partial && mkdir .venv-general.partial \
+	  && cp -al .venv/. .venv-general.partial && rm .venv-general.partial/.ready && mv .venv-general.partial .venv-general; }
 	$(PYTHON) -m uv pip install --python .venv-general/bin/python $(TORCH) 'lmms-eval>=0.7.3'
 	@touch $@
 
