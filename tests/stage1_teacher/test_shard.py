@@ -1,0 +1,107 @@
+"""A shard's rows against what was asked, over an engine that answers by a rule and finishes the last image first."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sekd.datasets import Dataset, load_dataset
+from sekd.inference.paradigms import Asker
+from sekd.inference.requests import StepRequest, StepResult
+from sekd.models import load_processor
+from sekd.prompts import Prompter
+from sekd.store import Layout
+from stage1_teacher.config import TeacherConfig
+from stage1_teacher.shard import Shard, ask_shard
+from stage1_teacher.teaching import conditioned
+
+IMAGES = range(2, 8)
+
+
+class ByRule:
+    """Every request gets another answer: its options in turn, its own number as top-k ids and hidden states."""
+
+    def __init__(self) -> None:
+        self.asked: list[StepRequest] = []
+        self.given: list[StepResult] = []
+
+    def reset(self) -> None:
+        pass
+
+    def drive(self, conversations: Iterable[Any]) -> Iterator[Any]:
+        yield from reversed([self._to_its_end(conversation) for conversation in conversations])
+
+    def _to_its_end(self, conversation: Any) -> Any:
+        request = next(conversation)
+        while True:
+            try:
+                request = conversation.send(self._answer(request))
+            except StopIteration as end:
+                return end.value
+
+    def _answer(self, request: StepRequest) -> StepResult:
+        number = len(self.asked)
+        assert request.letter_ids
+        token = request.letter_ids[number % 3]  # three in turn over four steps: no two images are answered alike
+        ids, logprobs = np.array([number, number + 1], np.int32), np.array([-0.1 - number, -200.0], np.float32)
+        hidden = np.full((1, 3), number, np.float32)
+        by_token = (ids[None], logprobs[None])
+        self.asked.append(request)
+        self.given.append(StepResult((token,), "", ids, logprobs, *by_token, -1.0 - number, 0.5, hidden, 1, 0, 0.0))
+        return self.given[-1]
+
+
+@pytest.fixture
+def dataset(config: TeacherConfig) -> Dataset:
+    return load_dataset(config.data, config.split)
+
+
+@pytest.fixture
+def asker(config: TeacherConfig) -> Asker:
+    return Asker(Prompter.named("terse"), load_processor(config.model), topk=2, capture=True)
+
+
+@pytest.fixture
+def engine() -> ByRule:
+    return ByRule()
+
+
+@pytest.fixture
+def shard(engine: Any, asker: Asker, dataset: Dataset) -> Shard:
+    layout = Layout(k=2, layers=(1,), hidden_size=3, hidden_dtype="float32", vocab_size=99, letter_ids=(1, 2, 3, 4))
+    return ask_shard(engine, asker, dataset, IMAGES, teaching=conditioned, layout=layout, report=lambda tally: None)
+
+
+def test_every_row_says_what_was_asked_and_answered_in_order_of_example_then_step(
+    shard: Shard, engine: ByRule, dataset: Dataset
+) -> None:
+    rows = shard.rows.to_pylist()
+    asked = [(dataset.examples[place], step) for place in IMAGES for step in range(4)]
+    assert len(rows) == len(asked) == len(engine.asked)
+    for number, (row, (example, step), request) in enumerate(zip(rows, asked, engine.asked, strict=True)):
+        question = dataset.questions(example)[step]
+        assert request.image_key == row["sample"] == example.id
+        assert row["image"] == example.image.as_posix()
+        assert (row["step"], row["n_steps"], row["depth"]) == (step, 4, question.depth)
+        assert (row["level"], row["options"], row["truth"]) == (question.level, list(question.options), question.truth)
+        assert row["answer"] == number % 3
+        assert row["topk_ids"] == [number, number + 1]
+        assert row["topk_logprobs"] == pytest.approx([-0.1 - number, -200.0])
+        assert row["tail_logprob"] == -1.0 - number
+        assert shard.hidden is not None
+        assert (shard.hidden[number] == number).all()
+
+
+def test_each_step_is_told_the_answers_before_it_each_with_its_own_question(
+    shard: Shard, engine: ByRule, dataset: Dataset, config: TeacherConfig
+) -> None:
+    prompter, processor = Prompter.named("terse"), load_processor(config.model)
+    for number, request in enumerate(engine.asked):
+        first, step = number - number % 4, number % 4
+        questions = dataset.questions(dataset.examples[IMAGES[first // 4]])
+        said = [earlier % 3 for earlier in range(first, number)]
+        assert request.prompt_text == prompter.render(processor, prompter.conditioned(questions, step, said))
+        for question, answer in zip(questions, said, strict=False):
+            assert question.options[answer] in request.prompt_text
+        assert request.letter_ids == tuple(prompter.letter_ids(processor.tokenizer, len(questions[step].options)))
