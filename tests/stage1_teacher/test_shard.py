@@ -14,7 +14,7 @@ from sekd.prompts import Prompter
 from sekd.store import Layout
 from stage1_teacher.config import TeacherConfig
 from stage1_teacher.shard import Shard, ask_shard
-from stage1_teacher.teaching import conditioned
+from stage1_teacher.teaching import conditioned, on_policy
 
 IMAGES = range(2, 8)
 
@@ -105,3 +105,21 @@ def test_each_step_is_told_the_answers_before_it_each_with_its_own_question(
         for question, answer in zip(questions, said, strict=False):
             assert question.options[answer] in request.prompt_text
         assert request.letter_ids == tuple(prompter.letter_ids(processor.tokenizer, len(questions[step].options)))
+
+
+def test_on_policy_is_told_what_was_said_about_the_very_image(
+    engine: Any, asker: Asker, dataset: Dataset, config: TeacherConfig
+) -> None:
+    class Said:
+        def about(self, place: int, key: str) -> tuple[int, ...]:
+            assert key == dataset.examples[place].id
+            return tuple((place + step) % 3 for step in range(4))
+
+    prompter, said = Prompter.named("terse"), Said()
+    for place in IMAGES:
+        lesson = on_policy(asker, dataset, place, said=said)  # type: ignore[arg-type]
+        list(engine.drive([lesson]))
+        questions = dataset.questions(dataset.examples[place])
+        for step, request in enumerate(engine.asked[-4:]):
+            expected = prompter.conditioned(questions, step, said.about(place, request.image_key))
+            assert request.prompt_text == prompter.render(load_processor(config.model), expected)
