@@ -3,6 +3,9 @@
 from collections import deque
 from collections.abc import Iterable
 
+SILENCE_SECONDS = 1800.0  # without one image answered, a worker that has a shard is lost
+START_SECONDS = 3600.0  # for a worker to load its engine, and on a cluster to find room
+
 
 class Dispatch:
     """Bookkeeping alone; knows neither processes nor clusters.

@@ -17,15 +17,13 @@ from typing import Any
 
 from sekd.errors import SekdError
 from stage1_teacher.config import TeacherConfig
-from stage1_teacher.dispatch import Dispatch
+from stage1_teacher.dispatch import SILENCE_SECONDS, START_SECONDS, Dispatch
 from stage1_teacher.shard import Report
 from stage1_teacher.stop import Stop
 from stage1_teacher.tally import Tally
 
 POLL_SECONDS = 0.2
 WORD_SECONDS = 1.0  # an actor that goes on says so no more often
-SILENCE_SECONDS = 1800.0  # without one image answered, an actor that has a shard is lost
-START_SECONDS = 3600.0  # for an actor to find room on the cluster and load its engine, while no other is at work
 LOSSES = 3  # actors that may be lost for each that was asked for
 
 
@@ -65,7 +63,7 @@ class _Crew:
         self._actors: dict[str, Any] = {}
         self._busy: dict[Any, tuple[str, int | None]] = {}  # running call -> actor, its shard
         self._heard: dict[str, float] = {}  # actor -> when it last said that it goes on
-        self._at_work = time.monotonic()  # when an actor last had a shard
+        self._at_work = time.monotonic()  # when an actor last had a shard: while one has, others may wait for room
         engine = config.engine
         on_gpu = engine.device == "cuda"
         self._needs = {

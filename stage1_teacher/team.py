@@ -4,9 +4,10 @@ import multiprocessing
 import os
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 from sekd.errors import SekdError
 from sekd.inference.machine import cards_of_workers
 from stage1_teacher.config import TeacherConfig
-from stage1_teacher.dispatch import Dispatch
+from stage1_teacher.dispatch import SILENCE_SECONDS, START_SECONDS, Dispatch
 from stage1_teacher.shard import Report
 from stage1_teacher.stop import Stop, Stopped
 from stage1_teacher.tally import Tally
@@ -32,6 +33,7 @@ class Member:
     process: BaseProcess
     pipe: Connection
     idle: bool = False
+    deadline: float = field(default_factory=lambda: time.monotonic() + START_SECONDS)  # for its next word
 
 
 def run_team(config: TeacherConfig, path: Path, shards: Sequence[int], *, report: Report, stop: Stop) -> None:
@@ -56,6 +58,7 @@ def run_team(config: TeacherConfig, path: Path, shards: Sequence[int], *, report
                     _mourn(member, dispatch)
             for member in members:
                 _hand_out(member, dispatch)
+                _kill_if_silent(member)
     finally:
         _dismiss(members)
     if dispatch.given_up:
@@ -83,6 +86,7 @@ def _listen(member: Member, dispatch: Dispatch, report: Report) -> bool:
     try:
         while member.pipe.poll():
             kind, content = member.pipe.recv()
+            member.deadline = time.monotonic() + SILENCE_SECONDS
             if kind == "idle":
                 member.idle = True
             elif kind == "tally":
@@ -100,10 +104,18 @@ def _listen(member: Member, dispatch: Dispatch, report: Report) -> bool:
 def _hand_out(member: Member, dispatch: Dispatch) -> None:
     if member.idle and (shard := dispatch.next_for(member.name)) is not None:
         member.idle = False
+        member.deadline = time.monotonic() + SILENCE_SECONDS
         try:
             member.pipe.send(shard)
         except (BrokenPipeError, ConnectionResetError):
             return  # its end is noticed on the next round, and the shard goes to another
+
+
+def _kill_if_silent(member: Member) -> None:
+    """End a worker that hangs; its end is noticed on the next round."""
+    if not member.idle and time.monotonic() > member.deadline:
+        print(f"{member.name} has been silent for too long and is ended", file=sys.stderr)
+        member.process.kill()
 
 
 def _mourn(member: Member, dispatch: Dispatch) -> None:

@@ -40,8 +40,8 @@ def test_50_kills_at_random_moments_leave_the_artifacts_of_an_uninterrupted_pass
     assert contents(prepare(first).store.path) == contents(whole)
 
 
-def start(config: TeacherConfig) -> subprocess.Popen:
-    process = subprocess.Popen([sys.executable, "-c", RUN], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+def start(config: TeacherConfig, before: str = "") -> subprocess.Popen:
+    process = subprocess.Popen([sys.executable, "-c", before + RUN], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdin is not None
     process.stdin.write(pickle.dumps(config))
     process.stdin.close()
@@ -79,14 +79,18 @@ def test_a_signal_ends_the_run_with_a_message_and_the_next_run_completes_it(
 
 
 @pytest.mark.slow
-def test_a_killed_workers_shards_go_to_the_other_and_the_pass_is_whole(config: TeacherConfig, whole: Path) -> None:
+@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_killed_or_hanging_workers_shards_go_to_the_other_and_the_pass_is_whole(
+    config: TeacherConfig, whole: Path, fault: signal.Signals
+) -> None:
     config = replace(config, workers=2)
-    process = start(config)
+    process = start(config, "from stage1_teacher import team; team.SILENCE_SECONDS = 15.0; ")
     await_shards(config, 1, process)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     workers = [pid for pid in children if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
-    os.kill(int(workers[0]), signal.SIGKILL)
+    os.kill(int(workers[0]), fault)
     _, said = process.communicate()
     assert process.returncode == 0, said.decode()[-2000:]
     assert "is lost (exit status -9)" in said.decode()
+    assert ("silent for too long" in said.decode()) == (fault == signal.SIGSTOP)
     assert contents(prepare(config).store.path) == contents(whole)
