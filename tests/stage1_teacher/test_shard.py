@@ -25,9 +25,10 @@ class ByRule:
     def __init__(self) -> None:
         self.asked: list[StepRequest] = []
         self.given: list[StepResult] = []
+        self.resets: list[int] = []
 
     def reset(self) -> None:
-        pass
+        self.resets.append(len(self.asked))
 
     def drive(self, conversations: Iterable[Any]) -> Iterator[Any]:
         yield from reversed([self._to_its_end(conversation) for conversation in conversations])
@@ -76,6 +77,7 @@ def shard(engine: Any, asker: Asker, dataset: Dataset) -> Shard:
 def test_every_row_says_what_was_asked_and_answered_in_order_of_example_then_step(
     shard: Shard, engine: ByRule, dataset: Dataset
 ) -> None:
+    assert engine.resets == [0], "the engine starts a shard empty"
     rows = shard.rows.to_pylist()
     asked = [(dataset.examples[place], step) for place in IMAGES for step in range(4)]
     assert len(rows) == len(asked) == len(engine.asked)
