@@ -1,8 +1,11 @@
 # The whole pipeline. `make help` lists the targets; settings are Hydra overrides in ARGS, for example
 #   make student ARGS="loss.soft.weight=0.5 optim.epochs=2"
+# DATA, MODEL and ROOT (the data's folder) are named once, for the teacher: `make student` goes on with the newest pass,
+# and what follows with the newest run. RUN names another one.
 
-DATA ?= demo
-MODEL ?= tiny
+DATA ?=
+MODEL ?=
+ROOT ?=
 ARGS ?=
 
 PYTHON := .venv/bin/python
@@ -22,10 +25,11 @@ comma := ,
 empty :=
 # glibc gives large buffers back to the system at once and asks for them again; keeping them saves a third of a step.
 KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 MALLOC_TOP_PAD_=268435456
-# The embedded students are also asked after true and wrong answers: do they use state?
-INTERVENE := $(if $(filter demo%,$(DATA)),student=[joint$(comma)guided$(comma)true_prefix$(comma)wrong_prefix])
-WORLD := $(if $(filter demo%,$(DATA)),data/demo/test.json)
-COMMON = data=$(DATA) model=$(MODEL)
+# What is rendered first where the embedded world is asked about.
+WORLD := $(if $(or $(filter demo%,$(DATA)),$(if $(DATA)$(wildcard runs/*/),,yes)),data/demo/test.json)
+COMMON = $(if $(DATA),data=$(DATA)) $(if $(MODEL),model=$(MODEL)) $(if $(ROOT),data.root=$(ROOT))
+# The run's folder where one is named; every command takes the newest run without it.
+RUN_FOLDER = $(if $(RUN)$(DATA),runs/$(or $(RUN),$(DATA)))
 # A student is named by what its settings change (runs/demo, runs/demo/seed1), unless RUN says otherwise.
 NAMED = $(if $(filter command environment,$(firstword $(origin RUN))),name=$(RUN))
 
@@ -51,6 +55,8 @@ $(GENERAL): $(READY)
 	$(PYTHON) -m uv pip install --python .venv-general/bin/python $(TORCH) 'lmms-eval>=0.7.3'
 	@touch $@
 
+demo: DATA := demo
+demo: RUN := demo
 demo: teacher student general evaluate report ## the effect on the embedded world: teacher, student, evaluation, report
 
 world: $(READY) ## render the embedded world to data/demo
@@ -59,13 +65,13 @@ world: $(READY) ## render the embedded world to data/demo
 data/demo/test.json: | $(READY)
 	$(PYTHON) -m sekd.embedded.world data/demo
 
-peek: $(READY) $(WORLD) ## show a dozen images with their questions and prompts, before paying for a pass
+peek: $(READY) $(if $(filter-out demo%,$(DATA)),,data/demo/test.json) ## show a dozen images with their questions and prompts, before paying for a pass
 	$(PYTHON) -m sekd.peek $(COMMON) $(ARGS)
 
-teacher: $(READY) $(WORLD) ## stage 1: the conditioned-step pass, stored under artifacts/ (WORKERS=n engines, CLUSTER=ray)
+teacher: $(READY) $(if $(filter-out demo%,$(DATA)),,data/demo/test.json) ## stage 1: the conditioned-step pass, stored under artifacts/ (WORKERS=n engines, CLUSTER=ray)
 	$(PYTHON) -m stage1_teacher $(COMMON) workers=$(WORKERS) $(if $(CLUSTER),cluster=$(CLUSTER)) $(ARGS)
 
-verify: $(READY) ## check every byte of the stored passes of DATA
+verify: $(READY) ## check every byte of the stored passes (of DATA, where it is named)
 	$(PYTHON) -m sekd.store.verify artifacts/$(DATA) $(ARGS)
 
 student: $(READY) ## stage 2: distil a LoRA student from the stored pass
@@ -78,36 +84,37 @@ compare: $(READY) ## one table of all students: mean and spread over seeds, best
 	$(PYTHON) -m stage2_student.compare $(ARGS)
 
 merge: $(READY) ## write the student merged into its base, for tools that know no adapters
-	$(PYTHON) -m stage2_student.merge runs/$(or $(RUN),$(DATA)) $(ARGS)
+	$(PYTHON) -m stage2_student.merge $(RUN_FOLDER) $(ARGS)
 
 evaluate: $(READY) $(WORLD) ## base and student, all paradigms, in-domain and unseen
-	$(PYTHON) -m sekd.evaluation $(COMMON) $(INTERVENE) $(if $(RUN),name=$(RUN)) $(ARGS)
+	$(PYTHON) -m sekd.evaluation $(COMMON) $(if $(RUN),name=$(RUN)) $(ARGS)
 
-report: $(READY) ## runs/RUN/report.html
-	$(PYTHON) -m sekd.evaluation.report runs/$(or $(RUN),$(DATA)) $(ARGS)
+report: $(READY) ## the evaluated run's report.html
+	$(PYTHON) -m sekd.evaluation.report $(RUN_FOLDER) $(ARGS)
 
 general: $(READY) $(if $(TASKS),$(GENERAL)) ## what was forgotten, by lmms-eval: RUN=inat TASKS=mmbench_en_dev_static,mmmu_val (no TASKS: the embedded skills)
 ifdef TASKS
-	$(PYTHON) -m stage2_student.merge runs/$(or $(RUN),$(DATA))
-	$(PYTHON) -m sekd.evaluation.general runs/$(or $(RUN),$(DATA)) --tasks "$(TASKS)" $(ARGS)
+	$(PYTHON) -m stage2_student.merge $(RUN_FOLDER)
+	$(PYTHON) -m sekd.evaluation.general $(RUN_FOLDER) --tasks "$(TASKS)" $(ARGS)
 else
-	$(PYTHON) -m sekd.embedded.skills runs/$(or $(RUN),$(DATA))
+	$(PYTHON) -m sekd.embedded.skills $(RUN_FOLDER)
 endif
 
 lmms-task: $(READY) $(WORLD) ## DATA's questions as a task of lmms-eval, for any model: docs/lmms_eval.md
 	$(PYTHON) -m sekd.evaluation.general.export $(COMMON) $(ARGS)
 
-predict: $(READY) ## name your own images: RUN=inat TAXONOMY=tree.json IMAGES="photos/ one.jpg"
-	$(PYTHON) -m sekd.evaluation.predict --adapter runs/$(or $(RUN),$(DATA))/adapter \
-	  --taxonomy $(or $(TAXONOMY),$(DATA)) $(ARGS) $(IMAGES)
+predict: $(READY) ## name your own images: IMAGES="photos/ one.jpg", and TAXONOMY=tree.json if not the run's own tree
+	$(PYTHON) -m sekd.evaluation.predict $(if $(RUN_FOLDER),--adapter $(RUN_FOLDER)/adapter) \
+	  $(if $(TAXONOMY),--taxonomy $(TAXONOMY)) $(ARGS) $(IMAGES)
 
 controls: $(READY) $(WORLD) ## does conditioning do it? the same student taught otherwise: independent, joint, shuffled, labels
+	@chosen="$(or $(strip $(COMMON)),$$($(PYTHON) -m sekd.recent))"; set -ex; \
 	for paradigm in $(PARADIGMS); do \
-	  $(PYTHON) -m stage1_teacher $(COMMON) workers=$(WORKERS) paradigm=$$paradigm || exit; done
-	$(KEEP_MEMORY) $(PYTHON) -m stage2_student --multirun $(COMMON) \
-	  paradigm=$(subst $(empty) $(empty),$(comma),$(PARADIGMS)) seed=$(SEEDS) $(ARGS)
-	$(PYTHON) -m sekd.evaluation $(COMMON) $(INTERVENE)
-	$(PYTHON) -m sekd.evaluation.report runs/$(DATA)
+	  $(PYTHON) -m stage1_teacher $$chosen workers=$(WORKERS) paradigm=$$paradigm; done; \
+	$(KEEP_MEMORY) $(PYTHON) -m stage2_student --multirun $$chosen \
+	  paradigm=$(subst $(empty) $(empty),$(comma),$(PARADIGMS)) seed=$(SEEDS) $(ARGS); \
+	$(PYTHON) -m sekd.evaluation $$chosen; \
+	$(PYTHON) -m sekd.evaluation.report $(RUN_FOLDER)
 
 base: $(READY) ## pretrain the embedded base model again (about 25 minutes on two cores)
 	$(KEEP_MEMORY) $(PYTHON) -m tools.pretrain_base $(ARGS)

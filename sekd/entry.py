@@ -5,7 +5,8 @@ def main(config: TeacherConfig) -> None: ...
 """
 
 import os
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
@@ -13,23 +14,34 @@ from typing import Any, TypeVar
 
 import hydra
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from sekd import machine
 from sekd.errors import SekdError, exit_on_error
+from sekd.recent import GROUPS, Recent, inherited
 
 CONF = str(Path(__file__).parents[1] / "conf")
 Settings = TypeVar("Settings")
 
 
-def entry(name: str, schema: type[Settings]) -> Callable[[Callable[[Settings], None]], Callable[[], None]]:
+# Finds what a command goes on with, given its own overrides: the newest record, and overrides beside those in it.
+Newest = Callable[[Sequence[str]], tuple[Recent | None, list[str]]]
+
+
+def entry(
+    name: str, schema: type[Settings], *, newest: Newest = lambda _: (None, [])
+) -> Callable[[Callable[[Settings], None]], Callable[[], None]]:
     """Make a function of typed settings a command: ``conf/<name>.yaml`` and the command line's overrides go in.
 
-    The settings' type is known to the file as ``<name>_schema``. A ``SekdError``, and any setting that does not exist
-    or does not fit, becomes one line on stderr and exit status 2.
+    The settings' type is known to the file as ``<name>_schema``. Data and model that the command line does not name are
+    those of the ``newest`` record (see ``sekd.recent``), and the first line of output says which. A ``SekdError``, and
+    any setting that does not exist or does not fit, becomes one line on stderr and exit status 2.
     """
     ConfigStore.instance().store(name=f"{name}_schema", node=schema)
+    machine.register()
 
     def decorate(main: Callable[[Settings], None]) -> Callable[[], None]:
         @hydra.main(config_path=CONF, config_name=name, version_base="1.3")
@@ -39,6 +51,7 @@ def entry(name: str, schema: type[Settings]) -> Callable[[Callable[[Settings], N
                 # Merged once more, because "+name=value" adds what no setting reads.
                 plain = OmegaConf.to_container(composed, resolve=True)
                 config: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), plain))
+                print(_first_line(), flush=True)
                 main(config)
 
         @wraps(main)
@@ -46,12 +59,54 @@ def entry(name: str, schema: type[Settings]) -> Callable[[Callable[[Settings], N
             # Hydra would print several lines of its own and a hint to set this.
             os.environ.setdefault("HYDRA_FULL_ERROR", "1")
             with _one_line_on_error():
+                _add_inherited(newest)
                 compose_and_run()
 
         del start.__wrapped__  # it takes no settings
         return start
 
     return decorate
+
+
+_added: list[str] = []
+_source: list[Path] = []
+ADDED = "SEKD_INHERITED_OVERRIDES"  # for the other ranks of a run, which start with the whole command line
+
+
+def own_overrides() -> list[str]:
+    """The overrides of this command's own line, without those it inherited."""
+    return [override for override in HydraConfig.get().overrides.task if override not in _added]
+
+
+def value_of(overrides: Sequence[str], setting: str) -> str | None:
+    """What the overrides set a setting to; None where they do not."""
+    return next((value for key, _, value in (o.partition("=") for o in overrides) if key == setting), None)
+
+
+def _add_inherited(newest: Newest) -> None:
+    """Put what the command inherits on its command line, in front of its own overrides."""
+    if "LOCAL_RANK" in os.environ and ADDED in os.environ:
+        _added[:] = os.environ[ADDED].split("\n")
+        return
+    arguments = sys.argv[1:]
+    own = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
+    record, more = newest(own)
+    _added[:] = [*inherited(own, record), *more]
+    _source[:] = [record.folder] if record else []
+    place = next((i for i, argument in enumerate(arguments) if argument in own), len(arguments))
+    os.environ[ADDED] = "\n".join(_added)
+    sys.argv[1:] = [*arguments[:place], *_added, *arguments[place:]]
+
+
+def _first_line() -> str:
+    """Which data, model and engine this command uses, and where that was chosen if not on its command line."""
+    choices = HydraConfig.get().runtime.choices
+    chosen = " ".join(f"{group}={choices[group]}" for group in (*GROUPS, "engine") if choices.get(group))
+    if not _added:
+        return chosen
+    if _source:
+        return f"{chosen} (as in {_source[0]})"
+    return f"{chosen} (model: the default for this data on this machine)"
 
 
 @contextmanager

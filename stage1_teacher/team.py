@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sekd.errors import SekdError
-from sekd.inference.machine import cards_of_workers
+from sekd.inference.cards import cards_of_workers
 from stage1_teacher.config import TeacherConfig
 from stage1_teacher.dispatch import SILENCE_SECONDS, START_SECONDS, Dispatch
 from stage1_teacher.shard import Report

@@ -1,21 +1,27 @@
 """`make student`: distils a student from a stored pass. Needs no teacher and no engine; leaves the store as it is."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 
-from sekd.entry import entry
+from sekd.entry import entry, own_overrides, value_of
+from sekd.recent import RUN_FILE, Recent, newest_pass, record
 from sekd.store import Store
 from stage2_student.checks import check_settings
 from stage2_student.config import StudentConfig
 from stage2_student.runs import RunFolder, name_of
 
 
-@entry("student", StudentConfig)
+def _newest_pass(overrides: Sequence[str]) -> tuple[Recent | None, list[str]]:
+    return newest_pass(Path(value_of(overrides, "artifacts") or "artifacts"), overrides), []
+
+
+@entry("student", StudentConfig, newest=_newest_pass)
 def main(config: StudentConfig) -> None:
-    hydra_config = HydraConfig.get()
-    config.name = config.name or name_of(config.data.name, hydra_config.overrides.task, config.seed)
+    hydra = HydraConfig.get()
+    config.name = config.name or name_of(config.data.name, config.model.name, own_overrides(), config.seed)
     check_settings(config)
     store = _find(config, config.store, config.paradigm)
     rehearsed = _find_rehearsed(config, store)
@@ -24,6 +30,7 @@ def main(config: StudentConfig) -> None:
         _train(config, store, run, rehearsed)
     else:
         print(f"{run.path} holds the run of these very settings; force=true repeats it")
+    record(run.path / RUN_FILE, hydra.runtime.choices, hydra.overrides.task)
     for name, value in (run.metrics() or {}).get("val", {}).items():
         if "/" not in name:
             print(f"  {name:16s} {value:.4g}")

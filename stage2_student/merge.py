@@ -7,6 +7,7 @@ from typing import Any
 
 from sekd.errors import SekdError, exit_on_error
 from sekd.models import PROCESSOR_FILES, ModelConfig, load_vlm, model_folder
+from sekd.recent import run_folder
 from stage2_student.runs import ADAPTER, read_settings
 
 MERGED = "merged"
@@ -36,10 +37,10 @@ def merge(run: Path, *, dtype: Any = "auto") -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path, help="runs/<name>")
+    parser.add_argument("run", nargs="?", type=Path, help="runs/<name>; the newest one by default")
     arguments = parser.parse_args()
     with exit_on_error():
-        print(merge(arguments.run))
+        print(merge(run_folder(arguments.run)))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from sekd.errors import SekdError
+from sekd.machine import default_model
 from stage2_student.config import StudentConfig
 
 CONFIG, METRICS, ADAPTER, LOGS, CHECKPOINTS = "config.yaml", "metrics.json", "adapter", "logs", "checkpoints"
@@ -32,9 +33,9 @@ INCIDENTAL = {
 }
 # Overrides that a run's name leaves out: it begins with the dataset and ends with the seed, and the rest says where
 # things lie.
-NAMED_APART = ("data", "seed", "name", "force", "store", "artifacts", "runs", "data.root", "model.path")
-GROUPS = ("model", "loss", "paradigm", "trainer", "recipe")  # chosen by name, and named so
-USUAL = {"model": "tiny", "loss": "all", "paradigm": "conditioned"}  # go without saying
+NAMED_APART = ("data", "model", "seed", "name", "force", "store", "artifacts", "runs", "data.root", "model.path")
+GROUPS = ("loss", "paradigm", "trainer", "recipe")  # chosen by name, and named so
+DEFAULTS = {"loss": "all", "paradigm": "conditioned"}  # left out of the name
 
 
 @dataclass(frozen=True)
@@ -131,17 +132,19 @@ def essential(settings: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def name_of(data: str, overrides: Sequence[str], seed: int) -> str:
+def name_of(data: str, model: str, overrides: Sequence[str], seed: int) -> str:
     """A run's name made up from what was asked for: ``demo``, ``demo/seed1``, ``demo/loss.soft.weight=0.5``.
 
-    A named choice goes by its name alone, and the usual one goes without saying: ``demo/hard/seed0`` for ``loss=hard
-    seed=0``, ``demo/seed0`` for ``loss=all seed=0``.
+    It begins with the data, and the model where that is not the data's default: the runs in one folder share a base. A
+    named choice goes by its name alone, and a default is left out: ``demo/hard/seed0`` for ``loss=hard seed=0``,
+    ``demo/seed0`` for ``loss=all seed=0``.
     """
     chosen = dict(override.lstrip("+~").partition("=")[::2] for override in overrides)
     apart = {*NAMED_APART, *(f"{group}.{name}" for group, names in INCIDENTAL.items() for name in names)}
-    words = [chosen[group] for group in GROUPS if group in chosen and chosen[group] != USUAL.get(group)]
+    words = [chosen[group] for group in GROUPS if group in chosen and chosen[group] != DEFAULTS.get(group)]
     words += [f"{key}={value}" for key, value in chosen.items() if key not in {*apart, *GROUPS}]
-    parts = [data, *([_short(",".join(words))] if words else []), *([f"seed{seed}"] if "seed" in chosen else [])]
+    base = data if model == default_model(data) else f"{data}-{model}"
+    parts = [base, *([_short(",".join(words))] if words else []), *([f"seed{seed}"] if "seed" in chosen else [])]
     return "/".join(parts)
 
 

@@ -29,6 +29,7 @@ from sekd.metrics import paired_difference
 from sekd.models import ModelConfig, load_processor, load_vlm
 from sekd.prompts import Prompt, Prompter, request
 from sekd.questions import LETTERS
+from sekd.recent import run_folder
 
 BATCH = 100
 METRICS = {
@@ -172,12 +173,12 @@ def kingdoms(root: Path, split: str = "test") -> list[Dataset]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m sekd.embedded.skills", description=__doc__)
-    parser.add_argument("run", type=Path, help="a student's folder, such as runs/demo")
+    parser.add_argument("run", nargs="?", type=Path, help="as runs/demo; by default the newest student's")
     parser.add_argument("--world", type=Path, default=Path("data/demo"), help="where `make world` wrote the images")
     given = parser.parse_args()
     torch.set_num_threads(1)  # more threads do not pay for a model this small
     with exit_on_error():
-        print_outcomes(measure_skills(given.run, kingdoms(given.world)))
+        print_outcomes(measure_skills(run_folder(given.run, whole_group=True), kingdoms(given.world)))
 
 
 if __name__ == "__main__":

@@ -1,21 +1,28 @@
 """``make evaluate``: base and students in every paradigm, in-domain and on unseen trees; the table and its meaning."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import hydra
 from omegaconf import OmegaConf
 
 from sekd.datasets.config import DataConfig, known_datasets
-from sekd.entry import entry
+from sekd.entry import entry, value_of
 from sekd.errors import SekdError
 from sekd.evaluation.config import EvaluateConfig
 from sekd.evaluation.table import print_table
-from sekd.inference import machine
-
-machine.register()
+from sekd.recent import Recent, group_of, newest_run
 
 
-@entry("evaluate", EvaluateConfig)
+def _newest_run(overrides: Sequence[str]) -> tuple[Recent | None, list[str]]:
+    """The newest run, or the newest below the one that is named; its companions are evaluated with it."""
+    runs, name = Path(value_of(overrides, "runs") or "runs"), value_of(overrides, "name")
+    newest = newest_run(runs / (name or ""), overrides)
+    return newest, [] if newest is None or name else [f"name={group_of(newest.folder, runs)}"]
+
+
+@entry("evaluate", EvaluateConfig, newest=_newest_run)
 def main(config: EvaluateConfig) -> None:
     # Imported here, so that a wrong setting is told without waiting for torch and vLLM.
     from sekd.evaluation.evaluate import evaluate, unseen_names

@@ -20,7 +20,8 @@ class EvaluateConfig:
             ``data``.
         usual_unseen: dataset -> its unseen companions.
         split: "test" for scores; "val" for every choice that is made.
-        base: how the base is asked; ``student``: how every student is. Beside the three paradigms there are guided,
+        base: how the base is asked; ``student``: how every student is, by default as ``usual_student`` says for
+            ``data``, else by joint questions. Beside the three paradigms there are guided,
             true_prefix and wrong_prefix: joint answers held to letters, after the model's own, the true, and wrong
             answers (see ``held``).
         limit: so many images of each dataset at most; null asks about all.
@@ -41,7 +42,8 @@ class EvaluateConfig:
     usual_unseen: dict[str, list[str]] = field(default_factory=dict)
     split: str = "test"
     base: list[str] = field(default_factory=lambda: ["joint", "independent", "conditioned"])
-    student: list[str] = field(default_factory=lambda: ["joint"])
+    student: list[str] | None = None
+    usual_student: dict[str, list[str]] = field(default_factory=dict)
     limit: int | None = None
     topk: int = 20
     parser: str = "lenient"
@@ -50,3 +52,8 @@ class EvaluateConfig:
     unreadable_share: float = 0.01
     resamples: int = 2000
     progress: bool = True
+
+    @property
+    def asked_of_students(self) -> list[str]:
+        """How every student is asked."""
+        return self.usual_student.get(self.data.name, ["joint"]) if self.student is None else self.student

@@ -31,7 +31,7 @@ def evaluate(config: EvaluateConfig, *, unseen: list[DataConfig]) -> Scores:
     Raises:
         SekdError: a dataset, model or adapter that cannot be used, or too many unreadable images.
     """
-    for way in (*config.base, *config.student):
+    for way in (*config.base, *config.asked_of_students):
         if way not in WAYS:
             raise SekdError(f"{way!r} is no way of asking: choose among {', '.join(WAYS)}")
     run = Path(config.runs) / config.name
@@ -39,7 +39,7 @@ def evaluate(config: EvaluateConfig, *, unseen: list[DataConfig]) -> Scores:
     students = find_students(run)
     for student in students:
         check_adapter(student.adapter, config.model)
-    who = answering(students, base=config.base, student=config.student)
+    who = answering(students, base=config.base, student=config.asked_of_students)
     planned = plan(config.model, datasets, who, decoding={"topk": config.topk, "temperature": 0})
     folders = [run / "generations" / each.cell.folder for each in planned]
     _tell_of_older_layout(run, folders)

@@ -8,9 +8,11 @@ import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 
+from sekd.datasets.config import DataConfig
 from sekd.errors import SekdError
 from sekd.models import ModelConfig
 
@@ -57,12 +59,27 @@ def read_base(training: Path) -> ModelConfig:
     Raises:
         SekdError: the folder records none.
     """
+    return replace(_recorded(training, "model", ModelConfig), adapter=None)
+
+
+def read_data(training: Path) -> DataConfig:
+    """The dataset that a training was distilled on, as its folder records it.
+
+    Raises:
+        SekdError: the folder records none.
+    """
+    return _recorded(training, "data", DataConfig)
+
+
+def _recorded(training: Path, group: str, schema: Any) -> Any:
     file = training / "config.yaml"
     try:
-        return replace(ModelConfig(**yaml.safe_load(file.read_text(encoding="utf-8"))["model"]), adapter=None)
+        return schema(**yaml.safe_load(file.read_text(encoding="utf-8"))[group])
     except FileNotFoundError:
-        raise SekdError(f"{training} holds no config.yaml that tells the base of its adapter") from None
+        raise SekdError(
+            f"{training} holds no config.yaml that says which {group} its adapter was trained with"
+        ) from None
     except (yaml.YAMLError, KeyError, TypeError) as error:
         raise SekdError(
-            f"{file} does not tell the base of its adapter: expected an entry 'model' as in conf/model"
+            f"{file} does not say which {group} it was trained with: expected an entry {group!r} as in conf/{group}"
         ) from error

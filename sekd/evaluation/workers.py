@@ -21,7 +21,7 @@ from sekd.evaluation.cells import Planned, fill
 from sekd.evaluation.config import EvaluateConfig
 from sekd.inference.adapters import adapter_rank
 from sekd.inference.engine import Engine
-from sekd.inference.machine import cards_of_workers
+from sekd.inference.cards import cards_of_workers
 from sekd.models import load_processor
 from sekd.prompts import Prompter
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from sekd.errors import SekdError, exit_on_error
+from sekd.recent import PASS_FILE
 from sekd.store import manifest as m
 from sekd.store.audit import shard_faults
 from sekd.store.files import DamagedStoreError, files_below, read_sealed, remove, temporary_name
@@ -109,7 +110,7 @@ def _store_faults(path: Path) -> Iterator[Fault]:
 def _stray_files(path: Path, shards: set[int]) -> Iterator[Fault]:
     busy = holders(path)
     names = {m.shard_name(index) for index in shards}
-    expected = {m.MANIFEST, CREATED, *(f"provenance/{name}.json" for name in names)}
+    expected = {m.MANIFEST, CREATED, PASS_FILE, *(f"provenance/{name}.json" for name in names)}
     for file in files_below(path):
         top, _, rest = file.partition("/")
         if file in expected or top == "locks" or (top == "shards" and rest.partition("/")[0] in names):

@@ -7,7 +7,8 @@ import pytest
 
 from sekd.errors import SekdError
 from sekd.inference.config import EngineConfig
-from sekd.inference.machine import cards_of_workers, engine_of_this_machine
+from sekd.inference.cards import cards_of_workers
+from sekd.machine import engine_of_this_machine
 
 Driver = Callable[..., None]
 

@@ -6,7 +6,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from sekd.inference.machine import engine_of_this_machine
+from sekd.machine import engine_of_this_machine
 from stage1_teacher import __main__  # noqa: F401 - registers the schema
 from stage1_teacher.config import TeacherConfig
 

@@ -82,17 +82,20 @@ def test_clearing_a_run_leaves_runs_in_folders_below_it(configure: Configure) ->
         (["loss=all", "paradigm=conditioned", "seed=0"], 0, "demo/seed0"),
         (["paradigm=independent", "seed=1"], 1, "demo/independent/seed1"),
         (["loss.soft.weight=0.5"], 0, "demo/loss.soft.weight=0.5"),
-        (["model=qwen2_5_vl_7b", "data=demo"], 0, "demo/qwen2_5_vl_7b"),
         (["data.root=/somewhere/else", "force=true", "stream.workers=3"], 0, "demo"),
         (["optim.lr=1e-3", "loss=soft"], 0, "demo/soft,optim.lr=1e-3"),
         (["lora.targets=[q_proj,v_proj]"], 0, "demo/lora.targets=_q_proj,v_proj_"),
     ],
 )
 def test_a_run_is_named_by_what_was_asked_for(overrides: list[str], seed: int, name: str) -> None:
-    assert name_of("demo", overrides, seed) == name
+    assert name_of("demo", "tiny", overrides, seed) == name
+
+
+def test_runs_of_another_base_than_the_default_have_a_folder_of_their_own() -> None:
+    assert name_of("demo", "qwen2_5_vl_7b", ["model=qwen2_5_vl_7b", "seed=1"], 1) == "demo-qwen2_5_vl_7b/seed1"
 
 
 def test_names_too_long_for_a_folder_stay_apart(tmp_path: Path) -> None:
-    names = {name_of("demo", [f"optim.lr={n:.80f}"], 0) for n in (0.1, 0.2)}
+    names = {name_of("demo", "tiny", [f"optim.lr={n:.80f}"], 0) for n in (0.1, 0.2)}
     assert len(names) == 2
     assert all(len(name) < 100 for name in names)

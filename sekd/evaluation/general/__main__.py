@@ -14,13 +14,19 @@ from sekd.evaluation.general.outcome import Outcome, compare, write_outcomes
 from sekd.evaluation.general.table import print_outcomes
 from sekd.evaluation.students import read_base
 from sekd.models import model_folder
+from sekd.recent import run_folder
 
 MERGED = "merged"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m sekd.evaluation.general", description=__doc__)
-    parser.add_argument("run", type=Path, help="a student's folder with its merged model, such as runs/inat")
+    parser.add_argument(
+        "run",
+        nargs="?",
+        type=Path,
+        help="a student's folder with its merged model; by default the newest's",
+    )
     parser.add_argument("--tasks", default="", help="lmms-eval's names, by commas")
     parser.add_argument("--backend", default="vllm", help="lmms-eval's --model: what serves the two models")
     parser.add_argument("--keyword", default="model", help="what the backend calls the folder; 'pretrained' for most")
@@ -32,7 +38,7 @@ def main() -> None:
     given = vars(parser.parse_args())
     with exit_on_error():
         run, tasks = given.pop("run"), given.pop("tasks")
-        print_outcomes(run_benchmarks(run, tasks, Harness(*find_lmms_eval(), **given)))
+        print_outcomes(run_benchmarks(run_folder(run), tasks, Harness(*find_lmms_eval(), **given)))
 
 
 def run_benchmarks(run: Path, tasks: str, harness: Harness) -> list[Outcome]:

@@ -10,10 +10,11 @@ from typing import Any
 
 from sekd.datasets.config import CONFIGS, DataConfig
 from sekd.errors import SekdError, exit_on_error
-from sekd.evaluation.students import read_base
+from sekd.evaluation.students import read_base, read_data
 from sekd.inference.config import EngineConfig
-from sekd.inference.machine import engine_of_this_machine
+from sekd.machine import engine_of_this_machine
 from sekd.models import ModelConfig
+from sekd.recent import run_folder
 from sekd.taxonomy import Taxonomy, load_taxonomy
 
 CONF = CONFIGS.parent
@@ -28,11 +29,12 @@ def main() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m sekd.evaluation.predict", description=__doc__)
     parser.add_argument("images", nargs="+", type=Path, help="images, or folders of images")
-    parser.add_argument("--adapter", type=Path, help="the student, runs/<name>/adapter; without it the base answers")
+    parser.add_argument(
+        "--adapter", type=Path, help="the student, runs/<name>/adapter; by default the newest; the base under --model"
+    )
     parser.add_argument(
         "--taxonomy",
-        required=True,
-        help='hierarchy as JSON {"leaf": ["coarse", …, "fine"]} or CSV, or a conf/data name',
+        help='hierarchy as JSON {"leaf": ["coarse", …, "fine"]} or CSV, or a conf/data name; by default the student\'s',
     )
     parser.add_argument("--levels", help="names of the levels, coarse to fine, by commas; the skipped ones too")
     parser.add_argument("--skip", type=int, default=0, help="so many first levels are not asked about")
@@ -53,6 +55,8 @@ def _predict(arguments: argparse.Namespace) -> None:
     if not 2 <= arguments.options <= 26:
         raise SekdError(f"--options {arguments.options}: expected 2 to 26, a letter each")
     images = find_images(arguments.images)
+    if arguments.adapter is None and arguments.model is None:
+        arguments.adapter = run_folder(None) / "adapter"
     taxonomy = read_taxonomy(arguments)
     root, model = root_of(taxonomy, arguments.root), read_model(arguments)
     write(_answers(arguments, model, images, taxonomy, root), arguments.out)
@@ -86,11 +90,15 @@ def _answers(
 
 def read_taxonomy(arguments: argparse.Namespace) -> Taxonomy:
     """The tree of a file, or of a dataset of ``conf/data``, as that dataset asks about it."""
-    levels = arguments.levels.split(",") if arguments.levels else None
-    if Path(arguments.taxonomy).suffix:
-        return load_taxonomy(arguments.taxonomy, skip=arguments.skip, level_names=levels)
     from sekd.datasets import load_dataset
 
+    levels = arguments.levels.split(",") if arguments.levels else None
+    if arguments.taxonomy is None:
+        if arguments.adapter is None:
+            raise SekdError("name the tree by --taxonomy: without a student there is none to take it from")
+        return load_dataset(read_data(arguments.adapter.parent), "test").taxonomy
+    if Path(arguments.taxonomy).suffix:
+        return load_taxonomy(arguments.taxonomy, skip=arguments.skip, level_names=levels)
     return load_dataset(compose("data", arguments.taxonomy, DataConfig), "test").taxonomy
 
 

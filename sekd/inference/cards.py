@@ -1,24 +1,10 @@
-"""What the machine offers: which entry of ``conf/engine`` fits it, and which GPUs each worker takes."""
+"""Which GPUs each worker process takes."""
 
 import os
-import shutil
-import subprocess
-from functools import cache
 
 from sekd.errors import SekdError
 from sekd.inference.config import EngineConfig
-
-LARGE_GIB = 64
-
-
-@cache
-def engine_of_this_machine() -> str:
-    """ "gpu_80gb", "gpu_24gb" or "cpu", by the memory of the first NVIDIA card. Asks the driver, imports nothing."""
-    answer = _ask_driver("memory.total")
-    if not answer:
-        return "cpu"
-    large = answer[0].isdigit() and int(answer[0]) >= LARGE_GIB * 1024  # some cards answer "[N/A]"
-    return "gpu_80gb" if large else "gpu_24gb"
+from sekd.machine import ask_driver
 
 
 def cards_of_workers(engine: EngineConfig, workers: int) -> list[str | None]:
@@ -62,21 +48,4 @@ def _named_cards(visible: str) -> list[str]:
 
 
 def _visible_cards() -> list[str]:
-    return [str(number) for number in range(len(_ask_driver("index")))]
-
-
-def _ask_driver(what: str) -> list[str]:
-    """One word a card, in the driver's order; none where there is no NVIDIA driver, or no card."""
-    smi = shutil.which("nvidia-smi")
-    if smi is None:
-        return []
-    query = [smi, f"--query-gpu={what}", "--format=csv,noheader,nounits"]
-    done = subprocess.run(query, capture_output=True, text=True, check=False)
-    return done.stdout.split() if done.returncode == 0 else []
-
-
-def register() -> None:
-    """Make ``${engine_of_this_machine:}`` known to Hydra, for the defaults lists in ``conf``."""
-    from omegaconf import OmegaConf
-
-    OmegaConf.register_new_resolver("engine_of_this_machine", engine_of_this_machine, replace=True)
+    return [str(number) for number in range(len(ask_driver("index")))]

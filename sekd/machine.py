@@ -1,0 +1,62 @@
+"""What fits this machine: the entry of ``conf/engine``, the default model, and the recipe of a model's student."""
+
+import shutil
+import subprocess
+from functools import cache
+
+LARGE_GIB = 64  # a card of at least this size takes the settings written for 80 GB
+SEVEN_B_GIB = 22  # a card of at least this size takes a model of 7 B parameters in 16 bits
+SIZES = {"3b": "3b", "4b": "3b", "7b": "7b", "8b": "8b"}  # model size -> the recipe that serves it
+
+
+def ask_driver(what: str) -> list[str]:
+    """One word a card, in the driver's order; none where there is no NVIDIA driver, or no card. Imports nothing."""
+    smi = shutil.which("nvidia-smi")
+    if smi is None:
+        return []
+    query = [smi, f"--query-gpu={what}", "--format=csv,noheader,nounits"]
+    done = subprocess.run(query, capture_output=True, text=True, check=False)
+    return done.stdout.split() if done.returncode == 0 else []
+
+
+@cache
+def card_gib() -> float | None:
+    """Memory of the first NVIDIA card in GiB; None without a card, 0 where the driver does not say."""
+    answer = ask_driver("memory.total")
+    if not answer:
+        return None
+    return int(answer[0]) / 1024 if answer[0].isdigit() else 0.0  # some cards answer "[N/A]"
+
+
+def engine_of_this_machine() -> str:
+    """ "gpu_80gb", "gpu_24gb" or "cpu", by the memory of the first NVIDIA card."""
+    memory = card_gib()
+    if memory is None:
+        return "cpu"
+    return "gpu_80gb" if memory >= LARGE_GIB else "gpu_24gb"
+
+
+def default_model(data: str) -> str:
+    """The entry of ``conf/model`` that is asked about a dataset unless another is named.
+
+    The embedded world has the embedded model. Any other dataset has Qwen2.5-VL: 7B where the card holds it, else 3B.
+    """
+    if data.startswith("demo"):
+        return "tiny"
+    return "qwen2_5_vl_7b" if (card_gib() or 0) >= SEVEN_B_GIB else "qwen2_5_vl_3b"
+
+
+def default_recipe(model: str) -> str:
+    """The entry of ``conf/recipe`` for a model's student on this machine; the name of an absent entry if none fits."""
+    size = SIZES.get(model.rpartition("_")[2])
+    if size is None or card_gib() is None:
+        return model
+    return f"{size}_{'80gb' if engine_of_this_machine() == 'gpu_80gb' else '24gb'}"
+
+
+def register() -> None:
+    """Make the functions above known to Hydra, for the defaults lists in ``conf``."""
+    from omegaconf import OmegaConf
+
+    OmegaConf.register_new_resolver("engine_of_this_machine", engine_of_this_machine, replace=True)
+    OmegaConf.register_new_resolver("default_recipe", default_recipe, replace=True)

@@ -1,0 +1,106 @@
+"""Which data and model the last pass and the last run used, so that no command has to repeat another's settings.
+
+The teacher records its choices beside the pass, the student beside the run. A later command that does not name data or
+model takes the newest record: the student that of a pass, evaluation and what follows that of a run.
+``python -m sekd.recent`` prints the newest pass's choices.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sekd import machine
+from sekd.errors import SekdError
+
+PASS_FILE = "provenance/choices.json"  # in artifacts/<dataset>/<fingerprint>
+RUN_FILE = "choices.json"  # in runs/<name>
+GROUPS = ("data", "model")
+
+
+@dataclass(frozen=True)
+class Recent:
+    """A pass or run, by its folder, and the overrides that name its data and model."""
+
+    folder: Path
+    overrides: tuple[str, ...]
+
+
+def record(file: Path, choices: Mapping[str, str | None], overrides: Iterable[str]) -> None:
+    """Write down which data and model a command used. Recorded again, the pass or run is the newest again.
+
+    Args:
+        choices: Hydra's choice in each group.
+        overrides: the command's own; those of other groups are left out.
+    """
+    named = [f"{group}={choices[group]}" for group in GROUPS]
+    changed = [override for override in overrides if override.lstrip("+~").startswith(("data.", "model."))]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}.partial")
+    partial.write_text(json.dumps([*named, *changed], indent=1) + "\n")
+    partial.replace(file)
+
+
+def newest_pass(artifacts: Path, overrides: Sequence[str] = ()) -> Recent | None:
+    """The pass recorded last, among those of the data and model that the overrides name."""
+    return _newest(artifacts.glob(f"*/*/{PASS_FILE}"), PASS_FILE, overrides)
+
+
+def newest_run(runs: Path, overrides: Sequence[str] = ()) -> Recent | None:
+    """The student recorded last that is whole, among those of the data and model that the overrides name."""
+    whole = (file for file in runs.glob(f"**/{RUN_FILE}") if (file.parent / "metrics.json").is_file())
+    return _newest(whole, RUN_FILE, overrides)
+
+
+def run_folder(given: Path | None, runs: Path = Path("runs"), *, whole_group: bool = False) -> Path:
+    """The folder of a run as it was given, else of the newest one.
+
+    Args:
+        whole_group: the folder below ``runs`` that holds the run and its companions (other seeds, other losses).
+
+    Raises:
+        SekdError: none was given and there is none.
+    """
+    if given is not None:
+        return given
+    newest = newest_run(runs)
+    if newest is None:
+        raise SekdError(f"{runs} holds no student that is whole: `make student` makes one, RUN=<name> names one")
+    return runs / group_of(newest.folder, runs) if whole_group else newest.folder
+
+
+def group_of(run: Path, runs: Path) -> str:
+    """The first folder below ``runs`` on the way to a run."""
+    return run.relative_to(runs).parts[0]
+
+
+def inherited(overrides: Sequence[str], newest: Recent | None) -> list[str]:
+    """The overrides to add to a command's own so that it goes on with the newest record.
+
+    Without a record the model is the default of the data (see ``machine.default_model``).
+    """
+    given = {override.lstrip("+~").partition("=")[0]: override.partition("=")[2] for override in overrides}
+    if newest is None:
+        data = given.get("data", "demo")
+        return [] if "model" in given or "," in data else [f"model={machine.default_model(data)}"]
+    return [override for override in newest.overrides if override.lstrip("+~").partition("=")[0] not in given]
+
+
+def _newest(files: Iterable[Path], name: str, overrides: Sequence[str]) -> Recent | None:
+    wanted = {o for o in overrides if o.partition("=")[0] in GROUPS and "," not in o}
+    found = []
+    for file in files:
+        chosen = tuple(json.loads(file.read_text()))
+        if wanted <= set(chosen):
+            folder = file.parents[name.count("/")]
+            found.append((file.stat().st_mtime_ns, Recent(folder, chosen)))
+    return max(found, key=lambda pair: pair[0])[1] if found else None
+
+
+def main() -> None:
+    newest = newest_pass(Path("artifacts"))
+    print(" ".join(newest.overrides) if newest else "")
+
+
+if __name__ == "__main__":
+    main()
