@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from sekd.datasets import Dataset, load_dataset
+from sekd.memory import engine_memory, read_size
 from sekd.prompts import Prompter
 from sekd.store import Store
 from sekd.store.lock import hold
@@ -71,6 +72,7 @@ def run(config: TeacherConfig) -> Store:
     with hold(job.store.path, config.part), Stop() as stop:
         job = Pass(config, job.dataset, job.store, [i for i in job.store.missing() if config.part.takes(i)])
         _announce(job, console)
+        _estimate_memory(job, console)
         tolerance = Tolerance.of(job.store, job.dataset, share=config.unreadable_share)
         try:
             _look_at_images(job, tolerance, stop, console)
@@ -139,6 +141,29 @@ def _announce(job: Pass, console: Console) -> None:
             "A control: a student of it is supervised, not self-taught",
             highlight=False,
         )
+
+
+def _estimate_memory(job: Pass, console: Console) -> None:
+    """Say what the engines need, and refuse what cannot fit. Of the nodes of a cluster nothing is known here."""
+    engine, config = job.config.engine, job.config
+    cuda = engine.device == "cuda"
+    estimate = engine_memory(
+        read_size(config.model),
+        layers=job.store.layout.layers,
+        cuda=cuda,
+        max_model_len=engine.max_model_len,
+        max_num_seqs=engine.max_num_seqs,
+        max_num_batched_tokens=engine.max_num_batched_tokens,
+        kv_cache_gb=engine.kv_cache_gb,
+        memory_share=engine.memory_share,
+        image_cache_gb=engine.image_cache_gb,
+        cards=engine.tensor_parallel_size,
+        engines=1 if cuda else config.workers,
+    )
+    console.print(str(estimate), highlight=False)
+    if config.cluster is None:
+        smaller = "engine.tensor_parallel_size=2 or more" if cuda else "fewer workers, a smaller engine.kv_cache_gb"
+        estimate.check(f"take {smaller}, a smaller engine.max_model_len, or a smaller model")
 
 
 def _say_goodbye(job: Pass, stopped: Stopped) -> None:

@@ -1,14 +1,17 @@
 """One run, from settings to an adapter on disk: puts store, model, losses and Lightning together."""
 
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import seed_everything
 
 from sekd.datasets import load_dataset
 from sekd.errors import SekdError
+from sekd.memory import read_size, student_memory
 from sekd.models import load_vlm
 from sekd.prompts import Prompter
 from sekd.store import Store
@@ -21,9 +24,12 @@ from stage2_student.export import save_adapter, write_card
 from stage2_student.model import Student
 from stage2_student.module import StudentModule
 from stage2_student.objective import Objective, wants_candidates
+from stage2_student.order import Run
 from stage2_student.runs import RunFolder
-from stage2_student.stored import HeldOut, Part, Wanted
+from stage2_student.stored import HeldOut, Part, Reader, Wanted
 from stage2_student.trainer import checked, make_trainer, validation_interval, weights_dtype
+
+SAMPLE = 8  # stored paths by which the length of a batch is estimated
 
 
 def train(config: StudentConfig, store: Store, run: RunFolder, *, rehearsed: Store | None = None) -> dict[str, Any]:
@@ -70,6 +76,7 @@ def assemble(config: StudentConfig, store: Store, rehearsed: Store | None = None
         check_rehearsal(store, rehearsed)
     encoder = Encoder(config.model, Path(config.data.root), config.rehearsal)
     letter_ids = check_letters(Prompter.named(config.model.wording), encoder.tokenizer, store.layout)
+    _estimate_memory(config, store, encoder)
     vlm = load_vlm(config.model, dtype=weights_dtype(config.trainer))
     student = Student(vlm, config.lora, gradient_checkpointing=config.trainer.gradient_checkpointing).train()
     check_model(
@@ -90,6 +97,34 @@ def assemble(config: StudentConfig, store: Store, rehearsed: Store | None = None
         log_every=config.trainer.log_every,
     )
     return module, StudentData(config, parts=_parts(config, objective, store, rehearsed), encoder=encoder)
+
+
+def _estimate_memory(config: StudentConfig, store: Store, encoder: Encoder) -> None:
+    """Say what a step needs, by the length of the first stored paths, and refuse what cannot fit."""
+    part = Part(store, Wanted(candidates=False, layers=()), HeldOut(0))
+    paths = list(Reader(part, open_shards=1).read((Run(0, 0, min(SAMPLE, part.counts()[0])),)))
+    batch = encoder.batch(paths, images=len(paths), all_images=len(paths), world=1)
+    share = config.optim.batch_size / len(paths)
+    trainer = config.trainer
+    cuda = trainer.accelerator != "cpu" and torch.cuda.is_available()
+    estimate = student_memory(
+        read_size(config.model),
+        dtype=str(weights_dtype(trainer)).removeprefix("torch."),
+        tokens=round(batch.inputs["input_ids"].numel() * share),
+        positions=round((len(batch.letters.rows) + len(batch.others.rows)) * share),
+        rank=config.lora.rank,
+        targets=config.lora.targets,
+        dropout=config.lora.dropout > 0,
+        checkpointing=trainer.gradient_checkpointing,
+        cuda=cuda,
+        shards=torch.cuda.device_count() if cuda and trainer.strategy == "fsdp" else 1,
+    )
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(estimate, flush=True)
+    estimate.check(
+        "take trainer.gradient_checkpointing=true, a smaller optim.batch_size with more optim.accumulate, "
+        "trainer=fsdp on several cards, or a smaller model"
+    )
 
 
 def _parts(config: StudentConfig, objective: Objective, store: Store, rehearsed: Store | None) -> list[Part]:

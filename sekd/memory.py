@@ -1,0 +1,223 @@
+"""How much memory a teacher pass and a student need, by arithmetic, before any weight is loaded.
+
+Weights are counted from the headers of the safetensors files, everything else from the model's configuration. The
+estimates leave out what the driver, the allocator and the libraries take: ``RESERVED_GIB`` stands for those.
+
+Shape legend: L decoder layers, D hidden size, F intermediate size, Q and K widths of queries and of keys.
+"""
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sekd.errors import SekdError
+from sekd.machine import card_gib
+from sekd.models import ModelConfig, model_folder
+
+GIB = 2**30
+RESERVED_GIB = 1.0
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+STORED = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}  # names of types in safetensors files
+# Bytes a decoder layer of the Llama kind keeps for the backward pass, a token, for each unit of D, F, Q and K: its
+# weights frozen, LoRA on all seven products. Counted by autograd's saved tensors; with LoRA dropout, its masks too.
+SAVED = {"float32": (16, 16, 8, 8), "bfloat16": (19, 8.4, 6.3, 4.3)}
+SAVED_DROPOUT = {"float32": (32, 4, 8, 0), "bfloat16": (20, 4, 4, 0)}
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """What the arithmetic needs to know of a model."""
+
+    parameters: int
+    layers: int
+    hidden: int
+    intermediate: int
+    query: int
+    key: int
+    vocab: int
+    dtype: str
+
+    @property
+    def kv_values(self) -> int:
+        """Values that the KV cache holds a token."""
+        return 2 * self.layers * self.key
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Memory of one process, by what it is for, in bytes; and how much the device has."""
+
+    parts: dict[str, float]
+    available: float
+    device: str
+
+    @property
+    def total(self) -> float:
+        return sum(self.parts.values())
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{name} {size / GIB:.2g}" for name, size in self.parts.items() if size > GIB / 1000)
+        return f"memory, estimated: {self.total / GIB:.1f} of {self.available / GIB:.1f} GiB on {self.device} ({parts})"
+
+    def check(self, advice: str) -> None:
+        """Refuse what cannot fit.
+
+        Raises:
+            SekdError: the sum is more than the device has; ends with the advice.
+        """
+        if self.total > self.available * (1 + 1e-9):  # what takes all that is left fits
+            raise SekdError(f"{self}: this cannot fit; {advice}")
+
+
+def read_size(model: ModelConfig) -> ModelSize:
+    """A model's size from its folder: no weight is read.
+
+    Raises:
+        SekdError: the folder has no configuration or no safetensors files.
+    """
+    from transformers import AutoConfig
+
+    folder = model_folder(model)
+    try:
+        text = AutoConfig.from_pretrained(folder, trust_remote_code=model.trust_remote_code).get_text_config()
+    except (OSError, ValueError) as error:
+        raise SekdError(f"model {model.name}: no configuration could be read from {folder} ({error})") from error
+    heads = text.num_attention_heads
+    width = getattr(text, "head_dim", None) or text.hidden_size // heads
+    counts, stored = count_parameters(folder)
+    return ModelSize(
+        parameters=counts,
+        layers=text.num_hidden_layers,
+        hidden=text.hidden_size,
+        intermediate=text.intermediate_size,
+        query=heads * width,
+        key=(getattr(text, "num_key_value_heads", None) or heads) * width,
+        vocab=text.vocab_size,
+        dtype=stored if model.dtype == "auto" else model.dtype,
+    )
+
+
+def count_parameters(folder: Path) -> tuple[int, str]:
+    """Parameters in a folder's safetensors files, by their headers, and the type of most of them.
+
+    Raises:
+        SekdError: there are no such files.
+    """
+    counts: dict[str, int] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        with file.open("rb") as stream:
+            header: dict[str, Any] = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+        header.pop("__metadata__", None)
+        for tensor in header.values():
+            dtype = STORED.get(tensor["dtype"], "float32")
+            counts[dtype] = counts.get(dtype, 0) + math.prod(tensor["shape"])
+    if not counts:
+        raise SekdError(f"{folder} holds no *.safetensors: expected a model saved by transformers")
+    return sum(counts.values()), max(counts, key=lambda dtype: counts[dtype])
+
+
+def device_bytes(*, cuda: bool) -> tuple[float, str]:
+    """Memory of the first GPU, or of the machine."""
+    if cuda and (card := card_gib()):
+        return card * GIB, "the GPU"
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), "this machine"
+
+
+def engine_memory(
+    size: ModelSize,
+    *,
+    layers: Sequence[int],
+    cuda: bool,
+    max_model_len: int,
+    max_num_seqs: int,
+    max_num_batched_tokens: int,
+    kv_cache_gb: float | None,
+    memory_share: float,
+    image_cache_gb: float,
+    cards: int = 1,
+    engines: int = 1,
+) -> Estimate:
+    """What vLLM needs on one card (``cards`` share one engine), or of the machine for all its engines on CPU.
+
+    The KV cache must hold one path of ``max_model_len`` tokens at least; where its size is not set it takes what is
+    left. Captured layers add D values a token to it.
+    """
+    width = BYTES[size.dtype]
+    token = width * (size.kv_values + len(layers) * size.hidden) / cards
+    step = max_num_batched_tokens * (4 * size.hidden + 3 * size.intermediate / cards) * width
+    logits = 3 * 4 * max_num_seqs * size.vocab
+    available, device = device_bytes(cuda=cuda)
+    fixed = {
+        "weights": size.parameters * width / cards,
+        "one step": step + logits,
+        "reserved": RESERVED_GIB * GIB,
+    }
+    left = max(token * max_model_len, memory_share * available - sum(fixed.values()))
+    cache = left if kv_cache_gb is None else kv_cache_gb * GIB
+    parts = {**fixed, "KV cache": cache}
+    if cuda:
+        return Estimate(parts, available * memory_share, device)
+    parts["processed images"] = image_cache_gb * GIB
+    return Estimate({name: engines * part for name, part in parts.items()}, available, device)
+
+
+def lora_parameters(size: ModelSize, rank: int, targets: Sequence[str]) -> int:
+    """Parameters of a LoRA adapter on the named products of every decoder layer: rank · (inputs + outputs) each."""
+    shapes = {
+        "q_proj": size.hidden + size.query,
+        "k_proj": size.hidden + size.key,
+        "v_proj": size.hidden + size.key,
+        "o_proj": size.query + size.hidden,
+        "gate_proj": size.hidden + size.intermediate,
+        "up_proj": size.hidden + size.intermediate,
+        "down_proj": size.intermediate + size.hidden,
+    }
+    return size.layers * rank * sum(shapes[name] for name in targets if name in shapes)
+
+
+def saved_bytes(size: ModelSize, dtype: str, *, dropout: bool) -> float:
+    """What one decoder layer keeps a token for the backward pass."""
+    widths = (size.hidden, size.intermediate, size.query, size.key)
+    factors = zip(SAVED[dtype], SAVED_DROPOUT[dtype], strict=True)
+    return sum(n * (kept + dropout * masks) for n, (kept, masks) in zip(widths, factors, strict=True))
+
+
+def student_memory(
+    size: ModelSize,
+    *,
+    dtype: str,
+    tokens: int,
+    positions: int,
+    rank: int,
+    targets: Sequence[str],
+    dropout: bool,
+    checkpointing: bool,
+    cuda: bool,
+    shards: int = 1,
+) -> Estimate:
+    """What one process of stage 2 needs at the peak of a step.
+
+    Args:
+        dtype: of the frozen weights, "float32" or "bfloat16".
+        tokens: in one batch, padding included.
+        positions: at which logits are computed: answers and format tokens of one batch.
+        shards: processes that share the frozen weights.
+    """
+    layer = tokens * saved_bytes(size, dtype, dropout=dropout)
+    kept = size.layers * (tokens * size.hidden * BYTES[dtype] if checkpointing else layer)
+    available, device = device_bytes(cuda=cuda)
+    parts = {
+        "frozen weights": size.parameters * BYTES[dtype] / shards,
+        # Weights, gradients and AdamW's two moments, in float32.
+        "LoRA and optimiser": 16 * lora_parameters(size, rank, targets) / shards,
+        # What is kept for the backward pass, and one layer's gradients on the way back.
+        "activations": kept + (2 if checkpointing else 1) * layer,
+        # Logits, their softmax and its gradient, in float32.
+        "logits": 3 * 4 * positions * size.vocab,
+        "reserved": RESERVED_GIB * GIB,
+    }
+    return Estimate(parts, available, device)
