@@ -20,8 +20,8 @@ from sekd.evaluation.asking import Examiner, Unreadable
 from sekd.evaluation.cells import Planned, fill
 from sekd.evaluation.config import EvaluateConfig
 from sekd.inference.adapters import adapter_rank
-from sekd.inference.engine import Engine
 from sekd.inference.cards import cards_of_workers
+from sekd.inference.engine import Engine
 from sekd.models import load_processor
 from sekd.prompts import Prompter
 

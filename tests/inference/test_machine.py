@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from sekd.errors import SekdError
-from sekd.inference.config import EngineConfig
 from sekd.inference.cards import cards_of_workers
-from sekd.machine import engine_of_this_machine
+from sekd.inference.config import EngineConfig
+from sekd.machine import card_gib, engine_of_this_machine
 
 Driver = Callable[..., None]
 
@@ -24,7 +24,7 @@ def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Driver:
             smi.chmod(0o755)
         monkeypatch.setenv("PATH", f"{tmp_path}:/bin" if lines else str(tmp_path))
 
-    engine_of_this_machine.cache_clear()
+    card_gib.cache_clear()
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     return install
 
@@ -94,4 +94,4 @@ def test_workers_on_cpu_take_no_card(driver: Driver, monkeypatch: pytest.MonkeyP
 def test_the_engine_entry_fits_the_first_cards_memory(driver: Driver, lines: tuple[str, ...], entry: str) -> None:
     driver(*lines)
     assert engine_of_this_machine() == entry
-    engine_of_this_machine.cache_clear()
+    card_gib.cache_clear()
