@@ -137,6 +137,7 @@ def test_paired_differences_are_sharper_than_unpaired_ones() -> None:
     second = first + 0.02 + 0.01 * rng.random(500)
     result = paired_difference(first, second)
     assert result["low"] < result["difference"] < result["high"]
+    assert result["difference"] == pytest.approx(second.mean() - first.mean())
     assert result["high"] - result["low"] < 0.002
     with pytest.raises(SekdError, match="same items"):
         paired_difference(first, second[1:])

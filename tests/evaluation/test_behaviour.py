@@ -39,6 +39,14 @@ def test_answers_without_a_letter_are_counted_apart() -> None:
     assert (result.answers, result.unread, result.without, result.error) == (0, 2, 2, None)
 
 
+def test_calibration_is_of_the_answer_given_where_the_truth_is_known() -> None:
+    known, unknown = (questions(np.random.default_rng(0), known=known) for known in (True, False))
+    said = [generation("s", asked, [0] * 4, paradigm="joint") for asked in (known, unknown)]
+    result = calibrate(said, [[1] * 4, [0] * 4])  # the letters say 0.7 for option 0 and 0.1 for each other
+    assert (result.answers, result.unread, result.without) == (4, 0, 0)
+    assert [each.confidence for each in result.bins] == [pytest.approx(10)]
+
+
 def test_mistaken_pairs_are_counted_against_how_often_both_were_offered() -> None:
     first = Question(1, "order", ("cat", "dog", "owl", "bat"), 0)
     second = Question(1, "order", ("dog", "cat", "elk", "bat"), 1)

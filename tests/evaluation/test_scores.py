@@ -83,6 +83,37 @@ def test_scores_have_the_promised_shape_and_are_json(tmp_path: Path) -> None:
     json.dumps(scores, allow_nan=False)
 
 
+def test_levels_costs_and_partly_known_images_are_as_counted_by_hand(tmp_path: Path) -> None:
+    (cell, *_) = write_run(tmp_path, n=20, seeds=1, trees=("demo",), images=False)
+    conditioned = replace(cell, paradigm="conditioned", digest="by hand")
+    asked = [replace(question, truth=0) for question in questions(np.random.default_rng(0))]
+    partly = (*asked[:3], replace(asked[3], truth=None))
+    rows = [
+        generation("a", asked, [0, 1, 0, 0], paradigm="conditioned"),
+        generation("b", asked, [0, 0, 0, 1], paradigm="conditioned"),
+        generation("c", partly, [1, 1, 1, 1], paradigm="conditioned"),
+    ]
+    write_part(tmp_path / "generations" / conditioned.folder, conditioned, rows)
+    list_cells(tmp_path, [conditioned], {"demo": ["a", "b", "c"]})
+    found = demo(tmp_path)["in_domain"]["base"]["conditioned"]
+    assert (found["n"], found["prompt_tokens"], found["calls"]) == (2, 480, 4)
+    assert [level["accuracy"] for level in found["per_level"]] == [100, 50, 100, 50]
+    third = found["per_level"][2]
+    assert third["given_right_parent"] == {"accuracy": 100, "n": 1}
+    assert found["per_level"][3]["given_right_parent"] == {"accuracy": 50, "n": 2}
+    assert found["per_level"][3]["given_wrong_parent"] == {"accuracy": None, "n": 0}
+
+
+def test_models_asked_about_different_images_are_not_compared(tmp_path: Path) -> None:
+    cells = write_run(tmp_path, n=20, seeds=1, trees=("demo",), images=False)
+    student = cells[-1]
+    _, generations = read_cell(tmp_path / "generations" / student.folder)
+    fewer = replace(student, digest="fewer")
+    write_part(tmp_path / "generations" / fewer.folder, fewer, generations[1:])
+    list_cells(tmp_path, [*cells[:-1], fewer], {"demo": [each.key for each in generations]})
+    assert demo(tmp_path)["in_domain"]["student"]["joint"]["differences"] == {}
+
+
 def test_several_trainings_are_averaged_and_their_spread_is_told(tmp_path: Path) -> None:
     write_run(tmp_path, seeds=3, images=False)
     cell = demo(tmp_path)["in_domain"]["student"]["joint"]
