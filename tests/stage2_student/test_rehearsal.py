@@ -11,7 +11,8 @@ from student_settings import PLAIN, Configure
 
 from sekd.datasets import DataConfig, load_dataset
 from sekd.errors import SekdError
-from sekd.models import ModelConfig
+from sekd.models import ModelConfig, load_processor
+from sekd.prompts import Prompter
 from sekd.store import Store
 from stage2_student.batch import Batch
 from stage2_student.checks import check_settings
@@ -22,7 +23,9 @@ from stage2_student.config import (
     StudentConfig,
     ValidationConfig,
 )
+from stage2_student.encode import Encoder, read_image
 from stage2_student.module import StudentModule
+from stage2_student.stored import Single, TeacherPath
 from stage2_student.training import assemble
 
 LEVELS = ("order", "family", "genus", "species")
@@ -64,6 +67,21 @@ def test_an_untrained_student_agrees_with_a_teacher_that_was_asked_the_same(
         terms = module.training_outcome(batch).terms_N
         assert float(terms["hidden"]) < 1e-5
         assert float(terms["soft"]) < 1e-4
+
+
+def test_a_conditioned_question_is_told_the_answers_above_it_in_their_order(
+    model: ModelConfig, data: DataConfig
+) -> None:
+    """Answers that all differ; an untrained teacher's seldom do."""
+    dataset = load_dataset(data, "train")
+    example, answers, step = dataset.examples[0], (0, 1, 2, 3), 3
+    questions = dataset.questions(example)
+    path = TeacherPath(str(example.image), questions, answers, None, None, Single("conditioned", step))
+    batch = Encoder(model, dataset.root).batch([path], images=1, all_images=1, world=1)
+    processor, prompter = load_processor(model), Prompter.named(model.wording)
+    prompt = prompter.render(processor, prompter.conditioned(questions, step, answers[:step]))
+    expected = processor(text=[prompt], images=[read_image(dataset.image_path(example))])["input_ids"][0]
+    assert batch.inputs["input_ids"][0].tolist()[:-1] == list(expected)
 
 
 @pytest.mark.parametrize(("held_out", "paths", "questions"), [(0.1, 45, 23), (0.0, 50, 25)])
