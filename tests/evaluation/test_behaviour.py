@@ -19,6 +19,7 @@ def test_the_calibration_error_is_the_weighted_gap_of_the_bins() -> None:
     pairs = [(0.95, True)] * 8 + [(0.95, False)] * 2 + [(0.55, True)] * 5 + [(0.55, False)] * 5
     result = summarise(pairs)
     assert [each.count for each in result.bins] == [10, 10]
+    assert [(each.low, each.high) for each in result.bins] == [(50, 60), (90, 100)]
     assert result.error == pytest.approx((abs(55 - 50) * 10 + abs(95 - 80) * 10) / 20)
 
 
