@@ -1,1 +1,1 @@
-"""Side by side, in one run, on the same images and model: what the project's way costs against the obvious ones."""
+"""Speed against the obvious alternatives: ``make bench``."""

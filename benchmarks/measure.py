@@ -1,12 +1,10 @@
-"""Rounds of interleaved measurements, their spread, and the machine they were taken on."""
+"""Rounds in which the arms of a comparison take turns, and the ratios of their times."""
 
-import json
 import os
-import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rich.console import Console
@@ -15,66 +13,64 @@ from rich.table import Table
 from sekd.store.provenance import machine, software
 
 
-def interleaved(arms: Mapping[str, Callable[[], float]], *, rounds: int) -> dict[str, list[float]]:
-    """Seconds of every arm in every round. Arms take turns, so a machine that slows down slows all of them."""
+@dataclass(frozen=True)
+class Comparison:
+    """Seconds of every arm in every round.
+
+    Attributes:
+        seconds: arm -> seconds [round], for one unit of work.
+        ratios: pairs of arms; the time of the first over the time of the second is shown.
+        notes: further figures, a sentence each.
+    """
+
+    title: str
+    seconds: Mapping[str, list[float]]
+    ratios: list[tuple[str, str]]
+    notes: list[str] = field(default_factory=list)
+
+    def ratio(self, above: str, below: str) -> dict[str, float]:
+        """Median, least and most over the rounds."""
+        ratios = [a / b for a, b in zip(self.seconds[above], self.seconds[below], strict=True)]
+        return {"median": statistics.median(ratios), "least": min(ratios), "most": max(ratios)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able: all fields, with the ratios' values."""
+        return asdict(self) | {"ratios": {f"{a} / {b}": self.ratio(a, b) for a, b in self.ratios}}
+
+    def show(self) -> None:
+        """Print the arms, the ratios and the notes."""
+        console = Console(width=120, highlight=False)
+        arms = Table("arm", "ms (median)", box=None, pad_edge=False)
+        for arm, seconds in self.seconds.items():
+            arms.add_row(arm, f"{1000 * statistics.median(seconds):.4g}")
+        ratios = Table("ratio of times", "median (least to most)", box=None, pad_edge=False)
+        for (above, below), found in zip(self.ratios, self.to_dict()["ratios"].values(), strict=True):
+            ratios.add_row(f"{above} / {below}", "{median:.2f} ({least:.2f} to {most:.2f})".format(**found))
+        for part in (f"\n{self.title}", arms, *([ratios] if self.ratios else []), *self.notes):
+            console.print(part)
+
+
+def take_turns(arms: Mapping[str, Callable[[], float]], *, rounds: int) -> dict[str, list[float]]:
+    """Arm -> seconds [round]. The arms alternate, so a machine that slows down slows all of them."""
     seconds: dict[str, list[float]] = {name: [] for name in arms}
     for number in range(rounds):
-        names = list(arms) if number % 2 == 0 else list(arms)[::-1]
-        for name in names:
+        for name in list(arms)[:: -1 if number % 2 else 1]:
             seconds[name].append(arms[name]())
     return seconds
 
 
-def timed(job: Callable[[], Any], *, times: int = 1) -> Callable[[], float]:
-    """An arm of ``interleaved``: seconds of one ``job``, the mean of ``times``. Runs it once before, to warm up."""
+def timed(job: Callable[[], Any], *, units: int = 1) -> Callable[[], float]:
+    """An arm: seconds of one ``job`` divided by ``units``. Runs the job once now, to warm up."""
     job()
 
     def run() -> float:
         begin = time.perf_counter()
-        for _ in range(times):
-            job()
-        return (time.perf_counter() - begin) / times
+        job()
+        return (time.perf_counter() - begin) / units
 
     return run
 
 
-def ratio(above: Sequence[float], below: Sequence[float]) -> dict[str, float]:
-    """Round by round, how many times longer ``above`` took than ``below``: median, least and most."""
-    ratios = [a / b for a, b in zip(above, below, strict=True)]
-    return {"median": statistics.median(ratios), "least": min(ratios), "most": max(ratios)}
-
-
-def described() -> dict[str, Any]:
-    """Machine and versions."""
-    return {
-        "cores": len(os.sched_getaffinity(0)),
-        "load_before": os.getloadavg()[0],
-        "python": platform.python_version(),
-        **machine(),
-        **software(),
-    }
-
-
-def show_ratio(value: Mapping[str, float]) -> str:
-    """ "2.31 (2.20 to 2.40)"."""
-    return f"{value['median']:.2f} ({value['least']:.2f} to {value['most']:.2f})"
-
-
-def table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print one table."""
-    console = Console(width=120)
-    if title:
-        console.print(f"\n{title}", style="italic", highlight=False)
-    shown = Table(box=None, pad_edge=False)
-    for index, heading in enumerate(headings):
-        shown.add_column(heading, justify="left" if index == 0 else "right")
-    for row in rows:
-        shown.add_row(*row)
-    console.print(shown)
-
-
-def save(results: Mapping[str, Any], path: Path) -> None:
-    """Write results as JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(results, indent=1) + "\n")
-    print(f"results: {path}")
+def machine_and_versions() -> dict[str, Any]:
+    """What the figures depend on."""
+    return {"cores": len(os.sched_getaffinity(0)), "load": os.getloadavg()[0], **machine(), **software()}
