@@ -3,6 +3,7 @@
 import shutil
 import statistics
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 
 import torch
@@ -36,9 +37,7 @@ def compare_passes(setup: Setup, *, rounds: int) -> Comparison:
         # The median over shards leaves out the first one of each engine, in which it warms up.
         return statistics.median(seconds / images for seconds, images in shards) / workers()
 
-    arms: dict[str, Callable[[], float]] = {
-        name: lambda overrides=overrides: one_pass(overrides) for name, overrides in VARIANTS.items()
-    }
+    arms: dict[str, Callable[[], float]] = {name: partial(one_pass, overrides) for name, overrides in VARIANTS.items()}
     loops = {f"loop, batch {batch}": hf_arm(setup, batch, cached=False) for batch in BATCHES}
     loops["loop, batch 8, key-value cache"] = hf_arm(setup, 8, cached=True)
     ratios = [(loop, "pass") for loop in loops]
@@ -60,6 +59,7 @@ def hf_arm(setup: Setup, batch: int, *, cached: bool) -> Callable[[], float]:
             part = examples[start : start + batch]
             images = loop.images(setup.pictures(part))
             for step in loop.ask([dataset.questions(example) for example in part], images):
-                step.logprobs_BV.topk(TOPK)[1].cpu(), step.hidden_BH.cpu()
+                step.logprobs_BV.topk(TOPK).indices.cpu()
+                step.hidden_BH.cpu()
 
     return timed(run, units=len(examples))

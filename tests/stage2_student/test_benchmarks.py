@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmarks import large
 from benchmarks.large import TEXT, VISION, measure_large
 from benchmarks.loop import HfLoop
 from benchmarks.measure import Comparison
@@ -42,10 +43,11 @@ def test_a_ratio_is_taken_round_by_round() -> None:
     assert found == {"a / b": {"median": 3.0, "least": 2.0, "most": 4.0}}
 
 
-def test_the_step_of_the_large_shape_runs_on_cpu_with_a_narrow_decoder() -> None:
-    narrow = {"hidden_size": 256, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 2}
+def test_the_step_of_the_large_shape_runs_on_cpu_with_a_narrow_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(large, "SIDE", 56)
+    narrow = {"hidden_size": 128, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 1}
     tower = {"depth": 1, "hidden_size": 64, "intermediate_size": 64, "num_heads": 2}
-    text = TEXT | narrow | {"num_key_value_heads": 2}
+    text = TEXT | narrow | {"num_key_value_heads": 1}
     found = measure_large(rounds=1, sizes=(1,), device="cpu", text=text, vision=VISION | tower)
     assert found.seconds["batch 1"][0] > 0
 
