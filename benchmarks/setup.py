@@ -94,14 +94,8 @@ def thirty_million(folder: Path) -> Path:
     text = {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8, "num_attention_heads": 8}
     text |= {"num_key_value_heads": 2}
     rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [8, 12, 12]}
-    vision: dict[str, Any] = {
-        "depth": 6,
-        "hidden_size": 256,
-        "intermediate_size": 512,
-        "num_heads": 4,
-        "patch_size": 14,
-    }
-    vision |= {"window_size": 112, "fullatt_block_indexes": [2, 5], "out_hidden_size": 512}
+    vision: dict[str, Any] = {"depth": 6, "hidden_size": 256, "intermediate_size": 512, "num_heads": 4}
+    vision |= {"patch_size": 14, "window_size": 112, "fullatt_block_indexes": [2, 5], "out_hidden_size": 512}
     sizes = config(**text, rope_parameters=rope).to_dict()
     sizes["vision_config"] |= vision
     vlm: Any = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig.from_dict(sizes))
