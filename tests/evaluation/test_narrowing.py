@@ -1,10 +1,16 @@
 import math
 import random
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sekd.errors import SekdError
-from sekd.evaluation.predict.narrowing import Answer, Asked, narrow, root_of
+from sekd.evaluation.predict.answer import predict
+from sekd.evaluation.predict.narrowing import Answer, Asked, narrow, roots_of
+from sekd.inference.paradigms import Answers, Subject
+from sekd.questions import Question
 from sekd.taxonomy import Taxonomy
 
 SMALL = Taxonomy(
@@ -96,11 +102,48 @@ def test_unequal_depths_end_where_the_leaf_ends() -> None:
     assert [level.name for level in follow(tree, ("food", "bread", "rye"), root=("food",))[0]] == ["bread", "rye"]
 
 
-def test_several_roots_want_a_name() -> None:
+def test_without_a_name_every_root_is_started_from() -> None:
     tree = Taxonomy([("fauna", "a"), ("fauna", "b"), ("flora", "c")], skip=1)
-    with pytest.raises(SekdError, match="fauna, flora"):
-        root_of(tree, None)
-    assert root_of(tree, "Flora") == ("flora",)
+    assert roots_of(tree, None) == [("fauna",), ("flora",)]
+    assert roots_of(tree, "Flora") == [("flora",)]
+    with pytest.raises(SekdError, match="no such root, choose among fauna, flora"):
+        roots_of(tree, "fungi")
+
+
+class FirstOption:
+    """Chooses the first option, with more certainty among the names before m."""
+
+    def guided(self, subject: Subject, given: Sequence[int]) -> Generator[Any, Any, Answers]:
+        questions: Any = subject.questions[len(given) :]
+        return Answers((0,) * len(questions), questions)
+        yield  # a conversation that asks nothing
+
+    def probabilities(self, question: Question, _: object) -> tuple[float, ...]:
+        sure = 0.9 if question.options[0] < "m" else 0.6
+        return (sure, *(1 - sure for _ in question.options[1:]))
+
+
+class Engine:
+    def drive(self, conversations: Any) -> Generator[Any, None, None]:
+        for conversation in conversations:
+            try:
+                next(conversation)
+            except StopIteration as end:
+                yield end.value
+
+
+def test_of_several_roots_the_most_probable_path_is_kept_with_its_share() -> None:
+    paths = [("flora", "x"), ("flora", "y"), ("fauna", "a"), ("fauna", "b")]
+    tree = Taxonomy(paths, skip=1, level_names=["kingdom", "kind"])
+    held: Any = FirstOption()
+    [found] = predict(Engine(), held, [Path("one.jpg")], tree, roots=roots_of(tree, None), most=4)
+    root, kind = found.levels
+    assert (root.level, root.name, root.probability) == ("kingdom", "fauna", pytest.approx(0.9 / (0.9 + 0.6)))
+    assert kind.name in ("a", "b")
+    assert kind.probability == pytest.approx(0.9)
+    assert found.passes == 2
+    [alone] = predict(Engine(), held, [Path("one.jpg")], tree, roots=roots_of(tree, "flora"), most=4)
+    assert [level.level for level in alone.levels] == ["kind"]
 
 
 @pytest.mark.parametrize(("names", "most"), [(5, 4), (7, 2), (10, 4), (40, 4), (41, 3)])

@@ -38,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--levels", help="names of the levels, coarse to fine, by commas; the skipped ones too")
     parser.add_argument("--skip", type=int, default=0, help="so many first levels are not asked about")
-    parser.add_argument("--root", help="the skipped node to stay below, where the tree has several")
+    parser.add_argument("--root", help="the skipped node to stay below; of several the most probable is found")
     parser.add_argument("--options", type=int, default=4, help="most options a question; students learn four")
     parser.add_argument("--model", help="entry of conf/model; by default the one that the adapter was trained from")
     parser.add_argument("--engine", help="entry of conf/engine; by default what fits this machine")
@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _predict(arguments: argparse.Namespace) -> None:
     from sekd.evaluation.predict.answer import find_images
-    from sekd.evaluation.predict.narrowing import root_of
+    from sekd.evaluation.predict.narrowing import roots_of
     from sekd.evaluation.predict.output import check_target, write
 
     check_target(arguments.out)
@@ -58,12 +58,16 @@ def _predict(arguments: argparse.Namespace) -> None:
     if arguments.adapter is None and arguments.model is None:
         arguments.adapter = run_folder(None) / "adapter"
     taxonomy = read_taxonomy(arguments)
-    root, model = root_of(taxonomy, arguments.root), read_model(arguments)
-    write(_answers(arguments, model, images, taxonomy, root), arguments.out)
+    roots, model = roots_of(taxonomy, arguments.root), read_model(arguments)
+    write(_answers(arguments, model, images, taxonomy, roots), arguments.out)
 
 
 def _answers(
-    arguments: argparse.Namespace, model: ModelConfig, images: list[Path], taxonomy: Taxonomy, root: tuple[str, ...]
+    arguments: argparse.Namespace,
+    model: ModelConfig,
+    images: list[Path],
+    taxonomy: Taxonomy,
+    roots: list[tuple[str, ...]],
 ) -> list[Any]:
     # Imported once everything that can be wrong has been looked at: vLLM takes seconds.
     from tqdm import tqdm
@@ -82,7 +86,7 @@ def _answers(
     held = HeldJoint(Prompter.named(model.wording), load_processor(model), topk=4 * arguments.options)
     engine_config = read_engine(arguments.engine or engine_of_this_machine())
     with Engine(model, engine_config, adapter=adapter, max_lora_rank=adapter_rank(adapter) if adapter else 0) as engine:
-        found = predict(engine, held, images, taxonomy, root=root, most=arguments.options)
+        found = predict(engine, held, images, taxonomy, roots=roots, most=arguments.options)
         predictions = list(tqdm(found, total=len(images), unit="image", disable=len(images) < 20))
     order = {image: place for place, image in enumerate(images)}
     return sorted(predictions, key=lambda prediction: order[prediction.image])

@@ -1,5 +1,6 @@
 """Images in, paths with probabilities out."""
 
+import math
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,15 +53,40 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
 
 
 def predict(
-    engine: Any, held: HeldJoint, images: Sequence[Path], taxonomy: Taxonomy, *, root: Names, most: int
+    engine: Any, held: HeldJoint, images: Sequence[Path], taxonomy: Taxonomy, *, roots: Sequence[Names], most: int
 ) -> Iterator[Prediction]:
-    """Predictions in the order in which they are ready. ``most`` is the most options a question."""
-    yield from engine.drive(_conversation(held, image, taxonomy, root=root, most=most) for image in images)
+    """Predictions in the order in which they are ready.
+
+    Args:
+        roots: the nodes to start below. Of several, a path is found below each and the most probable one is kept: the
+            model was never asked to choose between trees. The root's probability is its path's share of all.
+        most: most options a question.
+    """
+    yield from engine.drive(_conversation(held, image, taxonomy, roots=roots, most=most) for image in images)
 
 
 def _conversation(
+    held: HeldJoint, image: Path, taxonomy: Taxonomy, *, roots: Sequence[Names], most: int
+) -> Generator[Any, Any, Prediction]:
+    try:
+        found = []
+        for root in roots:
+            found.append((yield from _below(held, image, taxonomy, root=root, most=most)))
+    except UnreadableImageError as error:
+        return Prediction(image, (), 0, fault=str(error))
+    if len(found) == 1:
+        return found[0]
+    certainty = [0.0 if math.isnan(path.probability) else path.probability for path in found]
+    best = certainty.index(max(certainty))
+    share = certainty[best] / sum(certainty) if sum(certainty) else math.nan
+    level = Level(taxonomy.level_name(taxonomy.skip - 1), roots[best][-1], share)
+    return Prediction(image, (level, *found[best].levels), sum(path.passes for path in found))
+
+
+def _below(
     held: HeldJoint, image: Path, taxonomy: Taxonomy, *, root: Names, most: int
 ) -> Generator[Any, Any, Prediction]:
+    """The path below one root."""
     narrowing = narrow(taxonomy, root=root, most=most, seed=image.name)
     try:
         asked = next(narrowing)
@@ -70,8 +96,6 @@ def _conversation(
     except StopIteration as end:
         levels, passes = end.value
         return Prediction(image, tuple(levels), passes)
-    except UnreadableImageError as error:
-        return Prediction(image, (), 0, fault=str(error))
 
 
 def _pass(held: HeldJoint, image: Path, asked: Asked) -> Generator[Any, Any, list[Answer]]:

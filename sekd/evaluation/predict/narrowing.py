@@ -96,20 +96,20 @@ def narrow(taxonomy: Taxonomy, *, root: Names, most: int, seed: str) -> Narrowin
     return state.levels, state.passes
 
 
-def root_of(taxonomy: Taxonomy, name: str | None) -> Names:
-    """The node that the asked levels lie below.
+def roots_of(taxonomy: Taxonomy, name: str | None) -> list[Names]:
+    """The nodes that the asked levels lie below: the one named, or all.
 
     Raises:
-        SekdError: the tree has several and none is named, or none of that name.
+        SekdError: the tree has no root of that name.
     """
     if taxonomy.skip == 0:
-        return ()
+        return [()]
     roots = taxonomy.nodes(taxonomy.skip - 1)
     wanted = [root for root in roots if name is None or fold(root[-1]) == fold(name)]
-    if len(wanted) != 1:
+    if not wanted:
         known = ", ".join(root[-1] for root in roots)
-        raise SekdError(f"the taxonomy has several roots: name one of {known} by --root")
-    return wanted[0]
+        raise SekdError(f"--root {name}: the taxonomy has no such root, choose among {known}")
+    return wanted
 
 
 def _settle_single_children(taxonomy: Taxonomy, state: _State) -> bool:
