@@ -34,7 +34,7 @@ RUN_FOLDER = $(if $(RUN)$(DATA),runs/$(or $(RUN),$(DATA)))
 NAMED = $(if $(filter command environment,$(firstword $(origin RUN))),name=$(RUN))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo world peek teacher verify student sweep compare merge evaluate report general lmms-task predict controls base bench lint test test-fast test-kills clean
+.PHONY: help setup demo world preview peek teacher verify student sweep compare merge evaluate report general lmms-task predict controls base bench lint test test-fast test-kills clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -65,8 +65,10 @@ world: $(READY) ## render the embedded world to data/demo
 data/demo/test.json: | $(READY)
 	$(PYTHON) -m sekd.embedded.world data/demo
 
-peek: $(READY) $(if $(filter-out demo%,$(DATA)),,data/demo/test.json) ## show a dozen images with their questions and prompts, before paying for a pass
-	$(PYTHON) -m sekd.peek $(COMMON) $(ARGS)
+preview: $(READY) $(if $(filter-out demo%,$(DATA)),,data/demo/test.json) ## show a dozen images with their questions and prompts, before paying for a pass
+	$(PYTHON) -m sekd.preview $(COMMON) $(ARGS)
+
+peek: preview
 
 teacher: $(READY) $(if $(filter-out demo%,$(DATA)),,data/demo/test.json) ## stage 1: the conditioned-step pass, stored under artifacts/ (WORKERS=n engines, CLUSTER=ray)
 	$(PYTHON) -m stage1_teacher $(COMMON) workers=$(WORKERS) $(if $(CLUSTER),cluster=$(CLUSTER)) $(ARGS)

@@ -18,7 +18,7 @@ COMMANDS = {
     "teacher": "stage1_teacher.__main__",
     "student": "stage2_student.__main__",
     "evaluate": "sekd.evaluation.__main__",
-    "peek": "sekd.peek",
+    "preview": "sekd.preview",
 }
 GROUPS = "data|model|engine|teacher|loss|rehearsal|lora|optim|stream|trainer|validation"
 DOTTED = re.compile(rf"(?<![\w./-])(?:{GROUPS})(?:\.[a-z]\w*)+(?=[=\s,:;)`\"']|\.(?:\s|$)|$)")

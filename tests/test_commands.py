@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = ("stage1_teacher.__main__", "stage2_student.__main__", "sekd.evaluation.__main__", "sekd.peek")
+COMMANDS = ("stage1_teacher.__main__", "stage2_student.__main__", "sekd.evaluation.__main__", "sekd.preview")
 Refusal = Callable[..., str]
 
 

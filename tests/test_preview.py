@@ -12,7 +12,7 @@ from PIL import Image
 
 from sekd.datasets import DataConfig, Dataset, load_dataset
 from sekd.errors import SekdError
-from sekd.peek import page
+from sekd.preview import page
 from sekd.prompts import Prompter, load_wordings
 
 ROOT = Path(__file__).parents[1]
@@ -81,30 +81,30 @@ def test_an_image_that_does_not_decode_is_named(dataset: Dataset) -> None:
         page(dataset, Prompter.named("plain"), count=2)
 
 
-def peek(*overrides: str) -> subprocess.CompletedProcess[str]:
+def preview(*overrides: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "sekd.peek", *overrides], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "sekd.preview", *overrides], cwd=ROOT, capture_output=True, text=True, check=False
     )
 
 
 def test_the_command_writes_the_page(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "page.html"
     settings = ["data=folder", f"data.root={folder}", "data.hierarchy=tree.csv", "data.splits.train=.@0-80%"]
-    result = peek(*settings, "count=3", f"out={out}")
+    result = preview(*settings, "count=3", f"out={out}")
     assert result.returncode == 0, result.stderr
     assert "3 of" in result.stdout
     assert out.read_text().count("<article>") == 3
 
 
 def test_an_unknown_dataset_lists_the_known_ones() -> None:
-    result = peek("data=nowhere")
+    result = preview("data=nowhere")
     assert result.returncode != 0
     assert "Traceback" not in result.stderr
     assert all(name in result.stderr for name in ("nowhere", "inat", "cub", "demo"))
 
 
 def test_an_absent_root_is_one_line_and_exit_status_2(tmp_path: Path) -> None:
-    result = peek("data=cub", f"data.root={tmp_path}/none")
+    result = preview("data=cub", f"data.root={tmp_path}/none")
     assert result.returncode == 2
     assert result.stderr.startswith("error: ")
     assert result.stderr.count("\n") == 1

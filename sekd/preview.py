@@ -1,4 +1,4 @@
-"""``make peek``: one page with a dozen images, their questions and every prompt, before anything is paid for.
+"""``make preview``: one page with a dozen images, their questions and every prompt, before anything is paid for.
 
 The page is whole in itself: images are inside, nothing is fetched. No model is loaded; its chat template puts its own
 marks around the words shown.
@@ -22,19 +22,19 @@ from sekd.models import ModelConfig
 from sekd.prompts import Prompt, Prompter
 from sekd.questions import Question
 
-TEMPLATE = Path(__file__).with_name("peek.html.jinja")
+TEMPLATE = Path(__file__).with_name("preview.html.jinja")
 SIDE = 480  # pixels, the longest side of an image on the page
 
 
 @dataclass
-class PeekConfig:
+class PreviewConfig:
     """What is shown, and where the page is written."""
 
     data: DataConfig = MISSING
     model: ModelConfig = MISSING
     split: str = "train"
     count: int = 12
-    out: str = "runs/peek/page.html"
+    out: str = "runs/preview/page.html"
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,8 @@ def _data_url(path: Path) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
-@entry("peek", PeekConfig)
-def main(config: PeekConfig) -> None:
+@entry("preview", PreviewConfig)
+def main(config: PreviewConfig) -> None:
     """Write the page and say where it is."""
     dataset = load_dataset(config.data, config.split)
     content = page(dataset, Prompter.named(config.model.wording), count=config.count)
