@@ -41,10 +41,6 @@ def check_settings(config: StudentConfig) -> None:
         _demand(weight >= 0, f"loss.{name}: a weight is at least 0, not {weight}")
     _demand(any(weights[name] for name in ("hard", "soft", "hidden")), "loss: hard, soft and hidden all weigh 0")
     _demand(loss.soft.temperature > 0, f"loss.soft.temperature is above 0, not {loss.soft.temperature}")
-    _demand(
-        not loss.soft.consistent or loss.soft.source == "topk",
-        "loss.soft.consistent corrects the stored candidates: take loss.soft.source=topk",
-    )
     _demand(loss.soft.chunk > 0, f"loss.soft.chunk is at least 1, not {loss.soft.chunk}")
     _demand(
         bool(loss.hidden.layers) or not loss.hidden.weight, "loss.hidden.layers names none: set loss.hidden.weight=0"

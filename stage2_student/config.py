@@ -24,8 +24,7 @@ class SoftConfig:
 
     ``source`` is ``topk`` (the stored candidates and a tail bucket) or ``exact`` (the full vocabulary, from the stored
     last layer through the frozen head). ``k`` candidates are used, all stored ones by default. ``chunk`` positions of
-    full-vocabulary logits exist at a time under ``exact``. ``consistent`` takes away the mass on options that are no
-    children of the teacher's answer to the level above.
+    full-vocabulary logits exist at a time under ``exact``.
     """
 
     weight: float = 1.0
@@ -34,7 +33,6 @@ class SoftConfig:
     source: str = "topk"
     k: int | None = None
     chunk: int = 64
-    consistent: bool = False
 
 
 @dataclass

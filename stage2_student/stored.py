@@ -6,7 +6,7 @@ Shape legend: S steps of one example, K candidates, R layers, D hidden size.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -114,7 +114,6 @@ class Part:
     Attributes:
         rehearsed: None for whole paths; else the share of the examples that are read, one step of each in turn.
         skipped: the numbers in the dataset of the examples that the pass has no rows of, for all its shards.
-        correct: what is done to every whole path that was read.
         told: the pass whose answers the teacher was told, if not its own: those that the student's reply gives.
     """
 
@@ -124,14 +123,13 @@ class Part:
     held_out: bool = False
     rehearsed: float | None = None
     skipped: frozenset[int] = frozenset()
-    correct: Callable[[TeacherPath], TeacherPath] | None = None
     told: Store | None = None
 
     def seen(self, path: TeacherPath, number: int) -> TeacherPath:
         """What the student sees of a shard's path of this number, counted over those that are read."""
         if self.rehearsed is not None:
             return path.alone(Single(self.store.paradigm, number % len(path.answers)))
-        return self.correct(path) if self.correct else path
+        return path
 
     def places(self, shard: int) -> np.ndarray:
         """The examples of a shard, as positions among those that have rows."""

@@ -17,7 +17,6 @@ from sekd.prompts import Prompter
 from sekd.store import Store
 from stage2_student.checks import check_letters, check_model, check_rehearsal, check_settings, check_store
 from stage2_student.config import StudentConfig
-from stage2_student.consistency import Consistency
 from stage2_student.data import StudentData
 from stage2_student.encode import Encoder
 from stage2_student.export import save_adapter, write_card
@@ -136,11 +135,7 @@ def _parts(config: StudentConfig, objective: Objective, store: Store, rehearsed:
     apart = HeldOut.of(config.validation, store.plan.n_examples)
     part = Part(store, wanted, apart, skipped=_skipped(config, store))
     prefixes = store.identity.get("prefixes")
-    paths = replace(
-        part,
-        correct=_consistency(config, store) if config.loss.soft.consistent else None,
-        told=Store.open(store.path.parent / prefixes) if prefixes else None,
-    )
+    paths = replace(part, told=Store.open(store.path.parent / prefixes) if prefixes else None)
     if rehearsed is None:
         return [paths]
     singles = Part(rehearsed, wanted, apart, rehearsed=config.rehearsal.share, skipped=_skipped(config, rehearsed))
@@ -164,14 +159,3 @@ def _skipped(config: StudentConfig, store: Store) -> frozenset[int]:
             "is not the one that the pass was made over. Put it back as it was, or run `make teacher` on what is there"
         )
     return frozenset(number for number, example in enumerate(dataset.examples) if example.id in ids)
-
-
-def _consistency(config: StudentConfig, store: Store) -> Consistency:
-    asked = store.identity["data"]
-    dataset = load_dataset(config.data, asked["split"])
-    if dataset.identity()["taxonomy"] != asked["taxonomy"]:
-        raise SekdError(
-            f"loss.soft.consistent: the tree in {config.data.root} is not the one that {store.path} was asked about; "
-            "run `make teacher` on what is there now"
-        )
-    return Consistency(dataset.taxonomy, tuple(store.layout.letter_ids))
