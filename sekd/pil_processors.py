@@ -1,27 +1,32 @@
 """Load image processors on machines that have no torchvision, in every process that loads a model.
 
-transformers has a PIL twin of each image processor, but some Qwen-VL modules of transformers and vLLM import the
-torchvision one by name, and every Qwen-VL processor wants a video processor, which exists for torchvision alone.
-This project asks about still images, so where torchvision is absent the names resolve to the PIL twins and the
-video processor to one that refuses. vLLM runs this in each of its processes through the
-``vllm.general_plugins`` entry point; ``sekd.models`` runs it before it loads a processor.
+transformers has a PIL twin of each image processor, but modules of transformers and vLLM import the torchvision one by
+name, and many processors want a video processor, which exists for torchvision alone. This project asks about still
+images, so where torchvision is absent the torchvision modules' names resolve to their PIL twins, and every video
+processor to one that refuses. vLLM runs this in each of its processes through the ``vllm.general_plugins`` entry
+point; ``sekd.models`` runs it before it loads a processor.
 """
 
+import importlib
 import importlib.util
+import re
 import sys
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-QWEN2_VL = "transformers.models.qwen2_vl"
+NEEDS_TORCHVISION = re.compile(r"transformers\.models\.\w+\.(image|video)_processing_(?!pil_)\w+")
 
 
 def use_pil_where_torchvision_is_absent() -> None:
-    """Make Qwen-VL processors loadable for still images. Does nothing where torchvision is installed."""
-    if importlib.util.find_spec("torchvision") is not None or f"{QWEN2_VL}.image_processing_qwen2_vl" in sys.modules:
+    """Make processors loadable for still images. Does nothing where torchvision is installed."""
+    if importlib.util.find_spec("torchvision") is not None or any(isinstance(one, PilTwins) for one in sys.meta_path):
         return
+    import transformers
     from transformers import processing_utils
     from transformers.models.auto.video_processing_auto import AutoVideoProcessor
-    from transformers.models.qwen2_vl import image_processing_pil_qwen2_vl as pil
     from transformers.video_processing_utils import BaseVideoProcessor
 
     class StillImagesOnly(BaseVideoProcessor):
@@ -29,7 +34,7 @@ def use_pil_where_torchvision_is_absent() -> None:
 
         valid_kwargs = processing_utils.VideosKwargs  # type: ignore[assignment]
         model_input_names = ["pixel_values_videos", "video_grid_thw"]  # noqa: RUF012
-        size = {"shortest_edge": 28**2, "longest_edge": 28**2}  # noqa: RUF012 - read as a plain attribute
+        size = {"shortest_edge": 64**2, "longest_edge": 128**2}  # noqa: RUF012 - read as a plain attribute
         patch_size, merge_size, temporal_patch_size = 14, 2, 2
         fps, min_frames, max_frames = 2, 4, 768
 
@@ -49,18 +54,50 @@ def use_pil_where_torchvision_is_absent() -> None:
 
     vars(processing_utils.transformers_module)["VideoProcessorMixin"] = StillImagesOnly
     setattr(AutoVideoProcessor, "from_pretrained", still_images_only)  # noqa: B010 - a class method, replaced
-    _define(
-        f"{QWEN2_VL}.image_processing_qwen2_vl",
-        smart_resize=pil.smart_resize,
-        Qwen2VLImageProcessor=pil.Qwen2VLImageProcessorPil,
-        Qwen2VLImageProcessorKwargs=pil.Qwen2VLImageProcessorKwargs,
-    )
-    for family, name in (("qwen2_vl", "Qwen2VLVideoProcessor"), ("qwen3_vl", "Qwen3VLVideoProcessor")):
-        module = f"transformers.models.{family}.video_processing_{family}"
-        _define(module, smart_resize=pil.smart_resize, **{name: StillImagesOnly})
+    # In the package's namespace stands a class that raises ImportError; vLLM may have taken it from there already.
+    for name in ("transformers", "vllm.transformers_utils.processor"):
+        if name in sys.modules:
+            vars(sys.modules[name])["AutoVideoProcessor"] = AutoVideoProcessor
+    assert transformers.AutoVideoProcessor is AutoVideoProcessor
+    sys.meta_path.insert(0, PilTwins(StillImagesOnly))
 
 
-def _define(module_name: str, **names: Any) -> None:
-    module = ModuleType(module_name)
-    vars(module).update(names)
-    sys.modules[module_name] = module
+class PilTwins(MetaPathFinder, Loader):
+    """Finds the modules of transformers that need torchvision, and fills them with what needs none.
+
+    Args:
+        video_processor: the class that every video processor's name stands for.
+    """
+
+    def __init__(self, video_processor: type) -> None:
+        self._video_processor = video_processor
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        found = NEEDS_TORCHVISION.fullmatch(name)
+        if found is None or (found[1] == "image" and importlib.util.find_spec(_twin(name)) is None):
+            return None
+        return ModuleSpec(name, self)
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """An ordinary module."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        if ".video_processing_" in module.__name__:
+            vars(module)["__getattr__"] = self._video_name
+            return
+        for name, value in vars(importlib.import_module(_twin(module.__name__))).items():
+            if not name.startswith("__"):
+                vars(module)[name.removesuffix("Pil")] = value
+
+    def _video_name(self, name: str) -> Any:
+        if name == "smart_resize":  # some families keep theirs beside the video processor
+            from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
+            return smart_resize
+        if name.endswith("VideoProcessor"):
+            return self._video_processor
+        raise AttributeError(f"{name} needs torchvision, which is not installed")
+
+
+def _twin(module: str) -> str:
+    return module.replace(".image_processing_", ".image_processing_pil_")
