@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 from vllm import EngineArgs, SamplingParams
-from vllm.model_executor.models.interfaces import supports_eagle3
+from vllm.model_executor.models.interfaces import supports_eagle3, supports_lora
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.llm_engine import LLMEngine
 
 from sekd.errors import SekdError
+from sekd.inference import plugin
 from sekd.inference.config import EngineConfig
 from sekd.inference.connector import CAPTURE
 from sekd.inference.dimensions import read_dimensions
@@ -43,11 +44,13 @@ def build(
     """Start vLLM; what can be refused is refused before any weight is loaded."""
     arguments = engine_arguments(model, engine, max_lora_rank=max_lora_rank)
     rows = None
+    plugin.load()  # the processes that vLLM starts load it themselves
     try:
         dimensions = EngineArgs(**arguments).create_model_config()
         arguments["max_model_len"] = min(engine.max_model_len, dimensions.max_model_len)
+        check_layers(dimensions, layers, name=model.name)
+        arguments |= implementation(arguments, dimensions, layers, lora=bool(max_lora_rank), name=model.name)
         if layers:
-            check_layers(dimensions, layers, name=model.name)
             shape = (len(layers), dimensions.get_hidden_size())
             rows = RowReader(shape=shape, dtype=NUMPY_DTYPES[str(dimensions.dtype)], slots=slots)
             arguments |= capture_arguments(layers, rows, slots=slots)
@@ -131,22 +134,51 @@ def capture_arguments(layers: tuple[int, ...], rows: RowReader, *, slots: int) -
 
 
 def check_layers(model_config: Any, layers: tuple[int, ...], *, name: str) -> None:
-    """Refuse layers the model does not have, and models that do not hand out their layers.
+    """Refuse layers that the model does not have.
 
     Raises:
-        SekdError: says which layers there are, or to go without.
+        SekdError: says which layers there are.
     """
     total = model_config.get_total_num_hidden_layers()
-    if list(layers) != sorted(set(layers)) or not 0 <= layers[0] <= layers[-1] <= total:
+    if layers and (list(layers) != sorted(set(layers)) or not 0 <= layers[0] <= layers[-1] <= total):
         raise SekdError(
             f"model {name} has decoder layers 1 to {total} (and 0, its embeddings); asked for {list(layers)}"
         )
-    architecture, _ = model_config.registry.resolve_model_cls(model_config.architectures, model_config)
-    if not supports_eagle3(architecture):
+
+
+def implementation(
+    arguments: dict[str, Any], model_config: Any, layers: tuple[int, ...], *, lora: bool, name: str
+) -> dict[str, Any]:
+    """Which of vLLM's implementations of a model does what is asked: its own if that can, else transformers' model.
+
+    Raises:
+        SekdError: neither hands out hidden states, or neither takes LoRA.
+    """
+    if not (lacking := _lacking(model_config, layers, lora=lora)):
+        return {}
+    other = {"model_impl": "transformers"}
+    try:
+        still = _lacking(EngineArgs(**arguments, **other).create_model_config(), layers, lora=lora)
+    except ValueError:  # transformers has no such model, or none that vLLM can run
+        still = lacking
+    if still:
+        raise SekdError(f"model {name}: neither vLLM's own class of it nor transformers' in vLLM {still}")
+    if layers[:1] == (0,):
         raise SekdError(
-            f"model {name} ({architecture.__name__}) does not hand out hidden states in vLLM. "
-            "layers=[] distils from answers and distributions alone."
+            f"model {name}: vLLM runs transformers' class of it, which hands out decoder layers and not layer 0, the "
+            "embeddings: leave 0 out of layers"
         )
+    return other
+
+
+def _lacking(model_config: Any, layers: tuple[int, ...], *, lora: bool) -> str:
+    """What the implementation that vLLM would choose cannot do, and what to do without; "" where it can do all."""
+    architecture, _ = model_config.registry.resolve_model_cls(model_config.architectures, model_config)
+    if layers and not supports_eagle3(architecture):
+        return "hands out hidden states: layers=[] distils from answers and distributions alone"
+    if lora and not supports_lora(architecture):
+        return "takes a LoRA adapter: `make merge` writes the student as a model of its own"
+    return ""
 
 
 def sampling_params(request: StepRequest) -> SamplingParams:
