@@ -10,12 +10,19 @@ from sekd.pil_processors import use_pil_where_torchvision_is_absent
 
 WEIGHT_FILES = ("*.safetensors", "*.bin")
 PROCESSOR_FILES = ("*token*", "vocab*", "merges.txt", "*chat_template*", "*processor_config.json")
+# A configuration's bounds on an image, and what transformers' image processors call them.
+SETTINGS = {"min_pixels": "min_pixels", "max_pixels": "max_pixels", "max_tiles": "max_patches"}
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 @dataclass
 class ModelConfig:
-    """One entry of ``conf/model``. ``path`` is a local folder or a hub id; ``dtype`` is torch's name or "auto"."""
+    """One entry of ``conf/model``.
+
+    ``path`` is a local folder or a hub id; ``dtype`` is torch's name or "auto". An image is bounded by ``min_pixels``
+    and ``max_pixels`` where the processor resizes it freely (Qwen-VL), by ``max_tiles`` where it is cut into tiles of
+    one size (InternVL); a processor that has no such setting refuses it.
+    """
 
     name: str
     path: str
@@ -25,6 +32,7 @@ class ModelConfig:
     wording: str = "taxonomist"
     min_pixels: int | None = None
     max_pixels: int | None = None
+    max_tiles: int | None = None
     trust_remote_code: bool = False
 
 
@@ -32,7 +40,8 @@ def load_processor(model: ModelConfig) -> Any:
     """The model's processor with PIL image processing: the same pixels in both stages, with torchvision or without.
 
     Raises:
-        SekdError: the folder or hub id holds no processor, or cannot be reached.
+        SekdError: the folder or hub id holds no processor or no chat template, cannot be reached, needs a package that
+            is not installed, or the processor has no bound that is set.
     """
     use_pil_where_torchvision_is_absent()
     from transformers import AutoImageProcessor, AutoProcessor
@@ -41,17 +50,35 @@ def load_processor(model: ModelConfig) -> Any:
     try:
         processor = AutoProcessor.from_pretrained(model.path, **source)
         processor.image_processor = AutoImageProcessor.from_pretrained(
-            model.path, backend="pil", **source, **pixel_bounds(model)
+            model.path, backend="pil", **source, **image_bounds(model)
         )
-        return processor
-    except OSError as error:
+    except (OSError, ValueError, ImportError, AttributeError) as error:
         raise _unreadable(model, "processor", error) from error
+    _check_bounds(model, processor.image_processor)
+    if not getattr(processor, "chat_template", None):
+        raise SekdError(f"model {model.name}: {model.path!r} has no chat template: a chat model is needed")
+    return processor
 
 
-def pixel_bounds(model: ModelConfig) -> dict[str, int]:
-    """The image processor's pixel bounds that the configuration sets, as transformers and vLLM take them."""
-    bounds = {"min_pixels": model.min_pixels, "max_pixels": model.max_pixels}
+def image_bounds(model: ModelConfig) -> dict[str, int]:
+    """The image processor's bounds that the configuration sets, as transformers and vLLM take them."""
+    bounds = {SETTINGS[setting]: getattr(model, setting) for setting in SETTINGS}
     return {name: value for name, value in bounds.items() if value is not None}
+
+
+def _check_bounds(model: ModelConfig, image_processor: Any) -> None:
+    """Raises:
+    SekdError: the processor would ignore a bound that is set.
+    """
+    known = type(image_processor).valid_kwargs.__annotations__
+    for setting, name in SETTINGS.items():
+        if getattr(model, setting) is not None and name not in known:
+            others = [f"model.{other}" for other, taken in SETTINGS.items() if taken in known]
+            instead = f"it takes {' and '.join(others)}" if others else "the model fixes what it makes of an image"
+            raise SekdError(
+                f"model.{setting}={getattr(model, setting)}: {type(image_processor).__name__} of model {model.name} "
+                f"has no such bound; {instead}"
+            )
 
 
 def load_vlm(model: ModelConfig, *, dtype: Any = "auto", device: Any = "cpu") -> Any:
@@ -82,7 +109,7 @@ def model_identity(model: ModelConfig) -> dict[str, Any]:
         "processor": digest(folder, PROCESSOR_FILES),
         "adapter": digest(Path(model.adapter), ADAPTER_FILES) if model.adapter else None,
         "dtype": model.dtype,
-        **pixel_bounds(model),
+        **image_bounds(model),
     }
 
 

@@ -24,7 +24,6 @@ def use_pil_where_torchvision_is_absent() -> None:
     """Make processors loadable for still images. Does nothing where torchvision is installed."""
     if importlib.util.find_spec("torchvision") is not None or any(isinstance(one, PilTwins) for one in sys.meta_path):
         return
-    import transformers
     from transformers import processing_utils
     from transformers.models.auto.video_processing_auto import AutoVideoProcessor
     from transformers.video_processing_utils import BaseVideoProcessor
@@ -55,10 +54,10 @@ def use_pil_where_torchvision_is_absent() -> None:
     vars(processing_utils.transformers_module)["VideoProcessorMixin"] = StillImagesOnly
     setattr(AutoVideoProcessor, "from_pretrained", still_images_only)  # noqa: B010 - a class method, replaced
     # In the package's namespace stands a class that raises ImportError; vLLM may have taken it from there already.
+    # Named by sys.modules, since importing processing_utils puts another module object there.
     for name in ("transformers", "vllm.transformers_utils.processor"):
         if name in sys.modules:
             vars(sys.modules[name])["AutoVideoProcessor"] = AutoVideoProcessor
-    assert transformers.AutoVideoProcessor is AutoVideoProcessor
     sys.meta_path.insert(0, PilTwins(StillImagesOnly))
 
 

@@ -20,7 +20,7 @@ from stage1_teacher.shard import Report
 from stage1_teacher.stop import Stop, Stopped
 from stage1_teacher.tally import Tally
 from stage1_teacher.teaching import USES_LABELS
-from stage1_teacher.unreadable import Tolerance, look_at_images
+from stage1_teacher.unreadable import Tolerance, look_at_images, named
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def _reporter(progress: Progress, tolerance: Tolerance) -> Report:
 
     def report(tally: Tally) -> None:
         progress.add(tally)
-        tolerance.check(progress.tally.skipped)
+        tolerance.check(progress.tally.skipped, named(progress.tally.reasons, progress.tally.skipped))
 
     return report
 
@@ -182,6 +182,8 @@ def _finish(job: Pass, progress: Progress, console: Console, *, seconds: float) 
         f"started; prefix hits {100 * tally.cached_tokens / max(tally.prompt_tokens, 1):.0f} %",
         highlight=False,
     )
+    if tally.skipped:
+        console.print(f"{tally.skipped} images were left out{named(tally.reasons, tally.skipped)}", highlight=False)
     missing = job.store.missing()
     if missing:
         console.print(f"{job.store.path}: {len(missing)} shards are still missing", highlight=False)

@@ -49,7 +49,7 @@ def ask_shard(
     with closing(engine.drive(conversations)) as finished:
         for place, outcome in finished:
             outcomes[place] = outcome
-            report(tally(outcome))
+            report(tally(outcome, dataset.examples[place].image.name))
     asked = [dataset.examples[place] for place in places]
     return assemble(dataset, asked, [outcomes[place] for place in places], layout)
 
@@ -63,10 +63,10 @@ def converse(lesson: Lesson, place: int) -> Generator[Any, Any, tuple[int, Outco
     return place, answers
 
 
-def tally(outcome: Outcome) -> Tally:
+def tally(outcome: Outcome, image: str) -> Tally:
     """What one image adds to the count."""
     if isinstance(outcome, str):
-        return Tally(images=1, skipped=1)
+        return Tally(images=1, skipped=1, reasons=(f"{image} ({outcome})",))
     return Tally(
         images=1,
         steps=len(outcome.results),

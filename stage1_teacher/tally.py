@@ -1,11 +1,14 @@
 """What a pass has done so far, in numbers that add up over shards and workers."""
 
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
+
+LISTED = 5
 
 
 @dataclass(frozen=True)
 class Tally:
-    """``letter_mass`` is the sum over steps of the probability that the answer is any of the letters at all."""
+    """``letter_mass`` is the sum over steps of the probability that the answer is any of the letters at all;
+    ``reasons`` say why the first few images were skipped."""
 
     images: int = 0
     steps: int = 0
@@ -14,6 +17,8 @@ class Tally:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     letter_mass: float = 0.0
+    reasons: tuple[str, ...] = ()
 
     def __add__(self, other: "Tally") -> "Tally":
-        return Tally(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
+        both = Tally(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
+        return replace(both, reasons=both.reasons[:LISTED])

@@ -1,6 +1,6 @@
 """Images that cannot be read: how many a pass may leave out, by one rule before the engine starts and while it runs."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,8 +8,7 @@ from sekd.datasets import Dataset
 from sekd.datasets.images import undecodable
 from sekd.errors import SekdError
 from sekd.store import Store
-
-LISTED = 5
+from stage1_teacher.tally import LISTED
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,13 @@ def look_at_images(dataset: Dataset, places: Iterable[int], tolerance: Tolerance
     bad = undecodable([dataset.image_path(dataset.examples[place]) for place in places], progress=progress)
     if not bad:
         return None
-    shown = [f"{path} ({why})" for path, why in list(bad.items())[:LISTED]]
-    named = f": {', '.join(shown)}" + (f" and {len(bad) - LISTED} more" if len(bad) > LISTED else "")
-    tolerance.check(len(bad), named)
-    return f"{len(bad)} images cannot be read and are left out{named}"
+    listed = named([f"{path} ({why})" for path, why in bad.items()], len(bad))
+    tolerance.check(len(bad), listed)
+    return f"{len(bad)} images cannot be read and are left out{listed}"
+
+
+def named(reasons: Sequence[str], count: int) -> str:
+    """The first few of so many images with their reasons, as the end of a sentence; "" where none is known."""
+    shown = reasons[:LISTED]
+    more = f" and {count - len(shown)} more" if count > len(shown) else ""
+    return f": {', '.join(shown)}{more}" if shown else ""

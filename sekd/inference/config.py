@@ -16,7 +16,8 @@ class EngineConfig:
         batch_invariant: vLLM's batch-invariant CUDA kernels (compute capability 9 and up): a row's bits no longer
             depend on what else is in the batch.
         threads: torch threads of one engine on CPU; more engines (``workers``) scale better than more threads.
-        max_model_len: longest prompt plus answer in tokens (at most the model's own limit). A longer one is refused.
+        max_model_len: longest prompt plus answer in tokens (at most the model's own limit). An image whose
+            prompt is longer is left out, and named.
         max_num_seqs: most requests in one engine step, and the bound on images that are being asked about.
         max_num_batched_tokens: most tokens in one engine step.
         block_size: tokens a KV block; None leaves vLLM's own. A prefix is reused by whole blocks.

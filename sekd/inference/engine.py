@@ -13,7 +13,7 @@ from sekd.errors import SekdError
 from sekd.inference import environment
 from sekd.inference.config import EngineConfig
 from sekd.inference.rendering import Rendering
-from sekd.inference.requests import StepRequest, StepResult, tail_logprob
+from sekd.inference.requests import StepRequest, StepResult, UnusableImageError, tail_logprob
 from sekd.inference.schedule import Conversation, Drive
 from sekd.models import ModelConfig
 
@@ -128,13 +128,24 @@ class Engine:
             raise SekdError("the engine could not drop its prefix cache: a request is still running")
 
     def submit(self, request: StepRequest, image: Callable[[], Image.Image]) -> tuple[str, int]:
-        """Queue one request: its ticket and the length of its prompt in tokens. ``image`` reads its pixels."""
+        """Queue one request: its ticket and the length of its prompt in tokens. ``image`` reads its pixels.
+
+        Raises:
+            UnusableImageError: the model's processor refuses the image, or the prompt is too long with it.
+        """
         rendered = self._rendering.render(request, image)
+        tokens, most = len(rendered["prompt_token_ids"]), self._vllm.model_config.max_model_len
+        if tokens >= most:
+            raise UnusableImageError(
+                request.image_key,
+                f"its prompt of {tokens} tokens leaves no room for an answer in "
+                f"engine.max_model_len={most}: raise that, or let an image take fewer by model.max_pixels or max_tiles",
+            )
         self._count += 1
         ticket = str(self._count)
         self._vllm.add_request(ticket, rendered, self._sampling_params(request), lora_request=self._lora_request())
         self._submitted[ticket] = (request, time.perf_counter())
-        return ticket, len(rendered["prompt_token_ids"])
+        return ticket, tokens
 
     def advance(self) -> list[tuple[str, StepResult]]:
         """One engine step: tickets that finished in it, with their results."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image
 
-from sekd.inference.requests import StepRequest
+from sekd.inference.requests import StepRequest, UnusableImageError
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,10 @@ def _split(tokens: list[int], at: int) -> tuple[list[int], list[int]]:
     return tokens[:at], tokens[at:]
 
 
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 class Rendering:
     """Renders requests.
 
@@ -54,7 +58,11 @@ class Rendering:
         self._beginnings: OrderedDict[str, _Beginning] = OrderedDict()
 
     def render(self, request: StepRequest, image: Callable[[], Image.Image]) -> dict[str, Any]:
-        """The request's prompt; the image's pixels are called for only if it is a new one."""
+        """The request's prompt; the image's pixels are called for only if it is a new one.
+
+        Raises:
+            UnusableImageError: the model's processor refuses the image.
+        """
         tokens = self._renderer.get_tokenizer().encode(request.prompt_text, add_special_tokens=False)
         return self._continued(request.image_key, tokens) or self._anew(request.image_key, tokens, image)
 
@@ -68,7 +76,10 @@ class Rendering:
             "multi_modal_data": {"image": image()},
             "multi_modal_uuids": {"image": [key]},
         }
-        (rendered,) = self._renderer.render_cmpl([prompt], self._tokenization)
+        try:
+            (rendered,) = self._renderer.render_cmpl([prompt], self._tokenization)
+        except ValueError as error:
+            raise UnusableImageError(key, _first_line(error)) from error
         if beginning := _Beginning.of(tokens, rendered):
             self._beginnings[key] = beginning
         if len(self._beginnings) > self._remembered:

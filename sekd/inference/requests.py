@@ -20,6 +20,14 @@ class UnreadableImageError(Exception):
         return f"{path}: {cause}"
 
 
+class UnusableImageError(UnreadableImageError):
+    """An image that the engine cannot be asked about: its processor refuses it, or it takes too many tokens."""
+
+    def __init__(self, name: str, why: str) -> None:
+        Exception.__init__(self, name, why)
+        self.reason = f"unusable image: {why}"
+
+
 @dataclass(frozen=True)
 class StepRequest:
     """One prompt about one image.

@@ -176,7 +176,7 @@ class Drive:
     # --- running ---
 
     def _submit(self, running: _Running) -> None:
-        """Ask what a conversation wants to know next; an unreadable image is raised inside the conversation."""
+        """Ask what a conversation wants to know next; an image that is of no use is raised inside the conversation."""
         images, running.images = running.images, {}
         running.seen |= images.keys()
         try:
@@ -187,10 +187,17 @@ class Drive:
         requests = running.requests
         running.results = [None] * len(requests)
         running.waiting = len(requests)
-        for slot, request in enumerate(requests):
-            ticket, tokens = self._asking.submit(request, partial(_pixels_of, request, pixels))
-            self._tickets[ticket] = (running, slot)
-            self._note_length(running, tokens)
+        tickets = []
+        try:
+            for slot, request in enumerate(requests):
+                ticket, tokens = self._asking.submit(request, partial(_pixels_of, request, pixels))
+                tickets.append(ticket)
+                self._tickets[ticket] = (running, slot)
+                self._note_length(running, tokens)
+        except UnreadableImageError as error:
+            for ticket in tickets:  # their answers are of no use without the refused one's
+                del self._tickets[ticket]
+            self._resume(running, error)
 
     def _note_length(self, running: _Running, tokens: int) -> None:
         grown = max(0, tokens - running.tokens)
@@ -200,6 +207,8 @@ class Drive:
 
     def _take(self, finished: list[tuple[str, StepResult]]) -> None:
         for ticket, result in finished:
+            if ticket not in self._tickets:
+                continue
             running, slot = self._tickets.pop(ticket)
             running.results[slot] = result
             running.waiting -= 1

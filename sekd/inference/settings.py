@@ -17,7 +17,7 @@ from sekd.inference.dimensions import read_dimensions
 from sekd.inference.hidden_rows import RowReader
 from sekd.inference.lora_on_cpu import use_one_product_an_adapter
 from sekd.inference.requests import StepRequest
-from sekd.models import ModelConfig, load_processor, pixel_bounds
+from sekd.models import ModelConfig, image_bounds, load_processor
 
 NUMPY_DTYPES: dict[str, np.dtype] = {
     "torch.float32": np.dtype(np.float32),
@@ -98,7 +98,7 @@ def engine_arguments(model: ModelConfig, engine: EngineConfig, *, max_lora_rank:
         "tensor_parallel_size": engine.tensor_parallel_size,
         "limit_mm_per_prompt": {"image": 1, "video": 0},
         "mm_processor_cache_gb": engine.image_cache_gb,
-        "mm_processor_kwargs": pixel_bounds(model) or None,
+        "mm_processor_kwargs": image_bounds(model) or None,
         "max_logprobs": -1,
         "logprobs_mode": "raw_logprobs",
         "disable_log_stats": True,
@@ -156,7 +156,8 @@ def implementation(
     """
     if not (lacking := _lacking(model_config, layers, lora=lora)):
         return {}
-    other = {"model_impl": "transformers"}
+    # Not model_impl="transformers": vLLM would look for the capture's own layer in transformers, too.
+    other = {"hf_overrides": {"architectures": ["TransformersMultiModalForCausalLM"]}}
     try:
         still = _lacking(EngineArgs(**arguments, **other).create_model_config(), layers, lora=lora)
     except ValueError:  # transformers has no such model, or none that vLLM can run

@@ -29,11 +29,11 @@ class Expected:
 
 
 class Reference:
-    """The model in transformers, fp32, one prompt at a time."""
+    """The model in transformers, one prompt at a time."""
 
-    def __init__(self, model: ModelConfig) -> None:
+    def __init__(self, model: ModelConfig, dtype: torch.dtype = torch.float32) -> None:
         self.processor = load_processor(model)
-        self.vlm = load_vlm(model, dtype=torch.float32)
+        self.vlm = load_vlm(model, dtype=dtype)
         self._last: Any = None
         language_model = self.vlm.model.language_model
         language_model.layers[-1].register_forward_hook(self._keep_last)
@@ -44,12 +44,12 @@ class Reference:
 
     @torch.no_grad()
     def __call__(self, text: str, image: Image.Image) -> Expected:
-        inputs = self.processor(text=[text], images=[image], return_tensors="pt")
+        inputs = self.processor(text=[text], images=[image], return_tensors="pt").to(self.vlm.dtype)
         output = self.vlm(**inputs, output_hidden_states=True)
         layers = [*output.hidden_states[:-1], self._last.reshape(output.hidden_states[0].shape)]
         return Expected(
             logprobs=torch.log_softmax(output.logits[0, -1].float(), -1).numpy(),
-            hidden=torch.stack([layer[0, -1] for layer in layers]).numpy(),
+            hidden=torch.stack([layer[0, -1].float() for layer in layers]).numpy(),
         )
 
     @torch.no_grad()
@@ -58,13 +58,15 @@ class Reference:
         return torch.log_softmax(self.head(self.norm(torch.from_numpy(last_layer.copy()))), -1).numpy()
 
 
-def assert_agrees(result: StepResult, expected: Expected, layers: tuple[int, ...]) -> None:
-    """Hidden states, logprobs and the order of the top k, each to ``TOLERANCE`` relative."""
+def assert_agrees(
+    result: StepResult, expected: Expected, layers: tuple[int, ...], tolerance: float = TOLERANCE
+) -> None:
+    """Hidden states, logprobs and the order of the top k, each to ``tolerance`` relative."""
     assert result.hidden is not None
-    assert relative_error(result.hidden, expected.hidden[list(layers)]) <= TOLERANCE
+    assert relative_error(result.hidden, expected.hidden[list(layers)]) <= tolerance
     k = len(result.topk_ids)
     assert result.topk_ids.tolist() == np.argsort(-expected.logprobs, kind="stable")[:k].tolist()
-    assert relative_error(result.topk_logprobs, expected.logprobs[result.topk_ids]) <= TOLERANCE
+    assert relative_error(result.topk_logprobs, expected.logprobs[result.topk_ids]) <= tolerance
 
 
 def relative_error(found: np.ndarray, expected: np.ndarray) -> float:

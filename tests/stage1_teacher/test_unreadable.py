@@ -115,7 +115,9 @@ def test_an_image_that_only_the_decoder_finds_bad_counts_alike(
         return read(path)
 
     monkeypatch.setattr(schedule, "read_image", decode)
-    with pytest.raises(SekdError, match=r"1 of 18 images cannot be read, .*unreadable_share=0\.01"):
+    with pytest.raises(
+        SekdError, match=r"1 of 18 images cannot be read: .*jpg \(unreadable image: OSError\), .*share=0\.01"
+    ):
         run(config)
     store = run(replace(config, unreadable_share=0.12))
     skipped = {name: why for index in range(5) for name, why in store.entry(index).skipped.items()}

@@ -40,10 +40,7 @@ class Photos:
 
 
 def write_photos(root: Path, *, truncated: bool = False, kinds: tuple[str, ...] = tuple(KINDS)) -> Photos:
-    """One photo a kind, each of another species; with ``truncated`` one more that does not decode.
-
-    The splits "train" and "val" are the same photos.
-    """
+    """One photo a kind, each of another species; with ``truncated`` one more that does not decode."""
     names = [*kinds, *([TRUNCATED] if truncated else [])]
     images, annotations, files = [], [], {}
     categories = [_category(index) for index in range(max(12, len(names)))]
@@ -58,7 +55,7 @@ def write_photos(root: Path, *, truncated: bool = False, kinds: tuple[str, ...] 
         annotations.append({"id": index, "image_id": index, "category_id": index})
     listed = {"images": images, "annotations": annotations, "categories": categories}
     (root / "photos.json").write_text(json.dumps(listed))
-    splits: dict[str, str | None] = {"train": "photos.json", "val": "photos.json", "test": None}
+    splits: dict[str, str | None] = {"train": "photos.json", "val": None, "test": None}
     levels = [*RANKS, "name"]
     data = DataConfig(name="photos", format="inat", root=str(root), splits=splits, levels=levels, skip=1)
     return Photos(root, data, files)

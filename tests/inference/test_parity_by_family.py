@@ -1,0 +1,167 @@
+"""Every family's engine against transformers, prompt by prompt, on photos of every kind; one engine a family."""
+
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from engine_reference import Reference, assert_agrees, relative_error
+from standins import FAMILIES, Photos, Standin
+
+from sekd.datasets import load_dataset
+from sekd.datasets.images import decode
+from sekd.inference.config import EngineConfig
+from sekd.inference.engine import Engine
+from sekd.inference.paradigms import Asker, Subject
+from sekd.inference.requests import StepRequest, StepResult, UnusableImageError
+from sekd.prompts import Prompter
+
+LAYERS, K = (0, 1, 3), 20
+ROOMY = EngineConfig(kv_cache_gb=0.125, max_model_len=4096, max_num_seqs=8, image_cache_gb=0.5)
+BFLOAT16 = ("qwen3_vl", "internvl3", "llava_onevision")  # one of each way to look at an image
+STEPS = 2
+Asked = list[tuple[StepRequest, StepResult]]
+
+
+@dataclass
+class Served:
+    """A stand-in in the engine and in transformers."""
+
+    engine: Engine
+    reference: Reference
+    subjects: dict[str, Subject]
+
+    def ask(self, kind: str) -> Asked | str:
+        """What was asked about a photo, answer by answer; or why it could not be."""
+        asker = Asker(Prompter.named("taxonomist"), self.reference.processor, topk=K, capture=True)
+        (said,) = self.engine.drive([recorded(asker.conditioned(self.subjects[kind]))])
+        return said
+
+
+def recorded(lesson: Generator[StepRequest, StepResult, Any]) -> Generator[StepRequest, StepResult, Asked | str]:
+    asked: Asked = []
+    try:
+        request = next(lesson)
+        while True:
+            asked.append((request, (yield request)))
+            request = lesson.send(asked[-1][1])
+    except StopIteration:
+        return asked
+    except UnusableImageError as error:
+        return error.reason
+
+
+@pytest.fixture(scope="module")
+def serve(standin: Standin, photos: Photos) -> Iterator[Callable[..., Served]]:
+    """Starts the engine of one family after the other."""
+    running: dict[tuple[str, str], Served] = {}
+
+    def get(family: str, dtype: str = "float32") -> Served:
+        if (family, dtype) not in running:
+            while running:
+                running.popitem()[1].engine.close()
+            model, asked = standin(family, dtype), subjects(photos)
+            reference = Reference(model, getattr(torch, dtype))
+            engine = Engine(model, ROOMY, layers=LAYERS, max_lora_rank=8)
+            running[family, dtype] = Served(engine, reference, asked)
+        return running[family, dtype]
+
+    yield get
+    while running:
+        running.popitem()[1].engine.close()
+
+
+@pytest.fixture(scope="module", params=[*((name, "float32") for name in FAMILIES if name != "qwen3_vl_tied")], ids=str)
+def served(request: pytest.FixtureRequest, serve: Callable[..., Served]) -> Served:
+    return serve(*request.param)
+
+
+def subjects(photos: Photos) -> dict[str, Subject]:
+    dataset = load_dataset(photos.data, "train")
+    by_file = {dataset.image_path(example): example for example in dataset.examples}
+    return {kind: Subject(file, kind, dataset.questions(by_file[file])[:STEPS]) for kind, file in photos.files.items()}
+
+
+def test_hidden_states_logprobs_and_their_order_agree_with_transformers(served: Served) -> None:
+    for kind in ("grey", "rotated"):
+        for request, result in served.ask(kind):
+            expected = served.reference(request.prompt_text, decode(request.image))
+            assert_agrees(result, expected, LAYERS, tolerance=1e-4)
+            assert request.letter_ids is not None
+            assert result.token_ids[0] == max(request.letter_ids, key=lambda letter: expected.logprobs[letter])
+
+
+def test_another_photo_gives_other_states(served: Served) -> None:
+    ((request, result), *_) = served.ask("grey")
+    with pytest.raises(AssertionError):
+        assert_agrees(
+            result, served.reference(request.prompt_text, decode(served.subjects["rotated"].image)), LAYERS, 1e-4
+        )
+
+
+def test_pixels_and_tokens_are_those_of_the_student_s_processor_bit_for_bit(served: Served) -> None:
+    processor = served.reference.processor
+    prompter = Prompter.named("taxonomist")
+    for kind, subject in served.subjects.items():
+        text = prompter.render(processor, prompter.joint(subject.questions))
+        image = decode(subject.image)
+        try:
+            rendered = served.engine._rendering.render(StepRequest(text, image, f"{kind} alone"), lambda: image)  # noqa: B023
+        except UnusableImageError:
+            with pytest.raises(ValueError, match="aspect ratio"):
+                processor(text=[text], images=[image])
+            continue
+        expected = processor(text=[text], images=[image], return_tensors="pt")
+        ((item,),) = rendered["mm_kwargs"].values()
+        assert rendered["prompt_token_ids"] == expected["input_ids"][0].tolist(), kind
+        assert torch.equal(item.get_data()["pixel_values"].flatten(), expected["pixel_values"].flatten()), kind
+
+
+@pytest.mark.parametrize("family", BFLOAT16)
+def test_bfloat16_agrees_within_its_rounding(serve: Callable[..., Served], family: str) -> None:
+    served = serve(family, "bfloat16")
+    for request, result in served.ask("grey"):
+        expected = served.reference(request.prompt_text, decode(request.image))
+        assert result.hidden is not None
+        hidden = torch.from_numpy(result.hidden.copy()).view(torch.bfloat16).float().numpy()
+        assert relative_error(hidden, expected.hidden[list(LAYERS)]) <= 2**-5
+        assert np.abs(result.topk_logprobs - expected.logprobs[result.topk_ids]).max() <= 0.25
+        assert result.topk_ids[0] in np.argsort(-expected.logprobs)[:3]
+
+
+@pytest.mark.parametrize("family", ["llava_onevision", "internvl3"])
+def test_an_adapter_answers_as_in_peft(serve: Callable[..., Served], family: str, tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    served = serve(family, "float32")
+    torch.manual_seed(0)
+    modules = r".*language_model.*\.(q_proj|v_proj|o_proj|up_proj|down_proj)"
+    lora = LoraConfig(r=8, lora_alpha=16, target_modules=modules, init_lora_weights=False)
+    plain = served.reference
+    adapted = get_peft_model(plain.vlm, lora).eval()
+    adapted.save_pretrained(tmp_path)
+    asker = Asker(Prompter.named("taxonomist"), served.reference.processor, topk=K)
+    ((first, *_),) = served.engine.drive([recorded(asker.conditioned(served.subjects["grey"]))], adapter=tmp_path)
+    request, result = first
+    inputs = plain.processor(text=[request.prompt_text], images=[decode(request.image)], return_tensors="pt")
+    with torch.no_grad():
+        logprobs = adapted(**inputs).logits[0, -1].log_softmax(-1).numpy()
+        adapted.unload()  # takes the adapter out of the reference again
+    assert relative_error(result.topk_logprobs, logprobs[result.topk_ids]) <= 1e-4
+    without = plain(request.prompt_text, decode(request.image)).logprobs
+    assert relative_error(result.topk_logprobs, without[result.topk_ids]) > 1e-3
+
+
+def test_a_photo_of_more_tokens_than_fit_is_left_out_with_its_reason(serve: Callable[..., Served]) -> None:
+    said = serve("llava_onevision", "float32").ask("large")
+    assert isinstance(said, str)
+    assert "tokens leaves no room" in said
+    assert "engine.max_model_len=4096" in said
+
+
+def test_a_photo_that_the_processor_refuses_is_left_out_with_its_reason(serve: Callable[..., Served]) -> None:
+    said = serve("qwen2_5_vl", "float32").ask("low")
+    assert said == "unusable image: absolute aspect ratio must be smaller than 200, got 500.0"
