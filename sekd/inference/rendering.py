@@ -40,7 +40,14 @@ def _split(tokens: list[int], at: int) -> tuple[list[int], list[int]]:
     return tokens[:at], tokens[at:]
 
 
-def _first_line(error: Exception) -> str:
+def _first_cause(error: BaseException) -> BaseException:
+    """What the processor itself said; vLLM wraps it in a sentence that holds all its arguments."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
@@ -79,7 +86,7 @@ class Rendering:
         try:
             (rendered,) = self._renderer.render_cmpl([prompt], self._tokenization)
         except ValueError as error:
-            raise UnusableImageError(key, _first_line(error)) from error
+            raise UnusableImageError(key, _first_line(_first_cause(error))) from error
         if beginning := _Beginning.of(tokens, rendered):
             self._beginnings[key] = beginning
         if len(self._beginnings) > self._remembered:

@@ -157,7 +157,7 @@ def implementation(
     if not (lacking := _lacking(model_config, layers, lora=lora)):
         return {}
     # Not model_impl="transformers": vLLM would look for the capture's own layer in transformers, too.
-    other = {"hf_overrides": {"architectures": ["TransformersMultiModalForCausalLM"]}}
+    other: dict[str, Any] = {"hf_overrides": {"architectures": ["TransformersMultiModalForCausalLM"]}}
     try:
         still = _lacking(EngineArgs(**arguments, **other).create_model_config(), layers, lora=lora)
     except ValueError:  # transformers has no such model, or none that vLLM can run
