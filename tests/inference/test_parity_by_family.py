@@ -180,10 +180,12 @@ def test_bfloat16_agrees_within_its_rounding(serve: Callable[..., Served], famil
         assert result.topk_ids[0] in np.argsort(-expected.logprobs)[:3]
 
 
-def test_a_model_whose_own_class_cannot_is_run_by_transformers_within_vllm(
-    standin: Standin, photos: Photos, serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
+def test_a_model_whose_own_class_hands_out_nothing_is_transformers_or_refused(
+    standin: Standin, serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from vllm import ModelRegistry
+
+    from sekd.inference import settings
 
     serve.stop()  # type: ignore[attr-defined]
     model, name = standin("llava1_6"), "LlavaNextForConditionalGeneration"
@@ -192,7 +194,6 @@ def test_a_model_whose_own_class_cannot_is_run_by_transformers_within_vllm(
     ModelRegistry.register_model(name, f"vllm.model_executor.models.llava_next:{name}")
     with pytest.raises(SekdError, match="leave 0 out of layers"):
         Engine(model, ROOMY, layers=LAYERS)
-    with Engine(model, ROOMY, layers=LAYERS[1:]) as engine:
-        served = Served("llava1_6", engine, Reference(model), subjects(photos))
-        for request, result in served.ask("grey"):
-            assert_agrees(result, served.reference(request.prompt_text, decode(request.image)), LAYERS[1:], 1e-4)
+    monkeypatch.setattr(settings, "supports_eagle3", lambda _: False)
+    with pytest.raises(SekdError, match="neither vLLM's own class of it nor transformers' in vLLM hands out"):
+        Engine(model, ROOMY, layers=LAYERS[1:])
