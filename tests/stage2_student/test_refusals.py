@@ -1,5 +1,6 @@
 """What cannot work is refused at the start, with what the store holds and what to do."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -115,7 +116,12 @@ def test_an_unfinished_store_is_refused(configure: Configure, store: Store, tmp_
 
 
 def test_an_image_that_is_gone_is_named(configure: Configure, store: Store, data: DataConfig, tmp_path: Path) -> None:
-    config = configure(data=replace(data, root=str(tmp_path)))
+    """At the start where it is among the first, else when it is met."""
+    config = configure(data=replace(data, root=str(tmp_path / "world")))
+    with pytest.raises(SekdError, match=r"\.jpg cannot be read as an image"):
+        assemble(config, store)
+    shutil.copytree(data.root, tmp_path / "world")
     _, batches = assemble(config, store)
+    shutil.rmtree(tmp_path / "world")
     with pytest.raises(SekdError, match=r"\.jpg cannot be read as an image"):
         next(iter(batches.train_dataloader()))
