@@ -49,7 +49,7 @@ def build(
         dimensions = EngineArgs(**arguments).create_model_config()
         arguments["max_model_len"] = min(engine.max_model_len, dimensions.max_model_len)
         check_layers(dimensions, layers, name=model.name)
-        arguments |= implementation(arguments, dimensions, layers, lora=bool(max_lora_rank), name=model.name)
+        check_interfaces(dimensions, layers, lora=bool(max_lora_rank), name=model.name)
         if layers:
             shape = (len(layers), dimensions.get_hidden_size())
             rows = RowReader(shape=shape, dtype=NUMPY_DTYPES[str(dimensions.dtype)], slots=slots)
@@ -146,40 +146,23 @@ def check_layers(model_config: Any, layers: tuple[int, ...], *, name: str) -> No
         )
 
 
-def implementation(
-    arguments: dict[str, Any], model_config: Any, layers: tuple[int, ...], *, lora: bool, name: str
-) -> dict[str, Any]:
-    """Which of vLLM's implementations of a model does what is asked: its own if that can, else transformers' model.
+def check_interfaces(model_config: Any, layers: tuple[int, ...], *, lora: bool, name: str) -> None:
+    """Refuse a model whose class in vLLM cannot do what is asked.
 
     Raises:
-        SekdError: neither hands out hidden states, or neither takes LoRA.
+        SekdError: it hands out no hidden states, or takes no LoRA; says what to do without.
     """
-    if not (lacking := _lacking(model_config, layers, lora=lora)):
-        return {}
-    # Not model_impl="transformers": vLLM would look for the capture's own layer in transformers, too.
-    other: dict[str, Any] = {"hf_overrides": {"architectures": ["TransformersMultiModalForCausalLM"]}}
-    try:
-        still = _lacking(EngineArgs(**arguments, **other).create_model_config(), layers, lora=lora)
-    except ValueError:  # transformers has no such model, or none that vLLM can run
-        still = lacking
-    if still:
-        raise SekdError(f"model {name}: neither vLLM's own class of it nor transformers' in vLLM {still}")
-    if layers[:1] == (0,):
-        raise SekdError(
-            f"model {name}: vLLM runs transformers' class of it, which hands out decoder layers and not layer 0, the "
-            "embeddings: leave 0 out of layers"
-        )
-    return other
-
-
-def _lacking(model_config: Any, layers: tuple[int, ...], *, lora: bool) -> str:
-    """What the implementation that vLLM would choose cannot do, and what to do without; "" where it can do all."""
     architecture, _ = model_config.registry.resolve_model_cls(model_config.architectures, model_config)
     if layers and not supports_eagle3(architecture):
-        return "hands out hidden states: layers=[] distils from answers and distributions alone"
+        raise SekdError(
+            f"model {name} ({architecture.__name__}) does not hand out hidden states in vLLM. "
+            "layers=[] distils from answers and distributions alone."
+        )
     if lora and not supports_lora(architecture):
-        return "takes a LoRA adapter: `make merge` writes the student as a model of its own"
-    return ""
+        raise SekdError(
+            f"model {name} ({architecture.__name__}) takes no LoRA adapter in vLLM. "
+            "`make merge` writes the student as a model of its own."
+        )
 
 
 def sampling_params(request: StepRequest) -> SamplingParams:

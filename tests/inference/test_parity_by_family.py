@@ -14,7 +14,6 @@ from standins import FAMILIES, Photos, Standin
 from sekd.datasets import load_dataset
 from sekd.datasets.images import decode
 from sekd.errors import SekdError
-from sekd.inference import plugin
 from sekd.inference.config import EngineConfig
 from sekd.inference.engine import Engine
 from sekd.inference.paradigms import Asker, Subject
@@ -180,20 +179,24 @@ def test_bfloat16_agrees_within_its_rounding(serve: Callable[..., Served], famil
         assert result.topk_ids[0] in np.argsort(-expected.logprobs)[:3]
 
 
-def test_a_model_whose_own_class_hands_out_nothing_is_transformers_or_refused(
-    standin: Standin, serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("interface", "asked", "said"),
+    [
+        ("supports_eagle3", {"layers": LAYERS}, r"does not hand out hidden states in vLLM\. layers=\[\] distils"),
+        ("supports_lora", {"max_lora_rank": 8}, r"takes no LoRA adapter in vLLM\. `make merge` writes"),
+    ],
+)
+def test_what_a_model_s_class_cannot_do_is_refused_before_weights_are_loaded(
+    standin: Standin,
+    serve: Callable[..., Served],
+    monkeypatch: pytest.MonkeyPatch,
+    interface: str,
+    asked: Any,
+    said: str,
 ) -> None:
-    from vllm import ModelRegistry
-
     from sekd.inference import settings
 
     serve.stop()  # type: ignore[attr-defined]
-    model, name = standin("llava1_6"), "LlavaNextForConditionalGeneration"
-    monkeypatch.setattr(plugin, "SERVED_MODELS", {})
-    monkeypatch.setitem(ModelRegistry.models, name, None)
-    ModelRegistry.register_model(name, f"vllm.model_executor.models.llava_next:{name}")
-    with pytest.raises(SekdError, match="leave 0 out of layers"):
-        Engine(model, ROOMY, layers=LAYERS)
-    monkeypatch.setattr(settings, "supports_eagle3", lambda _: False)
-    with pytest.raises(SekdError, match="neither vLLM's own class of it nor transformers' in vLLM hands out"):
-        Engine(model, ROOMY, layers=LAYERS[1:])
+    monkeypatch.setattr(settings, interface, lambda _: False)
+    with pytest.raises(SekdError, match=said):
+        Engine(standin("llava1_6"), ROOMY, **asked)
