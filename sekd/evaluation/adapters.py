@@ -15,18 +15,27 @@ Shape = tuple[int, ...]
 
 
 def check_adapter(adapter: Path, model: ModelConfig) -> None:
-    """The adapter's matrices must fit the base's layers, name by name.
+    """The adapter's base must be of the model's class, and its matrices must fit the model's layers, name by name.
+
+    Models of two families may have language models of the same shape, as Qwen2.5-VL and LLaVA-OneVision do at 7B.
 
     Raises:
-        SekdError: the folder is no LoRA adapter, or one for another base; says which layer does not fit.
+        SekdError: the folder is no LoRA adapter, or one for another base; says which class or layer does not fit.
     """
     file = adapter / WEIGHTS
     if not file.is_file() or not (adapter / "adapter_config.json").is_file():
         raise SekdError(f"{adapter} is no LoRA adapter: expected adapter_config.json and {WEIGHTS} in it")
+    about = json.loads((adapter / "adapter_config.json").read_text())
+    trained_on = about.get("base_model_name_or_path")
+    family, own = (about.get("auto_mapping") or {}).get("base_model_class"), _classes(model)
+    if family and own and family not in own:
+        raise SekdError(
+            f"{adapter} was trained for another family of models ({trained_on}, a {family}): {model.name} "
+            f"({model.path}) is a {own[0]}. Give the model that it was trained from."
+        )
     base = _layers(sorted(model_folder(model).glob("*.safetensors")))
     if not base:  # weights in another format: the engine has the last word
         return
-    trained_on = json.loads((adapter / "adapter_config.json").read_text()).get("base_model_name_or_path")
     for name, shape in read_shapes(file).items():
         layer = _layer(name)
         expected = base.get(layer)
@@ -52,6 +61,12 @@ def read_shapes(file: Path) -> dict[str, Shape]:
     except (OSError, struct.error, ValueError, MemoryError, OverflowError) as error:
         raise SekdError(f"{file} is no safetensors file ({error}): it may be cut off; copy it again") from error
     return {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
+
+
+def _classes(model: ModelConfig) -> list[str]:
+    """What the model's own configuration says it is an instance of; empty where it says nothing."""
+    file = model_folder(model) / "config.json"
+    return json.loads(file.read_text()).get("architectures") or [] if file.is_file() else []
 
 
 def _layers(files: Iterable[Path]) -> dict[str, Shape]:

@@ -461,6 +461,19 @@ def test_an_adapter_for_another_base_is_refused(config: EvaluateConfig, tmp_path
         check_adapter(tmp_path, config.model)
 
 
+def test_an_adapter_of_another_family_of_the_same_shape_is_refused(config: EvaluateConfig, tmp_path: Path) -> None:
+    other = shutil.copytree(config.model.path, tmp_path / "other")
+    stated = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(
+        json.dumps({**stated, "architectures": ["LlavaOnevisionForConditionalGeneration"]})
+    )
+    adapter = run_folder(config) / "seed0" / "adapter"
+    about = json.loads((adapter / "adapter_config.json").read_text())
+    assert about["auto_mapping"]["base_model_class"] == "Qwen2_5_VLForConditionalGeneration"
+    with pytest.raises(SekdError, match=r"another family of models.*is a LlavaOnevisionForConditionalGeneration"):
+        check_adapter(adapter, replace(config.model, path=str(other)))
+
+
 def test_a_cut_off_adapter_is_named(config: EvaluateConfig, tmp_path: Path) -> None:
     adapter = shutil.copytree(run_folder(config) / "seed0" / "adapter", tmp_path / "adapter")
     weights = adapter / "adapter_model.safetensors"
