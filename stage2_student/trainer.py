@@ -80,6 +80,11 @@ def weights_dtype(settings: TrainerConfig) -> torch.dtype:
 
 
 def _precision(settings: TrainerConfig) -> str:
+    if settings.precision in ("bf16-true", "16-true"):
+        raise SekdError(
+            f"trainer.precision={settings.precision} would round the adapter and the losses' weights too: "
+            "take bf16-mixed, under which the frozen weights are bfloat16 as well"
+        )
     if settings.precision != "auto":
         return settings.precision
     on_gpu = settings.accelerator != "cpu" and torch.cuda.is_available()

@@ -14,7 +14,8 @@ from sekd.models import ModelConfig, load_processor
 from sekd.prompts import Prompter
 from sekd.store import Store
 from stage2_student.checks import check_letters, check_model, check_settings
-from stage2_student.config import HiddenConfig, LoraSettings, LossConfig, SoftConfig
+from stage2_student.config import HiddenConfig, LoraSettings, LossConfig, SoftConfig, TrainerConfig
+from stage2_student.trainer import weights_dtype
 from stage2_student.training import assemble
 
 
@@ -125,3 +126,9 @@ def test_an_image_that_is_gone_is_named(configure: Configure, store: Store, data
     shutil.rmtree(tmp_path / "world")
     with pytest.raises(SekdError, match=r"\.jpg cannot be read as an image"):
         next(iter(batches.train_dataloader()))
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
+def test_a_precision_that_rounds_what_is_trained_is_refused(precision: str) -> None:
+    with pytest.raises(SekdError, match="take bf16-mixed"):
+        weights_dtype(TrainerConfig(precision=precision))
