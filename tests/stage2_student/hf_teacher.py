@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from PIL import Image
 
 from sekd.datasets import DataConfig, Dataset, load_dataset
+from sekd.datasets.images import decode
 from sekd.models import ModelConfig, load_processor, load_vlm, model_identity
 from sekd.prompts import Prompter
 from sekd.store import Layout, Plan, Store, build_rows
@@ -68,7 +68,7 @@ def ask(
 ) -> list[dict[str, Any]]:
     """What was answered at every step: a list a step of arrays over examples. Every example has as many steps."""
     questions = [dataset.questions(example) for example in dataset.examples]
-    images = [Image.open(dataset.image_path(example)).convert("RGB") for example in dataset.examples]
+    images = [decode(dataset.image_path(example)) for example in dataset.examples]
     answers: list[list[int]] = [[] for _ in questions]
     letters = torch.tensor(layout.letter_ids)
     steps = []
@@ -79,7 +79,8 @@ def ask(
         ]
         inputs = processor(text=texts, images=images, padding=True, padding_side="left", return_tensors="pt")
         logprobs, hidden = answer_position(vlm, inputs, layout.layers)
-        chosen = logprobs[:, letters].argmax(dim=1).tolist()
+        options = [len(asked[step].options) for asked in questions]
+        chosen = [int(row[:known].argmax()) for row, known in zip(logprobs[:, letters], options, strict=True)]
         for known, answer in zip(answers, chosen, strict=True):
             known.append(answer)
         top = logprobs.topk(layout.k, dim=1)
