@@ -1,0 +1,108 @@
+"""A stand-in of each released family through the whole pipeline in bfloat16, one engine a family.
+
+Teacher, verification, student of all three losses, merged student, and joint answers of base and student.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from standins import Photos, Standin, write_photos
+
+from sekd.evaluation import workers as evaluating
+from sekd.evaluation.config import EvaluateConfig
+from sekd.evaluation.evaluate import evaluate
+from sekd.evaluation.scores import read_run
+from sekd.inference.config import EngineConfig
+from sekd.inference.engine import Engine
+from sekd.models import ModelConfig, load_vlm
+from sekd.store.verify import verify
+from stage1_teacher import worker as teaching
+from stage1_teacher.config import TeacherConfig
+from stage1_teacher.generate import run as run_teacher
+from stage1_teacher.worker import Worker
+from stage2_student.config import (
+    LoraSettings,
+    OptimConfig,
+    StreamConfig,
+    StudentConfig,
+    TrainerConfig,
+    ValidationConfig,
+)
+from stage2_student.merge import merge
+from stage2_student.runs import RunFolder
+from stage2_student.training import train
+
+FAMILIES = ("qwen2_5_vl",)
+KINDS = ("odd", "square", "grey", "rotated", "transparent", "portrait", "cmyk", "landscape")
+LAST = 3
+RANK = 8
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Photos:
+    photos = write_photos(tmp_path_factory.mktemp("few"), kinds=KINDS)
+    return replace(photos, data=replace(photos.data, splits={"train": "photos.json", "val": None, "test": None}))
+
+
+@pytest.fixture(params=FAMILIES)
+def model(request: pytest.FixtureRequest, standin: Standin) -> ModelConfig:
+    return standin(request.param, "bfloat16")
+
+
+@pytest.fixture
+def engine(model: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> Iterator[EngineConfig]:
+    """Settings of an engine that runs already, for the teacher and for the evaluation."""
+    settings = EngineConfig(kv_cache_gb=0.125, max_model_len=4096, max_num_seqs=8, image_cache_gb=0.5)
+    with Engine(model, settings, layers=(LAST,), max_lora_rank=RANK) as engine:
+        monkeypatch.setattr(teaching, "Engine", lambda *_, **__: engine)
+        monkeypatch.setattr(Worker, "close", lambda self: None)
+        monkeypatch.setattr(evaluating, "_open_engine", lambda *_: nullcontext(engine))
+        yield settings
+
+
+@pytest.mark.slow
+def test_a_family_goes_from_photos_to_an_evaluated_student(
+    model: ModelConfig, engine: EngineConfig, few: Photos, tmp_path: Path
+) -> None:
+    shared = {"data": few.data, "model": model}
+    artifacts, runs = str(tmp_path / "artifacts"), str(tmp_path / "runs")
+
+    store = run_teacher(TeacherConfig(**shared, engine=engine, artifacts=artifacts, shard_size=4, progress=False))
+    assert verify(store) == []
+    assert store.layout.layers == (LAST,)
+    assert not [entry for shard in range(store.plan.n_shards) for entry in store.entry(shard).skipped]
+
+    config = StudentConfig(
+        **shared,
+        lora=LoraSettings(rank=RANK, alpha=RANK),
+        optim=OptimConfig(lr=1e-2, batch_size=4, warmup_steps=0),
+        stream=StreamConfig(buffer=8, open_shards=2, workers=1),
+        trainer=TrainerConfig(
+            accelerator="cpu", devices="1", precision="bf16-mixed", log_every=1, progress=False, loggers=["csv"]
+        ),
+        validation=ValidationConfig(times=0, held_out=0.0, images=2, batch_size=2, split="train"),
+        name="student",
+        runs=runs,
+    )
+    run = RunFolder.of(config, fingerprint=store.fingerprint)
+    assert run.prepare(force=False)
+    metrics = train(config, store, run)
+    assert metrics["steps"] == len(KINDS) // 4
+    assert math.isfinite(metrics["loss"])
+    columns = next(run.path.glob("logs/*/metrics.csv")).read_text().splitlines()[0].split(",")
+    assert {"train/hard", "train/soft", "train/hidden"} <= {*columns}
+    load_vlm(ModelConfig(name="merged", path=str(merge(run.path))))
+
+    asked = EvaluateConfig(
+        **shared, engine=engine, name="student", runs=runs, split="train", base=["joint"], limit=4, workers=1,
+        resamples=10, progress=False,
+    )  # fmt: skip
+    evaluate(asked, unseen=[])
+    replies = {each.cell.model: [one.texts for one in each.generations] for each in read_run(run.path)}
+    assert sorted(replies) == ["base", "student"]
+    assert len(replies["student"]) == 4
+    assert replies["student"] != replies["base"], "the adapter changes no answer"
