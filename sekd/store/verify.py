@@ -125,10 +125,13 @@ def _stray_files(path: Path, shards: set[int]) -> Iterator[Fault]:
 
 
 def _report(path: Path, *, drop: bool) -> bool:
-    """Verify one store, print what is found; whether it is whole."""
+    """Verify one store, print what is found; whether it is whole, or was never begun."""
     start = time.perf_counter()
     for run in holders(path):
         print(f"{path}: in use by {describe(run)}", file=sys.stderr)
+    if (path / m.MANIFEST).is_file() and not m.listed(path) and not list(_store_faults(path)):
+        print(f"{path}: empty, its pass ended before the first shard was written; nothing to check")
+        return True
     faults = verify(path, progress=sys.stderr.isatty())
     for fault in faults:
         print(f"{path}: {fault}")

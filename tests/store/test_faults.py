@@ -231,6 +231,14 @@ def test_a_store_still_growing_is_told_from_a_whole_one(tmp_path):
     ]
 
 
+def test_a_store_that_was_never_begun_has_no_fault_to_name(tmp_path, capsys):
+    store = new_store(tmp_path)
+    assert main([str(store.path)]) == 0
+    assert "empty, its pass ended before the first shard" in capsys.readouterr().out
+    (store.path / "manifest.json").write_text("{}")
+    assert main([str(store.path)]) == 1
+
+
 def test_nothing_to_verify_is_said(tmp_path):
     with pytest.raises(SekdError, match="no store in"):
         main([str(tmp_path)])
