@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from sekd.datasets import Dataset, load_dataset
+from sekd.evaluation.adapters import check_adapter
 from sekd.memory import engine_memory, read_size
 from sekd.prompts import Prompter
 from sekd.store import Store
@@ -41,6 +42,8 @@ class Pass:
 def prepare(config: TeacherConfig) -> Pass:
     """Find or make the store that these settings name. Loads no weights and no engine."""
     check(config)
+    if config.adapter:
+        check_adapter(config.adapter, config.model)
     dataset = load_dataset(config.data, config.split)
     prompter = Prompter.named(config.model.wording)
     store = Store.create(

@@ -1,5 +1,6 @@
 """Whole passes over a small world on a shared engine."""
 
+import json
 import pickle
 import random
 import subprocess
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from teacher_passes import contents
 
 from sekd.datasets import Dataset
@@ -19,7 +21,7 @@ from sekd.store import Store
 from sekd.store.lock import hold
 from sekd.store.verify import verify
 from stage1_teacher import generate
-from stage1_teacher.config import TeacherConfig
+from stage1_teacher.config import Teacher, TeacherConfig
 from stage1_teacher.generate import prepare, run
 from stage1_teacher.shard import ask_shard
 from stage1_teacher.teaching import conditioned
@@ -200,6 +202,19 @@ def test_a_worker_that_would_ask_other_questions_than_planned_refuses(config: Te
 def test_layers_the_model_does_not_have_are_refused_with_what_it_has(config: TeacherConfig) -> None:
     with pytest.raises(SekdError, match="decoder layers 1 to 4"):
         generate.prepare(replace(config, layers=[7]))
+
+
+def test_an_adapter_of_another_family_is_refused_before_a_store_is_made(config: TeacherConfig, tmp_path: Path) -> None:
+    other = {
+        "base_model_name_or_path": "elsewhere",
+        "auto_mapping": {"base_model_class": "LlavaForConditionalGeneration"},
+    }
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps({"r": 8, **other}))
+    save_file({}, tmp_path / "adapter" / "adapter_model.safetensors")
+    with pytest.raises(SekdError, match=r"trained for another family of models \(elsewhere, a LlavaFor"):
+        prepare(replace(config, teacher=Teacher(adapter=str(tmp_path / "adapter"))))
+    assert not Path(config.artifacts).exists()
 
 
 @pytest.mark.parametrize(
