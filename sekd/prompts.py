@@ -180,6 +180,21 @@ class Prompter:
                     )
         return text + prompt.primer
 
+    def end_of_turn(self, processor: Any) -> int:
+        """The token with which the model's chat template ends a turn of the assistant.
+
+        Where the template writes no special token there, the tokenizer's own end of a text. The two may differ:
+        InternVL2.5's tokenizer ends a text with "</s>", its template a turn with "<|im_end|>".
+        """
+        said = f"{self._prefix(0)} {LETTERS[0]}"
+        turn = {"role": "assistant", "content": [_text(said)]}
+        text = processor.apply_chat_template([*self._opening("?"), turn], tokenize=False)
+        tokenizer = processor.tokenizer
+        following = _ids(tokenizer, text.rpartition(said)[2])
+        added = tokenizer.added_tokens_decoder
+        ends = bool(following) and following[0] in added and added[following[0]].special
+        return following[0] if ends else tokenizer.eos_token_id
+
     def letter_ids(self, tokenizer: Any, n_options: int) -> list[int]:
         """Token ids of " A", " B", … as they follow the primer, which are also those in a joint answer.
 

@@ -21,11 +21,12 @@ SPARE_TOKENS = 8  # beyond the longest answer that could be right
 
 @dataclass(frozen=True)
 class Asked(Movable):
-    """Joint prompts of several images, padded on the left, and their questions."""
+    """Joint prompts of several images, padded on the left, their questions, and the token that ends an answer."""
 
     inputs: dict[str, torch.Tensor]
     questions: list[tuple[Question, ...]]
     max_new_tokens: int
+    end_id: int
 
 
 class Prompts:
@@ -46,7 +47,7 @@ class Prompts:
             questions = [self._dataset.questions(example) for example in examples]
             longest = max(self._encoder.answer_length(asked) for asked in questions)
             inputs = self._encoder.prompts([self._dataset.image_path(example) for example in examples], questions)
-            yield Asked(inputs, questions, longest + SPARE_TOKENS)
+            yield Asked(inputs, questions, longest + SPARE_TOKENS, self._encoder.end_id)
 
 
 def spread(examples: Sequence[Example], count: int) -> list[Example]:
@@ -75,7 +76,7 @@ def answer(vlm: Any, tokenizer: Any, asked: Asked) -> list[str]:
         **asked.inputs,
         max_new_tokens=asked.max_new_tokens,
         pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=[*ends, tokenizer.eos_token_id],
+        eos_token_id=[*ends, asked.end_id],
     )
     return tokenizer.batch_decode(tokens[:, asked.inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 

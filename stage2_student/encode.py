@@ -40,6 +40,7 @@ class Encoder:
 
     Attributes:
         tokenizer: the model's.
+        end_id: the token that ends an answer.
     """
 
     def __init__(self, model: ModelConfig, root: Path, rehearsal: RehearsalConfig | None = None) -> None:
@@ -49,6 +50,7 @@ class Encoder:
         self._processor = load_processor(model)
         self._prompter = Prompter.named(model.wording)
         self.tokenizer = self._processor.tokenizer
+        self.end_id = self._prompter.end_of_turn(self._processor)
         self._letters: dict[int, list[int]] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -128,7 +130,7 @@ class Encoder:
         if path.single is not None:
             return self._targets(path), [0]
         ids, letters = self._prompter.answer_tokens(self.tokenizer, path.questions, path.said or path.answers)
-        return [*ids, self.tokenizer.eos_token_id], letters
+        return [*ids, self.end_id], letters
 
     def _targets(self, path: TeacherPath) -> list[int]:
         """The letters that the teacher chose, which a reply on policy need not say."""

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from standins import Standin
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -13,6 +14,7 @@ from sekd.answers import parse_joint
 from sekd.embedded import tiny_vlm
 from sekd.errors import SekdError
 from sekd.evaluation.asking import letter_positions
+from sekd.models import load_processor
 from sekd.prompts import Prompter, Wording, load_wordings
 from sekd.questions import LETTERS, Question
 
@@ -182,6 +184,18 @@ def test_a_dialogues_earlier_prompt_is_whole_the_beginning_of_the_later_one(
     for step, (earlier, later) in enumerate(pairwise(range(4))):
         letter = prompter.letter_ids(tokenizer, 4)[answers[step]]
         assert ids[later][: len(ids[earlier]) + 1] == [*ids[earlier], letter]
+
+
+def test_where_a_template_writes_an_earlier_turn_otherwise_a_dialogue_shares_all_before_the_last_answer(
+    standin: Standin,
+) -> None:
+    """LLaVA-OneVision's opens the turn to be written with "assistant" and a line break, an earlier one with a space."""
+    processor, prompter = load_processor(standin("llava_onevision", "bfloat16")), Prompter.named("dialogue")
+    texts = [prompter.render(processor, prompter.conditioned(QUESTIONS, step, (0, 1, 2, 3))) for step in range(4)]
+    for earlier, later in pairwise(texts):
+        opening = earlier.rindex("assistant") + len("assistant")
+        assert later.startswith(earlier[:opening])
+        assert not later.startswith(earlier)
 
 
 @pytest.mark.parametrize(

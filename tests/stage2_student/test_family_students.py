@@ -32,6 +32,7 @@ from stage2_student.vision import VisionCache, check_takes_vision
 FAMILIES = ("qwen2_5_vl", "qwen3_vl", "internvl3", "llava_onevision")
 ALSO = ("qwen2_5_vl_tied", "internvl2_5", "llava1_5", "llava1_6")
 KINDS = ("odd", "square")
+END = {"llava1_5": "</s>", "llava1_6": "</s>"}  # of the assistant's turn; that of all others is "<|im_end|>"
 every_family = pytest.mark.parametrize("family", [*FAMILIES, *ALSO])
 
 
@@ -70,12 +71,13 @@ def test_a_row_is_its_own_prompt_and_then_its_answer(
     encoder, processor, prompter = Encoder(model, few.root), load_processor(model), Prompter.named(model.wording)
     batch = batch_of(encoder, paths)
     mask = batch.inputs["attention_mask"]
+    end_id = encoder.tokenizer.convert_tokens_to_ids(END.get(family, "<|im_end|>"))
     assert (mask[:, 1:] <= mask[:, :-1]).all(), "a row is not padded on the right alone"
     for number, (path, row) in enumerate(zip(paths, rows(batch), strict=True)):
         prompt = prompter.render(processor, prompter.joint(path.questions))
         alone = processor(text=[prompt], images=[decode(few.root / path.image)], return_tensors="pt")["input_ids"][0]
         said, letters = prompter.answer_tokens(encoder.tokenizer, path.questions, path.answers)
-        assert row.tolist() == [*alone.tolist(), *said, encoder.tokenizer.eos_token_id]
+        assert row.tolist() == [*alone.tolist(), *said, end_id]
         own = batch.letters.rows == number
         assert batch.letters.places[own].tolist() == [len(alone) + letter - 1 for letter in letters]
         text = encoder.tokenizer.decode(row)
@@ -117,12 +119,12 @@ def test_kept_images_change_nothing(
 
 
 def joint_answers(
-    prompter: Prompter, tokenizer: Any, questions: Sequence[Question]
+    prompter: Prompter, encoder: Encoder, questions: Sequence[Question]
 ) -> dict[tuple[int, ...], list[int]]:
     """Every joint answer there is, by its choices: its tokens with the end of the turn."""
     choices = product(*(range(len(question.options)) for question in questions))
     return {
-        chosen: [*prompter.answer_tokens(tokenizer, questions, chosen)[0], tokenizer.eos_token_id] for chosen in choices
+        chosen: [*prompter.answer_tokens(encoder.tokenizer, questions, chosen)[0], encoder.end_id] for chosen in choices
     }
 
 
@@ -135,13 +137,13 @@ def test_what_is_taught_stands_where_a_free_answer_has_it(
     encoder, vlm, prompter = Encoder(model, few.root), load_vlm(model), Prompter.named(model.wording)
     prompts = encoder.prompts([few.root / path.image for path in paths], [path.questions for path in paths])
     start = prompts["input_ids"].shape[1]
-    known = [joint_answers(prompter, encoder.tokenizer, path.questions) for path in paths]
+    known = [joint_answers(prompter, encoder, path.questions) for path in paths]
 
     def allowed(row: int, ids: torch.Tensor) -> list[int]:
         said = ids[start:].tolist()
         whole = known[row].values()
         following = {one[len(said)] for one in whole if one[: len(said)] == said and len(one) > len(said)}
-        return sorted(following) or [encoder.tokenizer.eos_token_id]
+        return sorted(following) or [encoder.end_id]
 
     vlm.generation_config.repetition_penalty = 1.0
     reply = vlm.generate(
@@ -150,7 +152,7 @@ def test_what_is_taught_stands_where_a_free_answer_has_it(
         do_sample=False,
         prefix_allowed_tokens_fn=allowed,
         pad_token_id=encoder.tokenizer.pad_token_id,
-        eos_token_id=encoder.tokenizer.eos_token_id,
+        eos_token_id=encoder.end_id,
         output_logits=True,
         return_dict_in_generate=True,
     )
@@ -165,7 +167,7 @@ def test_what_is_taught_stands_where_a_free_answer_has_it(
     lengths = batch.inputs["attention_mask"].sum(dim=1)
     for row, place, token, logits_V in zip(*astuple(batch.letters), logits_NV, strict=True):
         ids = reply.sequences[row, start:].tolist()
-        length = ids.index(encoder.tokenizer.eos_token_id) + 1
+        length = ids.index(encoder.end_id) + 1
         step = int(place + 1 - (lengths[row] - length))
         assert ids[step] == token
         torch.testing.assert_close(logits_V, reply.logits[step][row], atol=2e-3, rtol=2e-3)
@@ -181,7 +183,7 @@ def test_greedy_answers_on_the_way_know_no_repetition_penalty(
     vlm.generation_config.repetition_penalty = 0.01  # so far from 1 that it shows
     encoder, student, path = Encoder(model, few.root), Student(vlm, PLAIN).eval(), paths[0]
     prompt = encoder.prompts([few.root / path.image], [path.questions])
-    (reply,) = answer(student.vlm, encoder.tokenizer, Asked(prompt, [path.questions], 12))
+    (reply,) = answer(student.vlm, encoder.tokenizer, Asked(prompt, [path.questions], 12, encoder.end_id))
     said: list[int] = []
     while len(said) < 12 and not {*said} & {151645, 151643}:
         tokens = torch.cat([prompt["input_ids"], torch.tensor([said], dtype=torch.long)], dim=1)
@@ -191,10 +193,12 @@ def test_greedy_answers_on_the_way_know_no_repetition_penalty(
             said.append(int(student.vlm(**{**prompt, **whole}, logits_to_keep=1).logits[0, -1].argmax()))
     assert reply == encoder.tokenizer.decode(said, skip_special_tokens=True)
     vlm.generation_config.repetition_penalty = 0.01
-    assert answer(student.vlm, encoder.tokenizer, Asked(prompt, [path.questions], 12)) != [reply]
+    assert answer(student.vlm, encoder.tokenizer, Asked(prompt, [path.questions], 12, encoder.end_id)) != [reply]
 
 
 RUNS = [
+    ("internvl3", "32-true", {"gradient_checkpointing": True}, {"source": "exact"}),
+    ("llava_onevision", "bf16-mixed", {"vision_cache_gb": 1.0}, {}),
     ("qwen2_5_vl_tied", "bf16-mixed", {}, {"source": "exact"}),
 ]
 
