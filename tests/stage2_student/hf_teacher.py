@@ -24,6 +24,7 @@ def store_pass(
     layers: Sequence[int] = (2, 4),
     shard_size: int = 16,
     paradigm: str = "conditioned",
+    hidden_dtype: str = "bfloat16",
 ) -> Store:
     """The pass over the training split, stored under ``root``."""
     dataset = load_dataset(data, "train")
@@ -32,7 +33,7 @@ def store_pass(
         k=k,
         layers=tuple(layers),
         hidden_size=vlm.config.text_config.hidden_size,
-        hidden_dtype="float32",
+        hidden_dtype=hidden_dtype,
         vocab_size=vlm.config.text_config.vocab_size,
         letter_ids=prompter.letter_ids(processor.tokenizer, 4),
     )

@@ -60,7 +60,13 @@ def settings(configure: Configure, *, name: str, workers: int, every: int) -> St
         stream=StreamConfig(buffer=16, open_shards=2, workers=workers),
         validation=ValidationConfig(times=2, held_out=0.1, images=0, batch_size=4),
         trainer=TrainerConfig(
-            accelerator="cpu", devices="1", log_every=1, progress=False, loggers=["csv"], checkpoint_every=every
+            accelerator="cpu",
+            devices="1",
+            precision="bf16-mixed",
+            log_every=1,
+            progress=False,
+            loggers=["csv"],
+            checkpoint_every=every,
         ),
     )
     return replace(config, name=name)
