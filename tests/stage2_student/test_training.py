@@ -9,7 +9,7 @@ import pytest
 from student_settings import Configure
 
 from sekd.store import Store
-from stage2_student.config import StreamConfig, StudentConfig
+from stage2_student.config import OptimConfig, StreamConfig, StudentConfig, TrainerConfig, ValidationConfig
 from stage2_student.runs import RunFolder
 from stage2_student.training import train
 
@@ -64,3 +64,22 @@ def test_the_number_of_workers_changes_no_loss(trained: RunFolder, configure: Co
         run = run_of(config, store)
         train(config, store, run)
         assert losses_of(run) == losses_of(trained)
+
+
+def test_one_image_at_a_time_in_bfloat16_is_read_by_workers_to_the_end(configure: Configure, store: Store) -> None:
+    """A small tensor travels another way than a large one; a last batch is smaller than the others."""
+    kept = []
+    for batch_size, workers in ((1, 0), (1, 2), (7, 0), (7, 2)):
+        config = configure(
+            optim=OptimConfig(lr=1e-2, batch_size=batch_size, epochs=1, warmup_steps=2),
+            stream=StreamConfig(buffer=16, open_shards=2, workers=workers),
+            trainer=TrainerConfig(
+                accelerator="cpu", devices="1", precision="bf16-mixed", log_every=1, progress=False, loggers=["csv"]
+            ),
+            validation=ValidationConfig(times=0, held_out=0.1, images=0, batch_size=1),
+        )
+        run = run_of(replace(config, name=f"batch{batch_size}workers{workers}"), store)
+        train(config, store, run)
+        kept.append(losses_of(run))
+    assert [len(losses) for losses in kept] == [45, 45, 7, 7]
+    assert (kept[0], kept[2]) == (kept[1], kept[3])
