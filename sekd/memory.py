@@ -212,12 +212,16 @@ def student_memory(
     available, device = device_bytes(cuda=cuda)
     parts = {
         "frozen weights": size.parameters * BYTES[dtype] / shards,
-        # Weights, gradients and AdamW's two moments, in float32.
-        "LoRA and optimiser": 16 * lora_parameters(size, rank, targets) / shards,
+        # Weights, gradients and AdamW's two moments, in float32; every process has them all.
+        "LoRA and optimiser": 16 * lora_parameters(size, rank, targets),
         # What is kept for the backward pass, and one layer's gradients on the way back.
         "activations": kept + (2 if checkpointing else 1) * layer,
         # Logits, their softmax and its gradient, in float32.
         "logits": 3 * 4 * positions * size.vocab,
         "reserved": RESERVED_GIB * GIB,
     }
+    if shards > 1:
+        # Embeddings and head, the layer at work and the next one.
+        whole = 2 * size.vocab * size.hidden + 2 * size.parameters / size.layers
+        parts["gathered weights"] = whole * BYTES[dtype]
     return Estimate(parts, available, device)

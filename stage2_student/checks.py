@@ -7,7 +7,7 @@ from sekd.prompts import Prompter
 from sekd.questions import LETTERS
 from sekd.store import Layout, Store
 from stage2_student import losses
-from stage2_student.config import LossConfig, StudentConfig
+from stage2_student.config import FSDP, LossConfig, StudentConfig
 from stage2_student.objective import resolve_layers, wanted_layers
 
 SINGLE_QUESTIONS = ("independent", "conditioned")  # paradigms that can be rehearsed
@@ -57,6 +57,10 @@ def check_settings(config: StudentConfig) -> None:
     )
     cache = config.trainer.vision_cache_gb
     _demand(cache >= 0, f"trainer.vision_cache_gb is at least 0, not {cache}")
+    _demand(
+        not cache or config.trainer.strategy != FSDP,
+        "trainer.vision_cache_gb: under trainer=fsdp every process must compute each image; leave it at 0",
+    )
     for group, names in COUNTS.items():
         for name in names:
             value = getattr(getattr(config, group), name)

@@ -10,6 +10,8 @@ from omegaconf import MISSING
 from sekd.datasets.config import DataConfig
 from sekd.models import ModelConfig
 
+FSDP = "fsdp"  # the strategy in which the processes of a machine share the frozen weights
+
 
 @dataclass
 class HardConfig:
@@ -139,6 +141,8 @@ class StreamConfig:
 @dataclass
 class TrainerConfig:
     """What is handed to Lightning. ``precision`` auto is bf16 on GPU and fp32 on CPU.
+
+    ``strategy`` is ``fsdp``, where the processes of a machine share the frozen weights, or any of Lightning's.
 
     ``vision_cache_gb`` bounds the file in which each process keeps the frozen vision tower's output between epochs; 0
     keeps nothing.

@@ -68,8 +68,12 @@ def decode_plainly(vlm: Any) -> None:
 
 
 @torch.no_grad()
-def answer(vlm: Any, tokenizer: Any, asked: Asked) -> list[str]:
-    """The model's greedy replies. The model must have been made to ``decode_plainly``."""
+def answer(vlm: Any, tokenizer: Any, asked: Asked, *, in_step: bool = False) -> list[str]:
+    """The model's greedy replies. The model must have been made to ``decode_plainly``.
+
+    Args:
+        in_step: go on until the replies of all processes have ended, as each needs the others' weights.
+    """
     own = vlm.generation_config.eos_token_id
     ends = own if isinstance(own, list) else [] if own is None else [own]
     tokens = vlm.generate(
@@ -77,6 +81,7 @@ def answer(vlm: Any, tokenizer: Any, asked: Asked) -> list[str]:
         max_new_tokens=asked.max_new_tokens,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=[*ends, asked.end_id],
+        synced_gpus=in_step,
     )
     return tokenizer.batch_decode(tokens[:, asked.inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 

@@ -13,11 +13,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed import DeviceMesh
 
 from sekd.errors import SekdError
 from stage2_student.batch import Batch, Positions, Requests
 from stage2_student.config import LoraSettings
-from stage2_student.decode import decode_plainly
+from stage2_student.decode import Asked, answer, decode_plainly
 from stage2_student.vision import VisionCache, check_takes_vision
 
 
@@ -52,6 +53,7 @@ class Student(nn.Module):
         )
         self.vlm = get_peft_model(vlm, settings)
         self.vision: VisionCache | None = None
+        self.sharded = False
 
     @property
     def base(self) -> Any:
@@ -73,9 +75,10 @@ class Student(nn.Module):
         return self.base.get_output_embeddings()
 
     @property
-    def blocks(self) -> set[type[nn.Module]]:
-        """The kinds of module of which the decoder is a pile."""
-        return {type(layer) for layer in self.decoder.layers}
+    def blocks(self) -> list[nn.Module]:
+        """The layers of the decoder and of the vision tower, as transformers divides the model, inner ones first."""
+        kinds = {*self.base._no_split_modules, *(type(layer).__name__ for layer in self.decoder.layers)}
+        return [module for module in self.base.modules() if type(module).__name__ in kinds][::-1]
 
     @property
     def n_layers(self) -> int:
@@ -92,6 +95,25 @@ class Student(nn.Module):
             others_MD=_gather(last_BTD, batch.others) if others else None,
             replies=replies,
         )
+
+    def answer(self, tokenizer: Any, asked: Asked) -> list[str]:
+        """Greedy replies."""
+        return answer(self.vlm, tokenizer, asked, in_step=self.sharded)
+
+    def shard(self, mesh: DeviceMesh) -> None:
+        """From now on hold a part of every frozen weight, and gather the others' parts block by block in each pass.
+
+        What is trained stays whole. All processes of the mesh must make the same calls of ``forward`` and ``answer``
+        from now on. Both also gather what belongs to no block, such as the head, which then stays until the backward
+        pass is over.
+        """
+        from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+        trained = {weights for weights in self.parameters() if weights.requires_grad}
+        for module in (*self.blocks, self):
+            fully_shard(module, mesh=mesh, ignored_params=trained)
+        register_fsdp_forward_method(self, "answer")
+        self.sharded = True
 
     def keep_vision(self, folder: Path, *, limit_gb: float) -> None:
         """From now on, compute an image's tokens once and keep them in a file in ``folder``.

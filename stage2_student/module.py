@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
+from torch.distributed import init_device_mesh
+from torch.nn.parallel import DistributedDataParallel
 
 from stage2_student.batch import Batch
 from stage2_student.config import OptimConfig
-from stage2_student.decode import Asked, answer, scored
+from stage2_student.decode import Asked, scored
 from stage2_student.model import Student
 from stage2_student.objective import Objective, Outcome
 from stage2_student.stream import Stream
@@ -25,6 +27,7 @@ class StudentModule(LightningModule):
     Args:
         letter_ids: the letters' token ids, in letter order.
         seed: of dropout; with the step's number it is all that dropout depends on, so a resumed run repeats it.
+        shard: whether the processes of a machine share the frozen weights.
     """
 
     strict_loading = False
@@ -39,6 +42,7 @@ class StudentModule(LightningModule):
         letter_ids: list[int],
         seed: int,
         log_every: int,
+        shard: bool = False,
     ) -> None:
         super().__init__()
         self.student = student
@@ -48,6 +52,7 @@ class StudentModule(LightningModule):
         self._letter_ids = letter_ids
         self._seed = seed
         self._log_every = log_every
+        self._shard = shard
         self._replies: list[tuple[list[str], Asked]] = []
         self._held_out: list[Sums] = []
         self._speed = Speed()
@@ -58,6 +63,20 @@ class StudentModule(LightningModule):
     def loss(self) -> float:
         """Of the last batch that was trained on, also where a checkpoint brought it along; NaN before the first."""
         return float(self._loss)
+
+    def configure_model(self) -> None:
+        """Shards the frozen weights where asked to. DDP then leaves those alone, and averages the gradients as ever."""
+        if not self._shard or self.student.sharded:
+            return
+        nodes = self.trainer.num_nodes
+        mesh = init_device_mesh(
+            self.trainer.strategy.root_device.type,
+            (nodes, self.trainer.world_size // nodes),
+            mesh_dim_names=("nodes", "processes"),
+        )
+        self.student.shard(mesh["processes"])
+        frozen = [name for name, weights in self.named_parameters() if not weights.requires_grad]
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self, frozen)
 
     # --- training ---
 
@@ -95,11 +114,7 @@ class StudentModule(LightningModule):
         self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
     ) -> None:
         """Clips by the total norm, which is recorded as it was before."""
-        model: Any = self.trainer.strategy.model
-        if hasattr(model, "clip_grad_norm_"):  # sharded: only the strategy's own model knows the whole norm
-            norm = model.clip_grad_norm_(self._optim.clip_norm)
-        else:
-            norm = torch.nn.utils.clip_grad_norm_(self._trained().values(), self._optim.clip_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self._trained().values(), self._optim.clip_norm)
         if self._recording:
             self._record({"grad_norm": norm, "lr": optimizer.param_groups[0]["lr"]}, "train")
 
@@ -118,7 +133,7 @@ class StudentModule(LightningModule):
 
     def validation_step(self, batch: Batch | Asked, batch_idx: int, dataloader_idx: int = 0) -> None:
         if isinstance(batch, Asked):
-            self._replies.append((answer(self.student.vlm, self._tokenizer, batch), batch))
+            self._replies.append((self.student.answer(self._tokenizer, batch), batch))
             return
         outcome = self.training_outcome(batch)
         if batch.images:

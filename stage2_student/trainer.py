@@ -2,37 +2,33 @@
 
 import logging
 import pickle
+import warnings
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
-from torch import nn
 
 from sekd.errors import SekdError
-from stage2_student.config import StudentConfig, TrainerConfig
+from stage2_student.config import FSDP, StudentConfig, TrainerConfig
 from stage2_student.runs import LOGS, RunFolder
 
 LOGGERS = ("csv", "tensorboard", "wandb")
 
 
-def make_trainer(config: StudentConfig, run: RunFolder, *, blocks: set[type[nn.Module]]) -> Trainer:
-    """All epochs are one to Lightning: the stream counts its own, and so every step can be resumed from alike.
-
-    Args:
-        blocks: the kinds of module that are sharded one by one where weights are.
-    """
+def make_trainer(config: StudentConfig, run: RunFolder) -> Trainer:
+    """All epochs are one to Lightning: the stream counts its own, and so every step can be resumed from alike."""
     settings = config.trainer
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*sync_dist=True")  # what is logged is of all ranks already
     if settings.threads:
         torch.set_num_threads(settings.threads)
     checkpoint = ModelCheckpoint(
         dirpath=run.checkpoints, filename="{step}", every_n_train_steps=settings.checkpoint_every, save_top_k=1
     )
     return Trainer(
-        strategy=_strategy(settings.strategy, blocks),
+        strategy="ddp" if settings.strategy == FSDP else settings.strategy,
         accelerator=settings.accelerator,
         devices=int(settings.devices) if settings.devices.isdigit() else settings.devices,
         num_nodes=settings.nodes,
@@ -43,6 +39,7 @@ def make_trainer(config: StudentConfig, run: RunFolder, *, blocks: set[type[nn.M
         gradient_clip_val=config.optim.clip_norm,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
+        inference_mode=settings.strategy != FSDP,  # weights gathered in inference mode cannot be trained with
         log_every_n_steps=settings.log_every,
         logger=_loggers(config, run),
         callbacks=[checkpoint],
@@ -89,15 +86,6 @@ def _precision(settings: TrainerConfig) -> str:
         return settings.precision
     on_gpu = settings.accelerator != "cpu" and torch.cuda.is_available()
     return "bf16-mixed" if on_gpu else "32-true"
-
-
-def _strategy(name: str, blocks: set[type[nn.Module]]) -> Any:
-    if name != "fsdp":
-        return name
-    from lightning.pytorch.strategies import FSDPStrategy
-
-    # Original parameters, because trained and frozen ones share a block.
-    return FSDPStrategy(auto_wrap_policy=blocks, use_orig_params=True, state_dict_type="full")
 
 
 def _loggers(config: StudentConfig, run: RunFolder) -> list[Logger]:

@@ -1,13 +1,16 @@
 """One run, from settings to an adapter on disk: puts store, model, losses and Lightning together."""
 
 import os
+import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import seed_everything
+from lightning.pytorch import Trainer, seed_everything
 
 from sekd.datasets import load_dataset
 from sekd.errors import SekdError
@@ -16,7 +19,7 @@ from sekd.models import load_vlm
 from sekd.prompts import Prompter
 from sekd.store import Store
 from stage2_student.checks import check_letters, check_model, check_rehearsal, check_settings, check_store
-from stage2_student.config import StudentConfig
+from stage2_student.config import FSDP, StudentConfig
 from stage2_student.data import StudentData
 from stage2_student.encode import Encoder
 from stage2_student.export import save_adapter, write_card
@@ -45,11 +48,12 @@ def train(config: StudentConfig, store: Store, run: RunFolder, *, rehearsed: Sto
     module, data = assemble(config, store, rehearsed)
     if config.trainer.vision_cache_gb:
         module.student.keep_vision(run.path, limit_gb=config.trainer.vision_cache_gb)
-    trainer = make_trainer(config, run, blocks=module.student.blocks)
+    trainer = make_trainer(config, run)
     trainer.val_check_interval = validation_interval(data.batches(trainer.world_size), config.validation.times)
-    trainer.fit(module, datamodule=data, ckpt_path=checked(run.last_checkpoint()), weights_only=True)
-    loss = module.loss
-    scores = trainer.validate(module, datamodule=data, verbose=False)
+    with _ending_together(trainer):
+        trainer.fit(module, datamodule=data, ckpt_path=checked(run.last_checkpoint()), weights_only=True)
+        loss = module.loss
+        scores = trainer.validate(module, datamodule=data, verbose=False)
     weights = trainer.strategy.lightning_module_state_dict()
     validated = {name.removeprefix("val/"): value for part in scores for name, value in part.items()}
     metrics = {
@@ -65,6 +69,17 @@ def train(config: StudentConfig, store: Store, run: RunFolder, *, rehearsed: Sto
         write_card(config, validated, run.adapter, store=store.path, fingerprint=store.fingerprint)
         run.finish(metrics)
     return metrics
+
+
+@contextmanager
+def _ending_together(trainer: Trainer) -> Iterator[None]:
+    """What ends this process also ends those that it started: they would wait for its part of the next step."""
+    try:
+        yield
+    except BaseException:
+        if trainer.strategy.launcher is not None:
+            trainer.strategy.launcher.kill(signal.SIGKILL)
+        raise
 
 
 def assemble(config: StudentConfig, store: Store, rehearsed: Store | None = None) -> tuple[StudentModule, StudentData]:
@@ -94,6 +109,7 @@ def assemble(config: StudentConfig, store: Store, rehearsed: Store | None = None
         letter_ids=letter_ids,
         seed=config.seed,
         log_every=config.trainer.log_every,
+        shard=config.trainer.strategy == FSDP,
     )
     return module, StudentData(config, parts=_parts(config, objective, store, rehearsed), encoder=encoder)
 
@@ -116,7 +132,7 @@ def _estimate_memory(config: StudentConfig, store: Store, encoder: Encoder) -> N
         dropout=config.lora.dropout > 0,
         checkpointing=trainer.gradient_checkpointing,
         cuda=cuda,
-        shards=torch.cuda.device_count() if cuda and trainer.strategy == "fsdp" else 1,
+        shards=torch.cuda.device_count() if cuda and trainer.strategy == FSDP else 1,
     )
     if os.environ.get("LOCAL_RANK", "0") == "0":
         print(estimate, flush=True)

@@ -86,6 +86,15 @@ def test_a_student_of_seven_billion_parameters_needs_checkpointing_on_a_large_ca
     assert recomputed.total < 30 * GIB < 80 * GIB < kept.total
 
 
+def test_processes_that_share_the_frozen_weights_divide_nothing_else() -> None:
+    settings = {"dtype": "bfloat16", "tokens": 4 * 1800, "positions": 100, "rank": 64, "targets": TARGETS}
+    alone = student_memory(SEVEN_B, **settings, dropout=True, checkpointing=True, cuda=False).parts
+    shared = student_memory(SEVEN_B, **settings, dropout=True, checkpointing=True, cuda=False, shards=4).parts
+    assert shared.pop("frozen weights") == alone.pop("frozen weights") / 4
+    assert shared.pop("gathered weights") > 2 * SEVEN_B.vocab * SEVEN_B.hidden * 2
+    assert shared == alone
+
+
 @pytest.mark.parametrize("card", [24, 80])
 @pytest.mark.parametrize("model", PUBLISHED)
 def test_the_recipe_of_a_card_fits_it(monkeypatch: pytest.MonkeyPatch, model: str, card: int) -> None:

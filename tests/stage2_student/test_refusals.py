@@ -79,6 +79,12 @@ def test_a_setting_out_of_range_is_refused_by_its_name(
         check_settings(config)
 
 
+def test_kept_images_are_refused_where_every_process_must_compute_each(configure: Configure) -> None:
+    config = configure(trainer=TrainerConfig(strategy="fsdp", vision_cache_gb=1.0))
+    with pytest.raises(SekdError, match=r"trainer\.vision_cache_gb: under trainer=fsdp"):
+        check_settings(config)
+
+
 def test_states_of_another_size_are_refused(configure: Configure, store: Store) -> None:
     config = configure()
     sizes = {"n_layers": 4, "vocab_size": store.layout.vocab_size}
