@@ -28,8 +28,9 @@ KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=85899345
 # What is rendered first where the embedded world is asked about.
 WORLD := $(if $(or $(filter demo%,$(DATA)),$(if $(DATA)$(wildcard runs/*/),,yes)),data/demo/test.json)
 COMMON = $(if $(DATA),data=$(DATA)) $(if $(MODEL),model=$(MODEL)) $(if $(ROOT),data.root=$(ROOT))
-# The run's folder where one is named; every command takes the newest run without it.
-RUN_FOLDER = $(if $(RUN)$(DATA),runs/$(or $(RUN),$(DATA)))
+# The run's folder where one is named (runs/inat, or runs/inat-<model> where the model is not the data's default); every
+# command takes the newest run without it.
+RUN_FOLDER = $(if $(RUN)$(DATA),runs/$(or $(RUN),$(if $(wildcard runs/$(DATA)-$(MODEL)/),$(DATA)-$(MODEL),$(DATA))))
 # A student is named by what its settings change (runs/demo, runs/demo/seed1), unless RUN says otherwise.
 NAMED = $(if $(filter command environment,$(firstword $(origin RUN))),name=$(RUN))
 
@@ -116,7 +117,7 @@ controls: $(READY) $(WORLD) ## does conditioning do it? the same student taught 
 	$(KEEP_MEMORY) $(PYTHON) -m stage2_student --multirun $$chosen \
 	  paradigm=$(subst $(empty) $(empty),$(comma),$(PARADIGMS)) seed=$(SEEDS) $(ARGS); \
 	$(PYTHON) -m sekd.evaluation $$chosen; \
-	$(PYTHON) -m sekd.evaluation.report $(RUN_FOLDER)
+	$(PYTHON) -m sekd.evaluation.report
 
 base: $(READY) ## pretrain the embedded base model again (about 25 minutes on two cores)
 	$(KEEP_MEMORY) $(PYTHON) -m tools.pretrain_base $(ARGS)
@@ -139,5 +140,5 @@ test-fast: $(READY) ## the tests that take seconds
 test-kills: $(READY) ## the tests that kill a pass and a writer, KILLS times each
 	SEKD_KILLS=$(or $(KILLS),500) $(PYTHON) -m pytest tests/stage1_teacher/test_interruptions.py tests/store/test_writer.py -k kill $(ARGS)
 
-clean: ## remove what the pipeline made; the environment stays
-	rm -rf data artifacts/*/ runs outputs multirun
+clean: ## remove what the pipeline made; the environment and other data stay
+	rm -rf data/demo artifacts/*/ runs outputs multirun
