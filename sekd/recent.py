@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sekd import machine
 from sekd.errors import SekdError
+from sekd.files import write_whole
 
 PASS_FILE = "provenance/choices.json"  # in artifacts/<dataset>/<fingerprint>
 RUN_FILE = "choices.json"  # in runs/<name>
@@ -36,9 +37,7 @@ def record(file: Path, choices: Mapping[str, str | None], overrides: Iterable[st
     named = [f"{group}={choices[group]}" for group in GROUPS]
     changed = [override for override in overrides if override.lstrip("+~").startswith(("data.", "model."))]
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_text(json.dumps([*named, *changed], indent=1) + "\n")
-    partial.replace(file)
+    write_whole(file, json.dumps([*named, *changed], indent=1) + "\n")
 
 
 def newest_pass(artifacts: Path, overrides: Sequence[str] = ()) -> Recent | None:

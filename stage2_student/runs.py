@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from sekd.errors import SekdError
+from sekd.files import write_whole
 from sekd.machine import default_model
 from stage2_student.config import StudentConfig
 
@@ -91,15 +92,13 @@ class RunFolder:
         if there is not None and (force or not same):
             self._clear()
         self.path.mkdir(parents=True, exist_ok=True)
-        (self.path / CONFIG).write_text(yaml.safe_dump(self.settings, sort_keys=False, allow_unicode=True))
+        write_whole(self.path / CONFIG, yaml.safe_dump(self.settings, sort_keys=False, allow_unicode=True))
         return True
 
     def finish(self, metrics: Mapping[str, Any]) -> None:
-        """Write how the run did, which makes it whole, and drop its checkpoints."""
+        """Write how the run did, which makes it whole, and only then drop its checkpoints."""
+        write_whole(self.path / METRICS, json.dumps(metrics, indent=2) + "\n")
         shutil.rmtree(self.checkpoints, ignore_errors=True)
-        temporary = self.path / f"{METRICS}.tmp"
-        temporary.write_text(json.dumps(metrics, indent=2) + "\n")
-        temporary.replace(self.path / METRICS)
 
     def last_checkpoint(self) -> Path | None:
         """The newest checkpoint of an interrupted run."""

@@ -84,3 +84,17 @@ def test_a_run_counts_once_it_is_whole(tmp_path: Path) -> None:
 def test_where_there_is_no_run_the_command_that_makes_one_is_named(tmp_path: Path) -> None:
     with pytest.raises(SekdError, match="`make student` makes one"):
         run_folder(None, tmp_path)
+
+
+def test_all_ranks_of_a_training_may_record_it_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = Path.write_text
+
+    def and_another_rank_meanwhile(self: Path, text: str, **how: str) -> int:
+        monkeypatch.setattr(Path, "write_text", write)
+        written = write(self, text, **how)
+        recorded(tmp_path / RUN_FILE, at=1)
+        return written
+
+    monkeypatch.setattr(Path, "write_text", and_another_rank_meanwhile)
+    recorded(tmp_path / RUN_FILE, at=2)
+    assert [file.name for file in tmp_path.iterdir()] == [RUN_FILE]

@@ -99,3 +99,40 @@ def test_names_too_long_for_a_folder_stay_apart(tmp_path: Path) -> None:
     names = {name_of("demo", "tiny", [f"optim.lr={n:.80f}"], 0) for n in (0.1, 0.2)}
     assert len(names) == 2
     assert all(len(name) < 100 for name in names)
+
+
+def test_a_run_that_is_killed_as_it_ends_has_its_metrics_or_its_checkpoints(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = folder(configure())
+    run.prepare(force=False)
+    run.checkpoints.mkdir()
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("shutil.rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run.finish({"val": {}})
+    assert run.checkpoints.exists()
+    assert run.metrics() == {"val": {}}
+
+
+def test_a_rank_that_starts_while_another_writes_the_settings_keeps_the_checkpoints(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = folder(configure())
+    run.prepare(force=False)
+    run.checkpoints.mkdir()
+    (run.checkpoints / "step=3.ckpt").touch()
+    write = Path.write_text
+
+    def in_two_halves(self: Path, text: str, **how: str) -> int:
+        monkeypatch.setattr(Path, "write_text", write)
+        write(self, text[: len(text) // 2], **how)
+        assert folder(configure()).prepare(force=False)
+        return write(self, text, **how)
+
+    monkeypatch.setattr(Path, "write_text", in_two_halves)
+    assert folder(configure()).prepare(force=False)
+    assert run.last_checkpoint() is not None

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from sekd.errors import SekdError
+from sekd.files import write_whole
 from sekd.metrics import RESAMPLES, paired_difference
 
 DERIVED = (
@@ -141,7 +142,7 @@ def _number(value: Any) -> float | None:
 def write_outcomes(run: Path, outcomes: list[Outcome]) -> Path:
     """``general.json`` in the run folder, which the report reads."""
     file = run / "general.json"
-    file.write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=1) + "\n")
+    write_whole(file, json.dumps([asdict(outcome) for outcome in outcomes], indent=1) + "\n")
     return file
 
 
