@@ -203,6 +203,8 @@ def _named(*paths: Path) -> Iterator[None]:
     """Says which images were being read or processed when that failed."""
     try:
         yield
+    except SekdError:  # says itself what is wrong, and is a ValueError as some decoders' errors are
+        raise
     except DECODE_ERRORS as error:
         raise SekdError(
             f"{', '.join(map(str, paths))} cannot be read as an image ({error}), though the teacher read it: "

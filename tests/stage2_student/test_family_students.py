@@ -92,7 +92,7 @@ def test_a_processor_that_pads_where_it_likes_is_refused(
     ordinary = type(encoder._processor).__call__
     stubborn = lambda self, **options: ordinary(self, **{**options, "padding_side": "left"})  # noqa: E731
     monkeypatch.setattr(type(encoder._processor), "__call__", stubborn)
-    with pytest.raises(SekdError, match="does not pad on the right"):
+    with pytest.raises(SekdError, match=r"^model \S+: \w+ does not pad on the right"):
         batch_of(encoder, paths)
 
 
