@@ -4,18 +4,31 @@ import shutil
 import subprocess
 from functools import cache
 
+from sekd.errors import SekdError
+
+DRIVER_SECONDS = 60.0  # a driver that is loaded for each question takes some
 LARGE_GIB = 64  # a card of at least this size takes the settings written for 80 GB
 SEVEN_B_GIB = 22  # a card of at least this size takes a model of 7 B parameters in 16 bits
 SIZES = {"3b": "3b", "4b": "3b", "7b": "7b", "8b": "8b"}  # model size -> the recipe that serves it
 
 
 def ask_driver(what: str) -> list[str]:
-    """One word a card, in the driver's order; none where there is no NVIDIA driver, or no card. Imports nothing."""
+    """One word a card, in the driver's order; none where there is no NVIDIA driver, or no card. Imports nothing.
+
+    Raises:
+        SekdError: the driver does not answer.
+    """
     smi = shutil.which("nvidia-smi")
     if smi is None:
         return []
     query = [smi, f"--query-gpu={what}", "--format=csv,noheader,nounits"]
-    done = subprocess.run(query, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, check=False, timeout=DRIVER_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise SekdError(
+            f"{smi} did not answer within {DRIVER_SECONDS:g} seconds: the driver or a GPU hangs. See what nvidia-smi "
+            "and the system's log say"
+        ) from None
     return done.stdout.split() if done.returncode == 0 else []
 
 

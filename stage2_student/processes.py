@@ -97,10 +97,10 @@ class _Member:
             return kind, pickle.load(file)
 
     def stop(self) -> None:
-        """It only reads, so nothing is lost."""
+        """It only reads, so nothing is lost. One that waits for a dead disk cannot even be killed."""
         self._line.close()
         self._process.kill()
-        self._process.join()
+        self._process.join(timeout=5)
 
     def _obituary(self) -> str:
         self._process.join(timeout=5)  # its socket closes a moment before its exit status is known

@@ -8,7 +8,7 @@ import pytest
 from sekd.errors import SekdError
 from sekd.inference.cards import cards_of_workers
 from sekd.inference.config import EngineConfig
-from sekd.machine import card_gib, engine_of_this_machine
+from sekd.machine import ask_driver, card_gib, engine_of_this_machine
 
 Driver = Callable[..., None]
 
@@ -95,3 +95,13 @@ def test_the_engine_entry_fits_the_first_cards_memory(driver: Driver, lines: tup
     driver(*lines)
     assert engine_of_this_machine() == entry
     card_gib.cache_clear()
+
+
+def test_a_driver_that_does_not_answer_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text("#!/bin/sh\nexec /bin/sleep 3600\n")
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("sekd.machine.DRIVER_SECONDS", 0.2)
+    with pytest.raises(SekdError, match=r"nvidia-smi did not answer within 0.2 seconds: the driver or a GPU hangs"):
+        ask_driver("index")

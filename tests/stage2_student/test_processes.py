@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,20 @@ def test_a_process_that_says_nothing_is_not_waited_for(fault: Fault, monkeypatch
     monkeypatch.setattr(processes, "SILENCE", 0.5)
     with pytest.raises(SekdError, match=r"reader-1 \(process \d+\) has read nothing for 0.5 seconds"):
         list(line(partial(then, fault)))
+
+
+def test_no_process_is_waited_for_without_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that waits for a dead disk does not end when it is killed."""
+    join, bounds = BaseProcess.join, []
+
+    def noted(self: BaseProcess, timeout: float | None = None) -> None:
+        bounds.append(timeout)
+        join(self, timeout)
+
+    monkeypatch.setattr(BaseProcess, "join", noted)
+    assert list(line(numbers)) == list(range(10))
+    assert len(bounds) == 3
+    assert None not in bounds
 
 
 def test_no_process_outlives_its_line() -> None:
