@@ -27,11 +27,14 @@ def merge(run: Path, *, dtype: Any = "auto") -> Path:
     model = ModelConfig(**settings["model"])
     merged = PeftModel.from_pretrained(load_vlm(model, dtype=dtype), str(run / ADAPTER)).merge_and_unload()
     folder = run / MERGED
-    shutil.rmtree(folder, ignore_errors=True)
-    merged.save_pretrained(folder)
+    partial = run / f".{MERGED}.partial"  # half a model must not be taken for one
+    shutil.rmtree(partial, ignore_errors=True)
+    merged.save_pretrained(partial)
     base = model_folder(model)
     for file in {file for pattern in PROCESSOR_FILES for file in base.glob(pattern)}:
-        shutil.copy(file, folder / file.name)
+        shutil.copy(file, partial / file.name)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
     return folder
 
 

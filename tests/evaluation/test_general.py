@@ -237,7 +237,7 @@ def test_an_environment_of_its_own_is_found(tmp_path: Path, monkeypatch: pytest.
 def test_what_is_missing_is_named(installed: Path, run: Path, tmp_path: Path) -> None:
     with pytest.raises(SekdError, match="TASKS="):
         run_benchmarks(run, " ", harness())
-    with pytest.raises(SekdError, match="make merge RUN=nowhere"):
+    with pytest.raises(SekdError, match=r"python -m stage2_student.merge \S*/nowhere` makes it"):
         run_benchmarks(tmp_path / "nowhere", "mme", harness())
     run_benchmarks(run, "mme", harness())
     results = results_of(run, "mme", "base")

@@ -18,7 +18,7 @@ from stage2_student.config import LoraSettings, StudentConfig
 from stage2_student.decode import Prompts, answer, scored
 from stage2_student.encode import Encoder
 from stage2_student.export import save_adapter
-from stage2_student.merge import merge
+from stage2_student.merge import MERGED, merge
 from stage2_student.model import Student
 from stage2_student.runs import RunFolder
 
@@ -83,6 +83,17 @@ def test_the_merged_model_answers_as_the_student(student: Student, run: RunFolde
     merged = ModelConfig(name="merged", path=str(folder), wording="terse")
     torch.testing.assert_close(logits(load_vlm(merged), config), logits(student.vlm, config), atol=1e-4, rtol=1e-4)
     assert load_processor(merged).tokenizer.get_vocab() == load_processor(config.model).tokenizer.get_vocab()
+
+
+def test_a_merge_that_is_cut_off_leaves_no_half_model(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("shutil.copy", killed)
+    with pytest.raises(KeyboardInterrupt):
+        merge(run.path)
+    folder = run.path / MERGED
+    assert not folder.exists() or (folder / "tokenizer.json").is_file()
 
 
 def test_merging_what_is_no_run_is_refused(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def run_benchmarks(run: Path, tasks: str, harness: Harness) -> list[Outcome]:
     if not names:
         raise SekdError("no task is named: TASKS=mmbench_en_dev_static,mmmu_val (lmms-eval's names, by commas)")
     if not (run / MERGED / "config.json").is_file():
-        raise SekdError(f"{run} holds no {MERGED}/ model: `make merge RUN={run.name}` makes it")
+        raise SekdError(f"{run} holds no {MERGED}/ model: `python -m stage2_student.merge {run}` makes it")
     base = model_folder(read_base(run))
     outcomes: list[Outcome] = []
     for name in names:
