@@ -11,6 +11,7 @@ from PIL import Image
 
 from sekd.answers import parse_joint
 from sekd.datasets import DataConfig, Dataset, Example, load_dataset
+from sekd.datasets.images import decode
 from sekd.embedded.kingdoms import IN_DOMAIN, LEVELS
 from sekd.embedded.tiny_vlm import BASE
 from sekd.embedded.world import write_world
@@ -104,6 +105,17 @@ def test_a_model_is_shown_what_the_joint_question_shows_it(tmp_path: Path, wordi
         assert alone["shown"][i] == wanted
         texts = [part["text"] for m in prompter.joint(questions).messages for part in m["content"] if "text" in part]
         assert alone["texts"][i] == "\n\n".join(texts)
+
+
+def test_a_photo_is_shown_upright_as_everywhere_else(tmp_path: Path) -> None:
+    dataset = dataset_of(tmp_path, [(BIRD,)])
+    photo, turned = Image.new("RGB", (8, 8), (9, 9, 9)), Image.Exif()
+    photo.putpixel((7, 7), (200, 0, 0))
+    turned[0x0112] = 3  # upside down
+    photo.save(tmp_path / "0.png", exif=turned)
+    export(dataset, Prompter.named("plain"), tmp_path / "task")
+    ((message,),) = run_alone(tmp_path / "task", [""])["shown"]
+    assert message["content"][0] == list(decode(tmp_path / "0.png").getpixel((0, 0))) == [200, 0, 0]
 
 
 def test_what_cannot_be_exported_is_told(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 FOLDER = Path(__file__).parent
 sys.path.append(str(FOLDER))  # lmms-eval loads this file by its path, outside of any package
@@ -23,8 +23,13 @@ Doc = dict[str, Any]
 
 
 def doc_to_visual(doc: Doc) -> list[Image.Image]:
+    """The image turned as its EXIF orientation says."""
     with Image.open(FOLDER / "images" / doc["image"]) as image:
-        return [image.convert("RGB")]
+        image.load()
+        try:
+            return [ImageOps.exif_transpose(image).convert("RGB")]
+        except Exception:  # damaged EXIF raises whatever its parser stumbles on, and the pixels are whole
+            return [image.convert("RGB")]
 
 
 def doc_to_text(doc: Doc, lmms_eval_specific_kwargs: dict[str, Any] | None = None) -> str:
