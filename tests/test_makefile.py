@@ -18,7 +18,7 @@ def place(tmp_path: Path) -> Path:
 
 
 def commands(place: Path, *arguments: str) -> str:
-    asked = ["make", "--dry-run", "--no-print-directory", "--directory", str(place), "--file", str(MAKEFILE), *arguments]
+    asked = ["make", "--dry-run", "--no-print-directory", f"--directory={place}", f"--file={MAKEFILE}", *arguments]
     return subprocess.run(asked, capture_output=True, text=True, check=True).stdout
 
 
