@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from sekd.errors import SekdError
+from sekd.recent import PASS_FILE
 from sekd.store import hidden as hidden_states
 from sekd.store import manifest as m
 from sekd.store import targets, writer
@@ -90,7 +91,9 @@ class Store:
 
     @classmethod
     def find(cls, artifacts: Path, dataset: str, paradigm: str = METHOD) -> "Store":
-        """The most recently created complete store of ``dataset`` whose teacher was asked in ``paradigm``.
+        """The complete store of ``dataset`` that was asked for last, with a teacher that was asked in ``paradigm``.
+
+        A pass that is complete is asked for again by its own command, so a trial pass made later does not hide it.
 
         A control, whose teacher was asked otherwise or whose answers are labels, is thus never taken by chance; nor is
         a pass in which an adapter answered, such as a student's for the next round.
@@ -111,7 +114,7 @@ class Store:
                 + ("" if paradigm == METHOD else f" ARGS=paradigm={paradigm}")
                 + f"` makes one. Found: {found or 'none'}"
             )
-        return max(usable, key=lambda store: read_sealed(store.path / CREATED)["created"])
+        return max(usable, key=_last_asked_for)
 
     def missing(self) -> list[int]:
         """The shards that are not there, in order. Read afresh: other processes may be writing."""
@@ -198,6 +201,14 @@ class Store:
     def provenance(self, index: int) -> dict[str, Any]:
         """When, where and by what shard ``index`` was made."""
         return read_sealed(m.provenance_file(self.path, index))
+
+
+def _last_asked_for(store: Store) -> float:
+    """When the pass's command last ended, in seconds since 1970; when the store was created, where none did."""
+    recorded = store.path / PASS_FILE
+    if recorded.is_file():
+        return recorded.stat().st_mtime
+    return datetime.fromisoformat(read_sealed(store.path / CREATED)["created"]).timestamp()
 
 
 __all__ = ["DamagedStoreError", "Store"]

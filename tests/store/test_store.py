@@ -1,5 +1,6 @@
 """Reading gives what was written, whoever wrote it and in whatever order."""
 
+import os
 import pickle
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from store_passes import IDENTITY, PLAN, data_bytes, fill, layout, new_store, shard
 
 from sekd.errors import SekdError
+from sekd.recent import PASS_FILE, record
 from sekd.store import Store, as_float32
 from sekd.store.files import seal
 from sekd.store.verify import verify
@@ -85,6 +87,16 @@ def test_find_takes_the_store_that_was_created_last(tmp_path):
         file = store.path / "provenance" / "store.json"
         file.write_text(seal({"created": created}))
     assert Store.find(tmp_path, "demo").fingerprint == newer.fingerprint
+
+
+def test_find_takes_the_pass_that_was_asked_for_again_before_one_that_was_made_later(tmp_path):
+    """As the first line of `make student` says: data and model are those of the pass recorded last."""
+    whole, trial = (fill(new_store(tmp_path / "demo", k=k)) for k in (4, 5))
+    for store, at in ((trial, 10), (whole, 20)):
+        record(store.path / PASS_FILE, {"data": "demo", "model": "tiny"}, [])
+        os.utime(store.path / PASS_FILE, (at, at))
+        (store.path / "provenance" / "store.json").write_text(seal({"created": f"2030-01-{30 - at}"}))
+    assert Store.find(tmp_path, "demo").fingerprint == whole.fingerprint
 
 
 def test_a_store_is_read_and_verified_where_nothing_may_be_written(tmp_path, monkeypatch):
