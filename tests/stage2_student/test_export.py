@@ -85,7 +85,9 @@ def test_the_merged_model_answers_as_the_student(student: Student, run: RunFolde
     assert load_processor(merged).tokenizer.get_vocab() == load_processor(config.model).tokenizer.get_vocab()
 
 
-def test_a_merge_that_is_cut_off_leaves_no_half_model(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_merge_that_is_cut_off_leaves_no_half_model(
+    student: Student, run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
