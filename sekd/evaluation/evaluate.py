@@ -1,6 +1,5 @@
 """The whole of ``make evaluate``: what is missing is asked on one engine, then all is scored from what is kept."""
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,7 +17,8 @@ from sekd.evaluation.asking import WAYS
 from sekd.evaluation.cells import answering, check_share, missing, of_older_layout, plan
 from sekd.evaluation.config import EvaluateConfig
 from sekd.evaluation.generations import list_cells
-from sekd.evaluation.scores import Bootstrap, Scores, read_run, score_run
+from sekd.evaluation.rescore import write_scores
+from sekd.evaluation.scores import Bootstrap, Scores
 from sekd.evaluation.students import find_students
 from sekd.evaluation.workers import Job, ask_all
 
@@ -56,17 +56,7 @@ def evaluate(config: EvaluateConfig, *, unseen: list[DataConfig]) -> Scores:
         for each in planned
     }
     list_cells(run, [each.cell for each in planned], keys)
-    return write_scores(run, config)
-
-
-def write_scores(run: Path, config: EvaluateConfig) -> Scores:
-    """Score the kept generations into ``scores.json``."""
-    bootstrap = Bootstrap(resamples=config.resamples)
-    scores = score_run(read_run(run, parser=config.parser), bootstrap=bootstrap)  # type: ignore[arg-type]
-    partial = run / ".scores.json.partial"
-    partial.write_text(json.dumps(scores, indent=1) + "\n")
-    partial.rename(run / "scores.json")
-    return scores
+    return write_scores(run, bootstrap=Bootstrap(config.resamples), parser=config.parser)  # type: ignore[arg-type]
 
 
 def _datasets(config: EvaluateConfig, unseen: list[DataConfig]) -> list[tuple[str, Dataset]]:

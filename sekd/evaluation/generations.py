@@ -104,20 +104,20 @@ def read_cell(folder: Path, keys: Collection[str] | None = None) -> tuple[Cell, 
     Raises:
         SekdError: the folder holds no part, or a file that is not one.
     """
-    parts = sorted(folder.glob("part-*.parquet"))
-    if not parts:
-        raise SekdError(f"{folder} holds no part-*.parquet: expected the kept generations of one cell")
+    identity = read_identity(folder)
     found: dict[tuple[str, str], Generation] = {}
-    for part in parts:
+    for part in sorted(folder.glob("part-*.parquet")):
         for generation in map(_generation, _table(part).to_pylist()):
             if keys is None or generation.key in keys:
                 found.setdefault((generation.sample, generation.key), generation)
-    return read_identity(folder), sorted(found.values(), key=lambda generation: generation.sample)
+    return identity, sorted(found.values(), key=lambda generation: generation.sample)
 
 
 def read_identity(folder: Path) -> Cell:
     """What the folder's generations belong to, from its first part's metadata alone."""
-    part = min(folder.glob("part-*.parquet"))
+    part = min(folder.glob("part-*.parquet"), default=None)
+    if part is None:
+        raise SekdError(f"{folder} holds no part-*.parquet: expected the kept generations of one cell")
     try:
         metadata = pq.read_schema(part).metadata or {}
         return Cell(**json.loads(metadata[METADATA]))
@@ -147,8 +147,17 @@ def list_cells(run: Path, cells: Sequence[Cell], keys: Mapping[str, Collection[s
     partial.rename(run / "cells.json")
 
 
-def read_evaluated(run: Path) -> list[tuple[Cell, list[Generation]]]:
-    """The cells that the run's last finished evaluation consists of, in its order, with the images that it asked about.
+@dataclass(frozen=True)
+class Listed:
+    """A cell of the last finished evaluation, where it lies, and the keys of its images; None where all are its."""
+
+    cell: Cell
+    folder: Path
+    keys: frozenset[str] | None
+
+
+def read_listed(run: Path) -> list[Listed]:
+    """The cells that the run's last finished evaluation consists of, in its order, without their generations.
 
     Raises:
         SekdError: the run has not been evaluated to the end, or a part cannot be read.
@@ -161,13 +170,22 @@ def read_evaluated(run: Path) -> list[tuple[Cell, list[Generation]]]:
         )
     listed = json.loads(file.read_text())
     if isinstance(listed, list):  # of the layout without digests and keys
-        return [read_cell(run / folder) for folder in listed]
+        return [Listed(read_identity(run / folder), run / folder, None) for folder in listed]
     keys = {tree: frozenset(each) for tree, each in listed["keys"].items()}
-    found = []
-    for entry in listed["cells"]:
-        cell, generations = read_cell(run / entry["folder"], keys[entry["tree"]])
-        found.append((replace(cell, part=entry["part"], root=entry["root"]), generations))
-    return found
+    return [
+        Listed(replace(read_identity(folder), part=entry["part"], root=entry["root"]), folder, keys[entry["tree"]])
+        for entry in listed["cells"]
+        for folder in [run / entry["folder"]]
+    ]
+
+
+def read_evaluated(run: Path) -> list[tuple[Cell, list[Generation]]]:
+    """The cells of ``read_listed`` with the generations of the images that the evaluation asked about.
+
+    Raises:
+        SekdError: the run has not been evaluated to the end, or a part cannot be read.
+    """
+    return [(each.cell, read_cell(each.folder, each.keys)[1]) for each in read_listed(run)]
 
 
 def _table(part: Path, columns: list[str] | None = None) -> pa.Table:

@@ -7,7 +7,7 @@ trainings, ``spread`` their standard deviation, and an interval is over images, 
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,16 @@ import numpy as np
 
 from sekd.answers import Parser, parse_joint, parse_single
 from sekd.evaluation.calibration import calibrate
+from sekd.evaluation.confusion import Answered, changes, count_pairs, tabulate
 from sekd.evaluation.generations import Cell, Generation, read_evaluated
 from sekd.evaluation.students import STUDENT
+from sekd.evaluation.table import INTERVENTIONS
 from sekd.metrics import AT_ONCE, METRICS, RESAMPLES, bootstrap_interval, paired_difference, per_path, score
 
 BASE = "base"
+# A prefix intervention is scored as a difference: paradigm -> the one that is subtracted from it.
+PREFIX_CONTRASTS = {"guided": "wrong_prefix", "true_prefix": "guided"}
+Way = tuple[str, str]  # model, paradigm
 Scores = dict[str, Any]
 
 
@@ -72,26 +77,67 @@ def score_run(kept: Sequence[Kept], *, bootstrap: Bootstrap) -> Scores:
 
 def _score_tree(kept: Sequence[Kept], *, bootstrap: Bootstrap) -> Scores:
     groups = _grouped(kept, lambda each: (each.cell.model, each.cell.paradigm))
-    base = {paradigm: cells for (model, paradigm), cells in groups.items() if model == BASE}
+    columns = {way: image_scores(cells) for way, cells in groups.items()}
+
+    def minus(way: Way, other: Way) -> Scores | None:
+        """Every metric's paired difference; None where the two were not asked about the same images."""
+        if other not in groups or not _same_images(groups[way], groups[other]):
+            return None
+        return {name: difference(columns[other][name], columns[way][name], bootstrap) for name in METRICS}
+
     table: Scores = {}
     for (model, paradigm), cells in groups.items():
-        cell = score_cell(cells, bootstrap=bootstrap)
+        way = (model, paradigm)
+        cell = score_cell(cells, columns[way], bootstrap=bootstrap)
         if model != BASE:
-            cell |= compare(cells, base, bootstrap=bootstrap)
-        main = groups.get((STUDENT, paradigm))
-        if main and model not in (BASE, STUDENT) and _same_images(cells, main):
-            cell[f"minus_{STUDENT}"] = _differences(image_scores(main), image_scores(cells), bootstrap)
+            bases = [other for name, other in groups if name == BASE]
+            found = {f"minus_{BASE}_{other}": minus(way, (BASE, other)) for other in bases}
+            cell["differences"] = {name: values for name, values in found.items() if values}
+            if {f"minus_{BASE}_joint", f"minus_{BASE}_conditioned"} <= set(cell["differences"]):
+                ours, joint, steps = (columns[each]["hca"] for each in (way, (BASE, "joint"), (BASE, "conditioned")))
+                cell["gap_recovered"] = recovered(ours, joint, steps, bootstrap)
+            if model != STUDENT and (values := minus(way, (STUDENT, paradigm))):
+                cell[f"minus_{STUDENT}"] = values
+        other = PREFIX_CONTRASTS.get(paradigm)
+        if other and (values := minus(way, (model, other))):
+            cell[f"minus_{other}"] = values
         table.setdefault(model, {})[paradigm] = cell
+    _add_mistakes(table, {way: cells[0] for way, cells in groups.items()})
     return table
 
 
-def score_cell(kept: Sequence[Kept], *, bootstrap: Bootstrap) -> Scores:
-    """One entry of ``scores.json``; several trainings of one model are averaged."""
+def _add_mistakes(table: Scores, first: Mapping[Way, Kept]) -> None:
+    """What the first training of each way got wrong: the commonest mistaken pairs, and changes from the base."""
+    shown = [way for way in first if way[0] in (BASE, STUDENT) and way[1] not in INTERVENTIONS]
+    counts = [count_pairs(first[way].generations, first[way].answers) for way in shown]
+    for (model, paradigm), rows in zip(shown, tabulate(counts, most=3), strict=True):
+        table[model][paradigm]["mistakes"] = rows
+    before, teacher, student = (BASE, "joint"), (BASE, "conditioned"), (STUDENT, "joint")
+    after = student if student in first else teacher
+    if before in first and after in first:
+        ways = {way: first[way] for way in (before, teacher, student) if way in first}
+        answered = {way: _by_sample(kept) for way, kept in ways.items()}
+        table[after[0]][after[1]][f"from_{BASE}_joint"] = changes(answered, before, after)
+
+
+def _by_sample(kept: Kept) -> dict[str, Answered]:
+    pairs = zip(kept.generations, kept.answers, strict=True)
+    return {generation.sample: (generation, answers) for generation, answers in pairs}
+
+
+def score_cell(kept: Sequence[Kept], columns: Mapping[str, np.ndarray], *, bootstrap: Bootstrap) -> Scores:
+    """One entry of ``scores.json``; several trainings of one model are averaged, but for the first one's calibration.
+
+    Args:
+        columns: the trainings' ``image_scores``.
+    """
     seeds = [_score_training(each) for each in kept]
-    columns = image_scores(kept)
-    cell: Scores = {name: _mean([each[name] for each in seeds]) for name in seeds[0] if name != "per_level"}
+    cell: Scores = {
+        name: _mean([each[name] for each in seeds]) for name in seeds[0] if name not in ("per_level", "calibration")
+    }
     cell["n"] = seeds[0]["n"]
     cell["per_level"] = _mean_levels([each["per_level"] for each in seeds])
+    cell["calibration"] = seeds[0]["calibration"]
     cell["intervals"] = {name: interval(values, bootstrap) for name, values in columns.items()}
     if len(kept) > 1:
         cell["seeds"] = {each.cell.seed: scores for each, scores in zip(kept, seeds, strict=True)}
@@ -125,19 +171,6 @@ def paths(kept: Kept) -> tuple[list[list[str]], list[list[str | None]]]:
     return truth, predicted
 
 
-def compare(kept: Sequence[Kept], base: Mapping[str, Sequence[Kept]], *, bootstrap: Bootstrap) -> Scores:
-    """A student against its base on the same images: paired differences, and the share of the gap it recovers."""
-    ours = image_scores(kept)
-    theirs = {paradigm: image_scores(cells) for paradigm, cells in base.items() if _same_images(kept, cells)}
-    differences = {
-        f"minus_{BASE}_{paradigm}": _differences(values, ours, bootstrap) for paradigm, values in theirs.items()
-    }
-    if not {"joint", "conditioned"} <= set(theirs):
-        return {"differences": differences}
-    gap = recovered(ours["hca"], theirs["joint"]["hca"], theirs["conditioned"]["hca"], bootstrap)
-    return {"differences": differences, "gap_recovered": gap}
-
-
 def recovered(student: np.ndarray, joint: np.ndarray, teacher: np.ndarray, bootstrap: Bootstrap) -> Scores | None:
     """(student − joint) / (teacher − joint) in percent, with its interval; None where there is no gap to recover.
 
@@ -166,11 +199,6 @@ def resampled_sums(values: np.ndarray, bootstrap: Bootstrap) -> np.ndarray:
     return np.concatenate(drawn)
 
 
-def _differences(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray], bootstrap: Bootstrap) -> Scores:
-    """Every metric of the second minus the first's, over the same images."""
-    return {name: difference(first[name], second[name], bootstrap) for name in METRICS}
-
-
 def difference(first: np.ndarray, second: np.ndarray, bootstrap: Bootstrap) -> Scores | None:
     """Second minus first over the same images, with its interval; None where there is no image."""
     if len(first) == 0:
@@ -197,6 +225,7 @@ def _score_training(kept: Kept) -> Scores:
         "unread_answers": 100 * float(np.mean(unread)),
         "calibration_error": calibration.error,
         "answers_without_confidence": calibration.without,
+        "calibration": {**asdict(calibration), "bins": [asdict(each) for each in calibration.bins]},
         **_cost(kept.generations),
         "per_level": _levels(kept, numbers) if truth else [],
     }

@@ -1,1 +1,1 @@
-"""The report of a run: one HTML page that needs nothing but itself, and its tables in Markdown and JSON."""
+"""The report of a run from its ``scores.json``: one HTML page that loads nothing else, and its tables in Markdown."""

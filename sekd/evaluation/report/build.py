@@ -1,55 +1,41 @@
-"""A run folder -> its report: which sections, in which order, from which kept generations."""
+"""A run folder -> its report: which sections, in which order."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
-from sekd.answers import Parser
-from sekd.evaluation.report import behaviour, comparison, making
-from sekd.evaluation.report.cases import cases
-from sekd.evaluation.report.depth import by_depth
-from sekd.evaluation.report.document import Report, Section
-from sekd.evaluation.report.render import as_html, as_json, as_markdown
-from sekd.evaluation.report.skills import skills
-from sekd.evaluation.report.state import state
-from sekd.evaluation.scores import Bootstrap, Kept, Scores, read_run, score_run
+from sekd.evaluation.general.outcome import read_outcomes
+from sekd.evaluation.generations import read_listed
+from sekd.evaluation.report import errors, sections, training
+from sekd.evaluation.report.document import as_html, as_markdown
+from sekd.evaluation.rescore import read_scores
 from sekd.evaluation.students import find_students
-from sekd.evaluation.table import sentence
+from sekd.evaluation.table import sentence, tree_name
 
 
-def write_report(run: Path, *, bootstrap: Bootstrap, parser: Parser = "lenient") -> list[Path]:
-    """``report.html``, ``report.md`` and ``report.json`` in the run folder; their paths.
+def write_report(run: Path) -> list[Path]:
+    """``report.html`` and ``report.md`` in the run folder; their paths. A section with nothing to show is left out.
 
     Raises:
-        SekdError: the run has not been evaluated, or a kept file cannot be read.
+        SekdError: the run has not been evaluated, or a file cannot be read.
     """
-    kept = read_run(run, parser=parser)
-    report = build_report(run, kept, score_run(kept, bootstrap=bootstrap), bootstrap=bootstrap)
+    cells, scores, students = read_listed(run), read_scores(run), find_students(run)
+    roots = {tree_name(each.cell.part, each.cell.tree): Path(each.cell.root) for each in cells}
+    content = [
+        sections.headline(scores),
+        sections.ablation(scores),
+        sections.depth(scores),
+        sections.prefix_intervention(scores),
+        errors.cases(scores, roots),
+        sections.all_metrics(scores),
+        sections.cost(scores),
+        sections.skills(read_outcomes(run)),
+        errors.mistakes(scores),
+        errors.calibration(scores),
+        training.training_curves(students),
+        training.provenance(run, cells, students),
+    ]
     written = []
-    for name, text in (
-        ("report.html", as_html(report)),
-        ("report.md", as_markdown(report)),
-        ("report.json", as_json(report)),
-    ):
-        (run / name).write_text(text, encoding="utf-8")
+    for name, render in (("report.html", as_html), ("report.md", as_markdown)):
+        shown = [section for section in content if section]
+        (run / name).write_text(render(f"SEKD: {run.name}", sentence(scores), shown), encoding="utf-8")
         written.append(run / name)
     return written
-
-
-def build_report(run: Path, kept: Sequence[Kept], scores: Scores, *, bootstrap: Bootstrap) -> Report:
-    """The report's content; a section that has nothing to show is left out."""
-    students = find_students(run)
-    sections: list[Section | None] = [
-        comparison.headline(scores),
-        comparison.arms(scores),
-        by_depth(scores),
-        state(kept, bootstrap=bootstrap),
-        cases(kept),
-        comparison.all_metrics(scores),
-        comparison.cost(scores),
-        skills(run),
-        behaviour.mistaken_pairs(kept),
-        behaviour.calibration(kept),
-        making.training(students),
-        making.provenance(run, kept, students),
-    ]
-    return Report(f"SEKD: {run.name}", sentence(scores), [section for section in sections if section])

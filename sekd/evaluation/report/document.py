@@ -1,35 +1,34 @@
-"""What a report consists of, before it is HTML, Markdown or JSON: sections of text, tables, figures and cases."""
+"""What the report consists of, and how it becomes HTML and Markdown."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 
 Value = str | int | float | None
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under named columns; a float is shown with one decimal, None as a dash. ``note`` explains, in a sentence."""
+    """Rows under named columns, with the plot (SVG) that shows them, if any. ``note`` says how to read it.
 
-    caption: str
+    A float is shown with one decimal, None as a dash.
+    """
+
+    title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Value]]
     note: str = ""
+    plot: str = ""
 
-
-@dataclass(frozen=True)
-class Figure:
-    """Drawn panels with a caption that says what to see, a legend of (style, name), and the figures as a table."""
-
-    title: str
-    caption: str
-    panels: Sequence[str]
-    legend: Sequence[tuple[int, str]]
-    table: Table
+    def numeric(self) -> list[bool]:
+        """Whether each column holds numbers."""
+        columns = list(zip(*self.rows, strict=True)) or [()] * len(self.columns)
+        return [i > 0 and not any(isinstance(value, str) for value in column) for i, column in enumerate(columns)]
 
 
 @dataclass(frozen=True)
 class Step:
-    """One level of a path: ``right`` is None where there is nothing to compare with."""
+    """One level of a path; ``right`` is None where there is nothing to compare with."""
 
     level: str
     name: str
@@ -38,12 +37,12 @@ class Step:
 
 @dataclass(frozen=True)
 class Case:
-    """One image with its true path and what each way of asking answered. ``image`` is a data URI, or None."""
+    """One image with paths by who answered them. ``image`` is a data URI or None; ``words`` describe it."""
 
     title: str
     image: str | None
-    alternative: str
-    paths: Sequence[tuple[str, Sequence[Step]]]
+    words: str
+    paths: Mapping[str, Sequence[Step]]
 
 
 @dataclass(frozen=True)
@@ -54,17 +53,7 @@ class Section:
     title: str
     text: Sequence[str] = ()
     tables: Sequence[Table] = ()
-    figures: Sequence[Figure] = ()
     cases: Sequence[Case] = ()
-
-
-@dataclass(frozen=True)
-class Report:
-    """``summary`` is the one sentence; sections without content are left out by whoever builds the report."""
-
-    title: str
-    summary: str
-    sections: Sequence[Section]
 
 
 def show(value: Value) -> str:
@@ -73,4 +62,37 @@ def show(value: Value) -> str:
         return "–"
     if isinstance(value, float):
         return f"{value:,.1f}".replace("-", "−")
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    return f"{value:,}" if isinstance(value, int) else value
+
+
+def as_html(title: str, summary: str, sections: Sequence[Section]) -> str:
+    """One page that holds its style sheet, plots and images."""
+    from jinja2 import Environment, StrictUndefined
+
+    here = files("sekd.evaluation.report")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(here.joinpath("page.html.jinja").read_text(encoding="utf-8"))
+    style = here.joinpath("style.css").read_text(encoding="utf-8")
+    return template.render(title=title, summary=summary, sections=sections, style=style, show=show)
+
+
+def as_markdown(title: str, summary: str, sections: Sequence[Section]) -> str:
+    """The report's sentences and tables; the plots by the tables behind them."""
+    lines = [f"# {title}", "", summary, ""]
+    for section in sections:
+        lines += [f"## {section.title}", "", *(line for text in section.text for line in (text, ""))]
+        for table in section.tables:
+            rule = "|".join("---" if i == 0 else "---:" for i in range(len(table.columns)))
+            lines += [f"**{table.title}**", *([table.note] if table.note else []), ""]
+            lines += [_markdown_row(table.columns), f"|{rule}|", *map(_markdown_row, table.rows), ""]
+        for case in section.cases:
+            lines += [f"**{case.title}**", ""]
+            for who, steps in case.paths.items():
+                names = [step.name if step.right is not False else f"{step.name} (wrong)" for step in steps]
+                lines.append(f"- {who}: {' > '.join(names)}")
+            lines.append("")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _markdown_row(values: Sequence[Value]) -> str:
+    return "| " + " | ".join(show(value).replace("|", "\\|").replace("\n", " ") for value in values) + " |"

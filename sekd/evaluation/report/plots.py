@@ -1,0 +1,217 @@
+"""The plots, drawn by matplotlib. ``svg`` makes one a part of the page, in the page's own light and dark colours.
+
+A series differs from the others by its mark and its dashes too, never by its colour alone.
+"""
+
+import hashlib
+import io
+import math
+import re
+import textwrap
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# The light colours by their names in style.css, where the dark ones stand beside them.
+COLOURS = {
+    "s0": "#b8460e",
+    "s1": "#6f4fb3",
+    "s2": "#0a7a70",
+    "s3": "#1659b5",
+    "s4": "#8a6500",
+    "s5": "#a1266b",
+    "ink": "#1b1f24",
+    "soft": "#55606d",
+    "rule": "#d5dae0",
+    "paper": "#ffffff",
+}
+MARKS = ("o", "s", "^", "D", "X", "P")
+DASHES: tuple[Any, ...] = ("--", ":", (0, (6, 2)), "-", "-.", (0, (1, 1.4)))
+STYLES = len(MARKS)
+COLUMNS = 3  # panels side by side
+WIDTH = 3.9  # inches a panel
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text: it can be searched and read aloud
+    "svg.hashsalt": "sekd",  # the same drawing is the same file
+    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
+    "font.family": "DejaVu Sans",  # matplotlib brings it: sizes are measured with it on every machine
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": COLOURS["rule"],
+    "axes.edgecolor": COLOURS["soft"],
+    "axes.labelcolor": COLOURS["soft"],
+    **dict.fromkeys(("text.color", "xtick.labelcolor", "ytick.labelcolor"), COLOURS["ink"]),
+    **dict.fromkeys(("xtick.color", "ytick.color"), COLOURS["soft"]),
+    "lines.linewidth": 1.5,
+    "lines.markersize": 6,
+    "lines.markeredgecolor": COLOURS["paper"],
+    "lines.markeredgewidth": 0.6,
+    **dict.fromkeys(("xtick.bottom", "ytick.left"), False),  # the grid shows where a number is
+}
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its bounds; None where there is none."""
+
+    name: str
+    value: float | None
+    low: float | None
+    high: float | None
+    style: int
+
+
+@dataclass(frozen=True)
+class Line:
+    """``ys[i]`` at ``xs[i]``; None where there is nothing to show."""
+
+    name: str
+    xs: Sequence[float]
+    ys: Sequence[float | None]
+    style: int
+
+
+def intervals(panels: Mapping[str, Sequence[Interval]], xlabel: str, *, limits: tuple[float, float]) -> Figure:
+    """A panel a title: one row an estimate, its interval as a whisker and its figure at the right."""
+    with rc_context(STYLE):
+        longest = max((len(row.name) for rows in panels.values() for row in rows), default=0)
+        height = 0.95 + 0.27 * max(map(len, panels.values()), default=0)
+        figure, grid = _panels(panels, height=height, left=0.2 + 0.07 * min(longest, 28), right=0.6)
+        for axes, rows in zip(grid, panels.values(), strict=True):
+            axes.set(xlabel=xlabel, ylim=(len(rows) - 0.5, -0.5), yticks=range(len(rows)))
+            axes.set_xlim(limits[0] - 0.03 * (limits[1] - limits[0]), limits[1] + 0.03 * (limits[1] - limits[0]))
+            axes.set_yticklabels([_short(row.name, 28) for row in rows])
+            axes.spines["left"].set_visible(False)
+            axes.grid(visible=False, axis="y")
+            for place, row in enumerate(rows):
+                _draw_interval(axes, place, row)
+    return figure
+
+
+def _draw_interval(axes: Axes, place: int, row: Interval) -> None:
+    if row.value is None:
+        axes.text(0.02, place, "not scored", transform=axes.get_yaxis_transform(), va="center", style="italic")
+        return
+    whisker = None if row.low is None or row.high is None else [[row.value - row.low], [row.high - row.value]]
+    look: dict[str, Any] = {"color": COLOURS[f"s{row.style}"], "marker": MARKS[row.style]}
+    axes.errorbar(row.value, place, xerr=_positive(whisker), capsize=3, clip_on=False, **look)
+    at_right = axes.get_yaxis_transform()
+    axes.text(1.03, place, f"{row.value:.1f}", transform=at_right, va="center", weight="bold")
+
+
+def lines(
+    panels: Mapping[str, Sequence[Line]],
+    xlabel: str,
+    ylabel: str | Mapping[str, str],
+    *,
+    names: Sequence[str] = (),
+    limits: tuple[float, float] | None = None,
+) -> Figure:
+    """A panel a title: lines over common axes, with one legend.
+
+    Args:
+        ylabel: of all panels, or of each by its title.
+        names: what stands at x = 0, 1, …, instead of the numbers.
+        limits: of y; None fits them to the values and 0.
+    """
+    with rc_context(STYLE):
+        columns = 2 * min(COLUMNS, len(panels)) - 1  # of the legend
+        legend = -(-len({line.name for found in panels.values() for line in found}) // columns)
+        figure, grid = _panels(panels, height=2.75, top=0.1 + 0.2 * legend)
+        shown: dict[str, Any] = {}
+        for axes, (title, found) in zip(grid, panels.items(), strict=True):
+            axes.set(xlabel=xlabel, ylabel=ylabel if isinstance(ylabel, str) else ylabel[title])
+            for line in found:
+                ys = [math.nan if y is None else y for y in line.ys]
+                look = {"color": COLOURS[f"s{line.style}"], "marker": MARKS[line.style], "ls": DASHES[line.style]}
+                every = max(1, len(ys) // 6) if len(ys) > 20 else 1
+                [shown[line.name]] = axes.plot(line.xs, ys, markevery=every, clip_on=False, **look)
+            if names:
+                axes.set_xticks(range(len(names)), [_short(name, 60 // len(names)) for name in names])
+            if limits:
+                axes.set_ylim(*limits)
+            elif min((y for line in found for y in line.ys if y is not None), default=0.0) >= 0:
+                axes.set_ylim(bottom=0)
+        figure.legend(shown.values(), shown, loc="upper left", ncols=columns, frameon=False, handlelength=3)
+    return figure
+
+
+def reliability(panels: Mapping[str, tuple[Sequence[Mapping[str, float]], int]]) -> Figure:
+    """A panel a title: accuracy against stated confidence; a mark's area is its bin's share of the answers.
+
+    Args:
+        panels: title -> bins with "confidence" and "accuracy" in percent and "count", and the style.
+    """
+    with rc_context(STYLE):
+        figure, grid = _panels(panels, height=3.35)
+        for axes, (bins, style) in zip(grid, panels.values(), strict=True):
+            axes.set(xlabel="stated confidence (%)", ylabel="accuracy (%)", xlim=(0, 100), ylim=(0, 100))
+            axes.plot([0, 100], [0, 100], color=COLOURS["soft"], ls=":", lw=1)
+            stated, right, counts = ([each[key] for each in bins] for key in ("confidence", "accuracy", "count"))
+            area = [15 + 250 * count / sum(counts) for count in counts]
+            colour = COLOURS[f"s{style}"]
+            axes.plot(stated, right, color=colour, ls=DASHES[style])
+            axes.scatter(stated, right, area, color=colour, marker=MARKS[style], alpha=0.55, clip_on=False)
+    return figure
+
+
+def svg(figure: Figure, title: str) -> str:
+    """The figure as an SVG element for the page; the title is unique on it, and is read aloud."""
+    buffer = io.StringIO()
+    with rc_context(STYLE), warnings.catch_warnings():
+        # The reader's fonts draw the text; matplotlib's own need not hold its letters.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
+    drawn = buffer.getvalue()
+    drawn = drawn[drawn.index("<svg") :]
+    for name, colour in COLOURS.items():
+        drawn = drawn.replace(f": {colour}", f": var(--{name})")
+    key = hashlib.sha256(title.encode()).hexdigest()[:8]
+    drawn = re.sub(r'(\sid="|href="#|url\(#)', rf"\g<1>p{key}-", drawn)
+    # Half of what matplotlib writes: names of groups, its fonts (the page has its own), rotations by 0, line breaks.
+    drawn = re.sub(r'(?<=<g) id="[^"]*"| font-family: [^;"]*;| transform="rotate\(-0 [^"]*"|(?<=>)\s+(?=<)', "", drawn)
+    words = escape(f"{title}. The same numbers stand in the table below.")
+    return drawn.replace("<svg ", f'<svg class="plot" role="img" aria-label="{words}" ', 1)
+
+
+def _panels(
+    titles: Collection[str], *, height: float, left: float = 0.55, right: float = 0.15, top: float = 0
+) -> tuple[Figure, list[Axes]]:
+    """A panel a title, row by row. Its height, its margins and the room above all of them are in inches.
+
+    Fixed margins take half the time of matplotlib's layouts, which draw everything once more to measure it.
+    """
+    columns = min(COLUMNS, len(titles))
+    width, total = WIDTH * columns, height * -(-len(titles) // columns) + top
+    figure = Figure(figsize=(width, total))
+    grid = []
+    for place, title in enumerate(titles):
+        row, column = divmod(place, columns)
+        x, y = WIDTH * column + left, total - top - height * (row + 1) + 0.5
+        box = (x / width, y / total, (WIDTH - left - right) / width, (height - 0.95) / total)
+        axes = figure.add_axes(box, title=textwrap.fill(title, 42, max_lines=2, placeholder="…"))
+        axes.locator_params(nbins=4)
+        grid.append(axes)
+    return figure, grid
+
+
+def _positive(whisker: list[list[float]] | None) -> list[list[float]] | None:
+    """A mean over images can lie a rounding error outside its interval; matplotlib takes no negative length."""
+    return None if whisker is None else [[max(0.0, length)] for [length] in whisker]
+
+
+def _short(name: str, longest: int) -> str:
+    return name if len(name) <= longest else name[: longest - 1] + "…"
