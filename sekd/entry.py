@@ -51,7 +51,8 @@ def entry(
                 # Merged once more, because "+name=value" adds what no setting reads.
                 plain = OmegaConf.to_container(composed, resolve=True)
                 config: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), plain))
-                print(_first_line(), flush=True)
+                if speaks():
+                    print(_first_line(), flush=True)
                 main(config)
 
         @wraps(main)
@@ -76,6 +77,11 @@ ADDED = "SEKD_INHERITED_OVERRIDES"  # for the other ranks of a run, which start 
 def own_overrides() -> list[str]:
     """The overrides of this command's own line, without those it inherited."""
     return [override for override in HydraConfig.get().overrides.task if override not in _added]
+
+
+def speaks() -> bool:
+    """Whether this process is the one that prints, of those that a run has on this machine."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def value_of(overrides: Sequence[str], setting: str) -> str | None:

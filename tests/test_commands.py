@@ -91,3 +91,17 @@ def test_predictions_refuse_unknown_names_alike(
     found = capsys.readouterr().err
     assert said in found
     assert found.count("\n") == 1
+
+
+def test_the_other_processes_of_a_run_do_not_repeat_what_it_says(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for rank, lines in (("0", 1), ("1", 0)):
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        monkeypatch.setattr(sys, "argv", ["student", "data=demo", "model=tiny"])
+        with pytest.raises(SystemExit):
+            import_module("stage2_student.__main__").main()
+        said = capfd.readouterr()
+        assert said.out.count("\n") == lines
+        assert "no complete conditioned teacher pass" in said.err
