@@ -1,17 +1,58 @@
-"""Text files that are whole or absent, whoever else writes them at the same time."""
+"""Files that are complete or absent, whoever else writes them at the same time and whenever the process is killed."""
 
+import os
+import shutil
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
-def write_whole(file: Path, text: str) -> None:
-    """Write a file in one step: a reader finds what was there before or all of the text, and so does a next run.
+@contextmanager
+def atomic(file: Path, temporary: Path | None = None) -> Iterator[Path]:
+    """Yield a path to write to. At the end of the block what is there is synced and replaces ``file`` in one step.
 
-    Several processes may write the same file, as all ranks of a training do: the last one's text stays.
+    After an error in the block ``file`` is as it was, and the temporary file is gone.
+
+    Args:
+        temporary: the path to yield, on the same file system; by default an unused hidden name beside ``file``.
     """
-    partial = file.with_name(f".{file.name}.{uuid.uuid4().hex[:12]}.partial")
+    temporary = temporary or file.with_name(f".{file.name}.{uuid.uuid4().hex[:12]}.partial")
     try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(file)
+        yield temporary
+        sync(temporary)
+        temporary.replace(file)
     finally:
-        partial.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
+    sync(file.parent)
+
+
+def write_whole(file: Path, text: str, temporary: Path | None = None) -> None:
+    """Write a text file in one step, see ``atomic``. If several processes write the same file, the last one's stays."""
+    with atomic(file, temporary) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's bytes, or a directory's names, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(folder: Path) -> None:
+    """``sync`` every file and directory at and below ``folder``, leaves first."""
+    for parent, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            sync(Path(parent, name))
+        sync(Path(parent))
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a whole directory, if it exists."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ from sekd.datasets.config import DataConfig
 from sekd.errors import SekdError
 from sekd.inference.config import EngineConfig
 from sekd.models import ModelConfig
-from sekd.store.lock import WHOLE, Part
+from sekd.store.lock import WHOLE, ShardPart
 from stage1_teacher.teaching import ON_POLICY, TEACHING
 
 
@@ -54,7 +54,7 @@ class TeacherConfig:
         return None if self.taught_by.adapter is None else Path(self.taught_by.adapter)
 
     @property
-    def part(self) -> Part:
+    def part(self) -> ShardPart:
         """The shards that this run takes."""
         if self.shard is None:
             return WHOLE
@@ -62,7 +62,7 @@ class TeacherConfig:
             index, count = (int(number) for number in self.shard.split("/"))
         except ValueError:
             raise SekdError(f"shard={self.shard!r}: expected i/n, such as 0/4 for the first of four parts") from None
-        return Part(index, count)
+        return ShardPart(index, count)
 
 
 def check(config: TeacherConfig) -> None:

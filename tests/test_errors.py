@@ -11,7 +11,7 @@ import pytest
 
 from sekd.errors import SekdError
 from sekd.inference.requests import UnreadableImageError
-from sekd.store.files import DamagedStoreError
+from sekd.store import DamagedStoreError
 from stage1_teacher.stop import Stopped
 
 REPOSITORY = Path(__file__).parents[1]

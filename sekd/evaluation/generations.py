@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sekd.errors import SekdError
+from sekd.files import atomic, write_whole
 from sekd.questions import Question
 
 METADATA = b"sekd.cell"
@@ -90,9 +91,8 @@ def write_part(folder: Path, cell: Cell, generations: Sequence[Generation]) -> N
     name = f"part-{len(list(folder.glob('part-*.parquet'))):05d}-{uuid.uuid4().hex[:12]}"
     schema = SCHEMA.with_metadata({METADATA: json.dumps(vars(cell)).encode()})
     table = pa.Table.from_pylist([_row(generation) for generation in generations], schema=schema)
-    partial = folder / f".{name}.partial"
-    pq.write_table(table, partial, compression="zstd")
-    partial.rename(folder / f"{name}.parquet")
+    with atomic(folder / f"{name}.parquet") as partial:
+        pq.write_table(table, partial, compression="zstd")
 
 
 def read_cell(folder: Path, keys: Collection[str] | None = None) -> tuple[Cell, list[Generation]]:
@@ -140,11 +140,8 @@ def list_cells(run: Path, cells: Sequence[Cell], keys: Mapping[str, Collection[s
         {"folder": str(Path("generations") / cell.folder), "tree": cell.tree, "part": cell.part, "root": cell.root}
         for cell in cells
     ]
-    partial = run / ".cells.json.partial"
-    partial.write_text(
-        json.dumps({"cells": listed, "keys": {tree: sorted(each) for tree, each in keys.items()}}, indent=1) + "\n"
-    )
-    partial.rename(run / "cells.json")
+    content = {"cells": listed, "keys": {tree: sorted(each) for tree, each in keys.items()}}
+    write_whole(run / "cells.json", json.dumps(content, indent=1) + "\n")
 
 
 @dataclass(frozen=True)

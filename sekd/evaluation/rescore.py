@@ -24,9 +24,7 @@ def write_scores(run: Path, *, bootstrap: Bootstrap, parser: Parser = "lenient")
         SekdError: the run has not been evaluated, or a kept file cannot be read.
     """
     scores = score_run(read_run(run, parser=parser), bootstrap=bootstrap)
-    partial = run / f".{FILE}.partial"
-    partial.write_text(json.dumps(scores, indent=1) + "\n")
-    partial.rename(run / FILE)
+    write_whole(run / FILE, json.dumps(scores, indent=1) + "\n")
     return scores
 
 

@@ -1,8 +1,7 @@
-"""The artifact store: what the teacher said, on disk, in a form that cannot lie. See ``artifacts/README.md``."""
+"""The artifact store: the teacher's answers on disk, with checksums. See ``artifacts/README.md``."""
 
-from sekd.store.files import DamagedStoreError
-from sekd.store.fingerprint import fingerprint
 from sekd.store.hidden import HiddenChunks, as_float32, bfloat16_bits
+from sekd.store.manifest import DamagedStoreError, fingerprint
 from sekd.store.reader import Store
 from sekd.store.schema import Layout, Plan, build_rows, schema
 

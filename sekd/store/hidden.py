@@ -1,11 +1,10 @@
-"""Hidden states ``[R, L, H]`` in one Zarr array a shard: 64 rows a chunk, uncompressed, CRC-32C behind each chunk.
+"""Hidden states ``[R, L, H]`` as one Zarr array per shard: at most 64 rows a chunk, uncompressed, with CRC-32C.
 
-All chunks of a shard lie in one file (Zarr's sharding), with an index of their places at its end. A chunk that is
-absent would read as fill value without a word, so the fill value is a NaN and the readers here look for the chunk.
-bfloat16 is no Zarr type: its bits are stored as uint16, and the array's attribute ``dtype`` says so.
+All chunks of a shard are in one file (Zarr's sharding codec), with an index of their offsets at its end. Zarr reads an
+absent chunk as fill value, without an error: the fill value is NaN, and the readers here check that no chunk is absent.
+Zarr has no bfloat16: its bits are stored as uint16, and the array's attribute ``dtype`` says so.
 """
 
-import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -16,14 +15,14 @@ import google_crc32c
 import numpy as np
 
 from sekd.errors import SekdError
-from sekd.store.files import DamagedStoreError
+from sekd.store.manifest import DamagedStoreError, read_checked
 from sekd.store.schema import Layout
 
 CHUNK_ROWS = 64
 ARRAY_FILE = "c/0/0/0"
 STORED_AS = {"float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}
 BFLOAT16_NAN = 0x7FC0
-FLOAT16_MAX = 65504.0
+WIDER = {"float16": (65504, "bfloat16"), "bfloat16": (3.39e38, "float32")}  # largest value, a type with a larger one
 ABSENT = np.uint64(2**64 - 1)
 CRC_BYTES = 4
 
@@ -43,7 +42,7 @@ def as_float32(stored: np.ndarray, dtype: str) -> np.ndarray:
 
 
 def encode(hidden: np.ndarray, layout: Layout) -> np.ndarray:
-    """Hidden states ``[R, L, H]`` as they are stored. uint16 is taken for the bits of bfloat16.
+    """Hidden states ``[R, L, H]`` as they are stored. uint16 means the bits of bfloat16.
 
     Raises:
         SekdError: another shape or type, a value that is not finite, or one that float16 cannot hold.
@@ -58,26 +57,19 @@ def encode(hidden: np.ndarray, layout: Layout) -> np.ndarray:
         raise SekdError(f"hidden states are not finite: {_place(not_finite, layout)}")
     if hidden.dtype == wanted:
         return np.ascontiguousarray(hidden)
-    stored = bfloat16_bits(hidden) if layout.hidden_dtype == "bfloat16" else _float16(hidden, layout)
-    if overflow := where_not_finite(stored):
-        raise SekdError(f"hidden states leave bfloat16's range: {_place(overflow, layout)}")
-    return stored
-
-
-def _float16(hidden: np.ndarray, layout: Layout) -> np.ndarray:
     with np.errstate(over="ignore"):
-        stored = hidden.astype(np.float16)
+        stored = bfloat16_bits(hidden) if layout.hidden_dtype == "bfloat16" else hidden.astype(np.float16)
     if overflow := where_not_finite(stored):
-        value = hidden[overflow]
+        largest, wider = WIDER[layout.hidden_dtype]
         raise SekdError(
-            f"a hidden state of {value:.6g} at {_place(overflow, layout)} is beyond float16's {FLOAT16_MAX:.0f}: "
-            "store hidden states as bfloat16 or float32"
+            f"a hidden state of {hidden[overflow]:.6g} at {_place(overflow, layout)} is beyond "
+            f"{layout.hidden_dtype}'s {largest:g}: set hidden_dtype={wider}"
         )
     return stored
 
 
 def where_not_finite(stored: np.ndarray) -> tuple[int, ...] | None:
-    """The first place that is infinite or NaN; uint16 is taken for the bits of bfloat16."""
+    """The first place that is infinite or NaN; uint16 means the bits of bfloat16."""
     exponent = np.uint16(0x7F80)
     bad = (stored & exponent) == exponent if stored.dtype == np.uint16 else ~np.isfinite(stored)
     return tuple(int(i) for i in np.argwhere(bad)[0]) if bad.any() else None
@@ -88,7 +80,7 @@ def _place(place: tuple[int, ...], layout: Layout) -> str:
 
 
 def chunk_rows(rows: int) -> int:
-    """Rows a chunk: 64, or somewhat fewer where that wastes less on the last chunk, which is stored at full size."""
+    """Rows per chunk: 64, or a little less if that pads the last chunk less, which is stored at full size."""
     if rows <= CHUNK_ROWS:
         return max(rows, 1)
     return min(range(CHUNK_ROWS, CHUNK_ROWS // 2, -1), key=lambda chunk: -rows % chunk)
@@ -119,8 +111,8 @@ def write_hidden(folder: Path, hidden: np.ndarray, layout: Layout, attributes: d
 
 @dataclass(frozen=True)
 class HiddenChunks:
-    """Fast verified reads of one shard's hidden states, a chunk at a time; holds no open file, so it may be
-    pickled, forked and shared between threads.
+    """Reads one shard's hidden states chunk by chunk and checks each. Holds no open file, so it may be pickled,
+    forked and shared between threads.
 
     ``shape`` is ``[R, L, H]``; ``places`` ``[Z, 2]`` are the chunks' offsets and lengths in ``file``.
     """
@@ -164,8 +156,8 @@ def open_chunks(folder: Path, *, files: dict[str, dict[str, Any]]) -> HiddenChun
     Raises:
         DamagedStoreError: metadata or index changed, the file has another size, or a chunk is absent.
     """
-    metadata_file, array_file = folder / "zarr.json", folder / ARRAY_FILE
-    metadata = json.loads(_metadata_bytes(metadata_file, files["zarr.json"]))
+    array_file = folder / ARRAY_FILE
+    metadata = json.loads(read_checked(folder / "zarr.json", files["zarr.json"]))
     shape = tuple(metadata["shape"])
     chunk_shape = metadata["codecs"][0]["configuration"]["chunk_shape"]
     dtype = np.dtype(metadata["data_type"]).newbyteorder("<")
@@ -173,27 +165,18 @@ def open_chunks(folder: Path, *, files: dict[str, dict[str, Any]]) -> HiddenChun
     length = int(np.prod(chunk_shape)) * dtype.itemsize + CRC_BYTES
     if (places[:, 0] == ABSENT).any():
         raise DamagedStoreError(array_file, f"chunk {int(np.argmax(places[:, 0] == ABSENT))} is absent")
-    assert (places[:, 1] == length).all(), f"{array_file}: an index that no writer of this format makes"
+    assert (places[:, 1] == length).all(), f"{array_file}: chunks of another length than this format's"
     return HiddenChunks(file=array_file, shape=shape, chunk_rows=chunk_shape[0], dtype=dtype, places=places)
 
 
-def _metadata_bytes(file: Path, recorded: dict[str, Any]) -> bytes:
-    if not file.exists():
-        raise DamagedStoreError(file, "missing")
-    raw = file.read_bytes()
-    if hashlib.sha256(raw).hexdigest() != recorded["sha256"]:
-        raise DamagedStoreError(file, "does not match its checksum in shard.json")
-    return raw
-
-
 def _read_index(file: Path, chunks: int, recorded: dict[str, Any] | None) -> np.ndarray:
-    """Offsets and lengths ``[Z, 2]``: little-endian uint64 at the end of the file, a CRC-32C behind them."""
+    """Offsets and lengths ``[Z, 2]``: little-endian uint64 at the end of the file, then a CRC-32C."""
     if recorded is None:
         return np.empty((0, 2), np.uint64)
     if not file.exists():
         raise DamagedStoreError(file, "missing")
     if (size := file.stat().st_size) != recorded["bytes"]:
-        raise DamagedStoreError(file, f"{size} bytes long, its shard.json says {recorded['bytes']}")
+        raise DamagedStoreError(file, f"{size} bytes long, shard.json says {recorded['bytes']}")
     with file.open("rb") as stream:
         stream.seek(-(16 * chunks + CRC_BYTES), os.SEEK_END)
         raw = stream.read()

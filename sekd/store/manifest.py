@@ -1,30 +1,149 @@
-"""What a store says about itself: one manifest for the whole, and one entry for every shard that is there.
+"""The metadata of a store: one manifest for the whole, one entry per shard, all as JSON with its own checksum.
 
 ```
-manifest.json                what was asked, of whom, in which layout      sealed, written once
-shards/00007/shard.json      shard 7: its rows, its files' SHA-256         sealed, the last file written
-shards/00007/targets.parquet, shards/00007/hidden.zarr/                    covered by shard.json
-provenance/00007.json        when, where and by what shard 7 was made      sealed; differs from run to run
-tmp/, locks/                 only while a run is at work
+manifest.json                questions, model, layout                     written once
+shards/00007/shard.json      shard 7: rows, SHA-256 of its files          the last file written
+shards/00007/targets.parquet, shards/00007/hidden.zarr/                   covered by shard.json
+provenance/00007.json        when, where and by what shard 7 was made     differs from run to run
+tmp/, locks/                 only while a run is active
 ```
 
-The entry travels inside its shard, so that one rename publishes data and entry together: no moment has one without
-the other, and any number of processes on a shared disk publish shards without rewriting what another has written.
+The entry is inside its shard, so one rename publishes data and entry together, and any number of processes on a
+shared disk publish shards without rewriting each other's files.
 """
 
-from dataclasses import dataclass
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sekd.store.files import DamagedStoreError, read_sealed
-from sekd.store.fingerprint import fingerprint
+from sekd.errors import SekdError
+from sekd.files import write_whole
 from sekd.store.schema import FORMAT, Layout, Plan
 
 MANIFEST = "manifest.json"
+CREATED = "provenance/store.json"
 TARGETS = "targets.parquet"
 HIDDEN = "hidden.zarr"
 ENTRY = "shard.json"
 FOLDERS = ("shards", "provenance", "tmp", "locks")
+DIGITS = 16
+
+
+class DamagedStoreError(SekdError):
+    """One file of a store is not what the manifest says. ``file`` and ``what`` name it for ``verify``."""
+
+    def __init__(self, file: Path, what: str) -> None:
+        super().__init__(file, what)  # both, so that another process can build the same error
+        self.file = file
+        self.what = what
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.what}; `python -m sekd.store.verify` names every fault of the store"
+
+
+def fingerprint(identity: Mapping[str, Any]) -> str:
+    """The first 16 hexadecimal digits of the SHA-256 of ``identity`` as canonical JSON.
+
+    The order of keys is irrelevant, every value matters, and so does its type: ``1``, ``1.0``, ``True`` and
+    ``"1"`` differ. Tuples count as lists.
+
+    Raises:
+        SekdError: the identity holds a value with no unique JSON text (a path, a NaN, a key that is no string).
+    """
+    return _canonical_hash(identity, "identity")[:DIGITS]
+
+
+def _canonical_hash(value: Any, where: str) -> str:
+    """SHA-256 of JSON with sorted keys and no spaces, in ASCII."""
+    _refuse_ambiguous(value, where)
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _refuse_ambiguous(value: Any, where: str) -> None:
+    match value:
+        case dict():
+            for key, item in value.items():
+                if type(key) is not str:
+                    raise SekdError(f"{where}: the key {key!r} is {type(key).__name__}, expected text")
+                _refuse_ambiguous(item, f"{where}.{key}")
+        case list() | tuple():
+            for position, item in enumerate(value):
+                _refuse_ambiguous(item, f"{where}[{position}]")
+        case float() if value != value or abs(value) == float("inf"):
+            raise SekdError(f"{where} is {value}, expected a finite number")
+        case _ if type(value) not in (str, int, float, bool, type(None)):
+            raise SekdError(f"{where} is {type(value).__name__}, expected text, number, boolean, list or mapping")
+
+
+def seal(body: Mapping[str, Any]) -> str:
+    """``body`` as JSON text that contains its own checksum. Equal bodies give equal text."""
+    assert "checksum" not in body
+    checksum = _canonical_hash(dict(body), "body")
+    return json.dumps({**body, "checksum": checksum}, sort_keys=True, indent=1) + "\n"
+
+
+def read_sealed(file: Path) -> dict[str, Any]:
+    """The body of a file that ``write_sealed`` wrote. It must equal ``seal``'s text byte for byte, spaces included.
+
+    Raises:
+        DamagedStoreError: the file is missing or any byte of it changed.
+    """
+    try:
+        raw = file.read_bytes()
+    except FileNotFoundError:
+        raise DamagedStoreError(file, "missing") from None
+    try:
+        body = json.loads(raw)
+        del body["checksum"]
+        if seal(body).encode() == raw:
+            return body
+    except (ValueError, TypeError, KeyError, RecursionError):
+        pass
+    raise DamagedStoreError(file, "its own checksum does not match its content")
+
+
+def write_sealed(file: Path, body: Mapping[str, Any], *, temporary: Path) -> None:
+    """Write ``body`` in one step; ``temporary`` is an unused path on the same file system."""
+    write_whole(file, seal(body), temporary)
+
+
+def file_digest(file: Path) -> dict[str, Any]:
+    """A file's size in bytes and its SHA-256."""
+    with file.open("rb") as stream:
+        return {"bytes": os.fstat(stream.fileno()).st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
+
+
+def read_checked(file: Path, recorded: Mapping[str, Any]) -> bytes:
+    """The bytes of a shard's file, whose size and SHA-256 the shard's entry records.
+
+    Raises:
+        DamagedStoreError: missing, or changed in any byte.
+    """
+    try:
+        raw = file.read_bytes()
+    except FileNotFoundError:
+        raise DamagedStoreError(file, "missing") from None
+    if len(raw) != recorded["bytes"]:
+        raise DamagedStoreError(file, f"{len(raw)} bytes long, {ENTRY} says {recorded['bytes']}")
+    if hashlib.sha256(raw).hexdigest() != recorded["sha256"]:
+        raise DamagedStoreError(file, f"does not match its checksum in {ENTRY}")
+    return raw
+
+
+def files_below(folder: Path) -> list[str]:
+    """Every file below ``folder``, as sorted relative names with ``/``."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+
+
+def temporary_name(folder: Path, stem: str) -> Path:
+    """A name in ``folder`` that no other process uses; its stem says what it is of if it is left behind."""
+    return folder / f"{stem}.{uuid.uuid4().hex[:12]}"
 
 
 @dataclass(frozen=True)
@@ -35,31 +154,25 @@ class Manifest:
 
     @property
     def fingerprint(self) -> str:
-        """Covers the identity, the layout and the number of examples, but not how they are cut into shards."""
-        return fingerprint(
-            {
-                "format": FORMAT,
-                "identity": self.identity,
-                "layout": self.layout.to_json(),
-                "n_examples": self.plan.n_examples,
-            }
-        )
+        """Covers the identity, the layout and the number of examples, but not the size of shards."""
+        return fingerprint(self._covered())
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "format": FORMAT,
-            "fingerprint": self.fingerprint,
-            "identity": self.identity,
-            "layout": self.layout.to_json(),
-            "n_examples": self.plan.n_examples,
-            "shard_size": self.plan.shard_size,
-        }
+        return {**self._covered(), "fingerprint": self.fingerprint, "shard_size": self.plan.shard_size}
+
+    def marks(self, index: int) -> dict[str, str]:
+        """What both data files of a shard hold in their metadata, so that one from elsewhere is recognised."""
+        return {"format": str(FORMAT), "fingerprint": self.fingerprint, "shard": str(index)}
+
+    def _covered(self) -> dict[str, Any]:
+        layout = self.layout.to_json()
+        return {"format": FORMAT, "identity": self.identity, "layout": layout, "n_examples": self.plan.n_examples}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One whole shard. ``files`` maps a name inside the shard to its ``bytes`` and ``sha256``; ``skipped`` maps
-    the id of an example of which there are no rows to the reason."""
+    """One complete shard. ``files`` maps a name inside the shard to its ``bytes`` and ``sha256``; ``skipped`` maps
+    the id of an example without rows to the reason."""
 
     fingerprint: str
     shard: int
@@ -69,14 +182,7 @@ class Entry:
     files: dict[str, dict[str, Any]]
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "fingerprint": self.fingerprint,
-            "shard": self.shard,
-            "examples": list(self.examples),
-            "rows": self.rows,
-            "skipped": self.skipped,
-            "files": self.files,
-        }
+        return {**asdict(self), "examples": list(self.examples)}
 
 
 def read_manifest(store: Path) -> Manifest:
@@ -92,8 +198,8 @@ def read_manifest(store: Path) -> Manifest:
     return manifest
 
 
-def entry_file(store: Path, index: int) -> Path:
-    return shard_folder(store, index) / ENTRY
+def shard_name(index: int) -> str:
+    return f"{index:05d}"
 
 
 def shard_folder(store: Path, index: int) -> Path:
@@ -104,17 +210,19 @@ def provenance_file(store: Path, index: int) -> Path:
     return store / "provenance" / f"{shard_name(index)}.json"
 
 
-def shard_name(index: int) -> str:
-    return f"{index:05d}"
-
-
-def read_entry(store: Path, index: int, manifest: Manifest) -> Entry:
-    """The entry of one shard, refused unless it speaks of this shard of this store.
+def read_entry(store: Path, index: int, manifest: Manifest | None) -> Entry:
+    """The entry of one shard, checked against the manifest unless that is None.
 
     Raises:
         DamagedStoreError: missing, changed, or of another fingerprint, shard or plan.
     """
-    file, entry = entry_file(store, index), read_entry_alone(store, index)
+    file = shard_folder(store, index) / ENTRY
+    body = read_sealed(file)
+    entry = Entry(**{**body, "examples": tuple(body["examples"])})
+    if entry.shard != index:
+        raise DamagedStoreError(file, f"of shard {entry.shard}, expected {index}")
+    if manifest is None:
+        return entry
     expected = manifest.plan.examples(index)
     if entry.fingerprint != manifest.fingerprint:
         raise DamagedStoreError(file, f"of fingerprint {entry.fingerprint}, expected {manifest.fingerprint}")
@@ -123,15 +231,6 @@ def read_entry(store: Path, index: int, manifest: Manifest) -> Entry:
             file, f"covers examples {entry.examples}, the plan says {(expected.start, expected.stop)}"
         )
     return entry
-
-
-def read_entry_alone(store: Path, index: int) -> Entry:
-    """The entry of one shard, checked against its own checksum and folder but not against the manifest."""
-    file = entry_file(store, index)
-    body = read_sealed(file)
-    if body["shard"] != index:
-        raise DamagedStoreError(file, f"of shard {body['shard']}, expected {index}")
-    return Entry(**{**body, "examples": tuple(body["examples"])})
 
 
 def listed(store: Path) -> list[int]:

@@ -1,4 +1,4 @@
-"""The store: the only wall between the teacher and the student. Every read is checked against the manifest."""
+"""The store: the only connection between teacher and student. Every read is checked against the manifest."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -7,20 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from sekd.errors import SekdError
 from sekd.recent import PASS_FILE
 from sekd.store import hidden as hidden_states
 from sekd.store import manifest as m
-from sekd.store import targets, writer
-from sekd.store.files import DamagedStoreError, read_sealed, temporary_name, write_sealed
+from sekd.store import writer
 from sekd.store.schema import Layout, Plan
 
 if TYPE_CHECKING:
     import zarr
 
-CREATED = "provenance/store.json"
-METHOD = "conditioned"  # how the method's teacher is asked; every other paradigm is a control
+METHOD = "conditioned"  # the method's prompting strategy; every other one is a control
 
 
 class Store:
@@ -29,22 +28,12 @@ class Store:
     def __init__(self, path: Path, manifest: m.Manifest) -> None:
         self.path = path
         self.manifest = manifest
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        return self.manifest.identity
-
-    @property
-    def plan(self) -> Plan:
-        return self.manifest.plan
-
-    @property
-    def layout(self) -> Layout:
-        return self.manifest.layout
+        self.identity, self.plan, self.layout = manifest.identity, manifest.plan, manifest.layout
+        self.fingerprint = manifest.fingerprint
 
     @property
     def paradigm(self) -> str:
-        """How the teacher was asked."""
+        """The teacher's prompting strategy."""
         return self.identity.get("paradigm", METHOD)
 
     @property
@@ -53,16 +42,11 @@ class Store:
         model = self.identity.get("model")
         return isinstance(model, dict) and model.get("adapter") is not None
 
-    @property
-    def fingerprint(self) -> str:
-        return self.manifest.fingerprint
-
     @classmethod
     def create(cls, root: Path, *, identity: dict[str, Any], plan: Plan, layout: Layout) -> "Store":
         """The store of this identity and layout below ``root`` (``artifacts/<dataset>``), new or as it is found.
 
-        How examples are cut into shards changes no answer, so an existing store keeps its own ``shard_size``:
-        use ``store.plan`` from here on.
+        An existing store keeps its own ``shard_size``, which changes no answer: use ``store.plan`` from here on.
 
         Raises:
             DamagedStoreError: the store exists and its manifest is damaged.
@@ -72,14 +56,14 @@ class Store:
         for folder in m.FOLDERS:
             (path / folder).mkdir(parents=True, exist_ok=True)
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        for file, body in ((CREATED, {"created": now}), (m.MANIFEST, manifest.to_json())):
+        for file, body in ((m.CREATED, {"created": now}), (m.MANIFEST, manifest.to_json())):
             if not (path / file).exists():
-                write_sealed(path / file, body, temporary=temporary_name(path / "tmp", "store"))
+                m.write_sealed(path / file, body, temporary=m.temporary_name(path / "tmp", "store"))
         return cls.open(path)
 
     @classmethod
     def open(cls, path: Path) -> "Store":
-        """Open the store in ``path``, whole or still growing.
+        """Open the store in ``path``, complete or not.
 
         Raises:
             SekdError: there is no store, or its manifest is damaged.
@@ -91,12 +75,11 @@ class Store:
 
     @classmethod
     def find(cls, artifacts: Path, dataset: str, paradigm: str = METHOD) -> "Store":
-        """The complete store of ``dataset`` that was asked for last, with a teacher that was asked in ``paradigm``.
+        """The complete store of ``dataset`` with this prompting strategy whose teacher command ended last.
 
-        A pass that is complete is asked for again by its own command, so a trial pass made later does not hide it.
-
-        A control, whose teacher was asked otherwise or whose answers are labels, is thus never taken by chance; nor is
-        a pass in which an adapter answered, such as a student's for the next round.
+        A command that finds its pass complete counts too, so a trial pass made later does not hide it.
+        Controls are found only by name. A pass in which an adapter answered, such as a student's for the next round,
+        is never found.
 
         Raises:
             SekdError: there is none; the message lists those that are there.
@@ -117,11 +100,11 @@ class Store:
         return max(usable, key=_last_asked_for)
 
     def missing(self) -> list[int]:
-        """The shards that are not there, in order. Read afresh: other processes may be writing."""
+        """The shards that are not there, in order. Read from disk each time: other processes may be writing."""
         return sorted(set(range(self.plan.n_shards)) - set(m.listed(self.path)))
 
     def entry(self, index: int) -> m.Entry:
-        """What shard ``index`` says of itself: its rows, its files, the examples skipped and why.
+        """The entry of shard ``index``: its rows, its files, the examples skipped and why.
 
         Raises:
             SekdError: the shard is not written yet, or its entry is damaged or of another store.
@@ -139,7 +122,7 @@ class Store:
         *,
         skipped: Mapping[str, str] | None = None,
     ) -> None:
-        """Publish shard ``index``: whole, or not at all.
+        """Write shard ``index``: complete, or not at all.
 
         Args:
             rows: the columns of ``schema(layout)``, in order of example, then step (0 to ``n_steps - 1``).
@@ -149,17 +132,12 @@ class Store:
             skipped: id of every example of this shard that has no rows, and why.
 
         Raises:
-            SekdError: rows or hidden states that cannot be true, a full disk, or a shard that is already there
-                with other content. The store is as it was before.
+            SekdError: impossible rows or hidden states, a full disk, or a shard that is already there with other
+                content. The store is as it was before.
         """
+        skipped = skipped or {}
         writer.write_shard(
-            self.path,
-            self.manifest,
-            index,
-            rows=rows,
-            hidden=hidden,
-            skipped=skipped or {},
-            provenance=provenance,
+            self.path, self.manifest, index, rows=rows, hidden=hidden, skipped=skipped, provenance=provenance
         )
 
     def read_targets(self, index: int, columns: Sequence[str] | None = None) -> pa.Table:
@@ -168,12 +146,13 @@ class Store:
         Raises:
             SekdError: the shard is missing, damaged, or of another store.
         """
-        return targets.read_targets(
-            m.shard_folder(self.path, index) / m.TARGETS,
-            recorded=self.entry(index).files[m.TARGETS],
-            marks=writer.marks(self.manifest, index),
-            columns=columns,
-        )
+        file = m.shard_folder(self.path, index) / m.TARGETS
+        raw = m.read_checked(file, self.entry(index).files[m.TARGETS])
+        parquet = pq.ParquetFile(pa.BufferReader(raw), page_checksum_verification=True)
+        marks = {key.decode(): value.decode() for key, value in (parquet.schema_arrow.metadata or {}).items()}
+        if marks != self.manifest.marks(index):
+            raise m.DamagedStoreError(file, f"marked {marks}, expected {self.manifest.marks(index)}")
+        return parquet.read(columns=None if columns is None else list(columns)).replace_schema_metadata(None)
 
     def hidden_chunks(self, index: int) -> hidden_states.HiddenChunks:
         """Shard ``index``'s hidden states for reading chunk by chunk: the fast way.
@@ -191,24 +170,21 @@ class Store:
         """Shard ``index``'s hidden states ``[R, L, H]`` as a read-only Zarr array that checks each chunk it reads.
 
         Raises:
-            SekdError: as ``hidden_chunks``; a chunk that was changed raises only when it is read.
+            SekdError: as ``hidden_chunks``; a changed chunk raises when it is read.
         """
         import zarr
 
-        folder = self.hidden_chunks(index).file.parents[3]
-        return zarr.open_array(str(folder), mode="r")
+        self.hidden_chunks(index)  # the checks
+        return zarr.open_array(str(m.shard_folder(self.path, index) / m.HIDDEN), mode="r")
 
     def provenance(self, index: int) -> dict[str, Any]:
         """When, where and by what shard ``index`` was made."""
-        return read_sealed(m.provenance_file(self.path, index))
+        return m.read_sealed(m.provenance_file(self.path, index))
 
 
 def _last_asked_for(store: Store) -> float:
-    """When the pass's command last ended, in seconds since 1970; when the store was created, where none did."""
+    """When the pass's command last ended, in seconds since 1970; else when the store was created."""
     recorded = store.path / PASS_FILE
     if recorded.is_file():
         return recorded.stat().st_mtime
-    return datetime.fromisoformat(read_sealed(store.path / CREATED)["created"]).timestamp()
-
-
-__all__ = ["DamagedStoreError", "Store"]
+    return datetime.fromisoformat(m.read_sealed(store.path / m.CREATED)["created"]).timestamp()

@@ -1,7 +1,7 @@
-"""The shape of a store: what one row says, in which order rows lie, and what makes a row impossible.
+"""The columns of a store's rows, their order, and the checks that rows must pass.
 
 Shape legend:
-    R  rows of one shard, one a (example, step), in order of example, then step
+    R  rows of one shard, one per (example, step), in order of example, then step
     K  most likely tokens kept at the answer position (``Layout.k``)
     L  captured decoder layers (``len(Layout.layers)``)
     H  hidden size
@@ -21,7 +21,24 @@ FORMAT = 1
 MANTISSA_BITS = 16  # explicit bits kept of a logprob: relative error <= 2**-17 = 7.6e-6
 MASS_TOLERANCE = 1e-3  # |sum of the kept probabilities + the tail - 1|: what half-precision logits leave
 HIDDEN_DTYPES = ("float32", "float16", "bfloat16")
-SOFT_COLUMNS = ("topk_ids", "topk_logprobs", "tail_logprob")
+
+COLUMNS = {
+    "sample": pa.string(),
+    "image": pa.string(),
+    "step": pa.int8(),
+    "n_steps": pa.int8(),
+    "depth": pa.int8(),
+    "level": pa.string(),
+    "options": pa.list_(pa.field("element", pa.string(), nullable=False)),
+    "answer": pa.int8(),
+    "truth": pa.int8(),
+    "topk_ids": pa.int32(),
+    "topk_logprobs": pa.float32(),
+    "tail_logprob": pa.float32(),
+}
+TOPK = ("topk_ids", "topk_logprobs")  # fixed-size lists of K of the type above
+QUESTION = ("image", "step", "depth", "level", "options", "answer")  # what a step asked, and the teacher's answer
+CANDIDATES = (*TOPK, "tail_logprob")
 
 
 @dataclass(frozen=True)
@@ -76,35 +93,17 @@ class Layout:
             raise SekdError(f"every layer is captured once, not {list(self.layers)}")
 
     def to_json(self) -> dict[str, Any]:
-        fields = asdict(self)
-        return {**fields, "layers": list(self.layers), "letter_ids": list(self.letter_ids)}
+        return {**asdict(self), "layers": list(self.layers), "letter_ids": list(self.letter_ids)}
 
 
 def schema(layout: Layout) -> pa.Schema:
     """The columns of ``targets.parquet``; nothing is nullable."""
 
-    def column(name: str, kind: pa.DataType) -> pa.Field:
-        return pa.field(name, kind, nullable=False)
+    def kind(name: str) -> pa.DataType:
+        plain = COLUMNS[name]
+        return pa.list_(pa.field("element", plain, nullable=False), layout.k) if name in TOPK else plain
 
-    def topk(kind: pa.DataType) -> pa.DataType:
-        return pa.list_(column("element", kind), layout.k)
-
-    return pa.schema(
-        [
-            column("sample", pa.string()),
-            column("image", pa.string()),
-            column("step", pa.int8()),
-            column("n_steps", pa.int8()),
-            column("depth", pa.int8()),
-            column("level", pa.string()),
-            column("options", pa.list_(column("element", pa.string()))),
-            column("answer", pa.int8()),
-            column("truth", pa.int8()),
-            column("topk_ids", topk(pa.int32())),
-            column("topk_logprobs", topk(pa.float32())),
-            column("tail_logprob", pa.float32()),
-        ]
-    )
+    return pa.schema([pa.field(name, kind(name), nullable=False) for name in COLUMNS])
 
 
 def build_rows(layout: Layout, columns: Mapping[str, Any]) -> pa.Table:
@@ -113,14 +112,19 @@ def build_rows(layout: Layout, columns: Mapping[str, Any]) -> pa.Table:
     Raises:
         SekdError: a column is missing, unknown, of another length, or does not fit its type.
     """
-    wanted = schema(layout)
-    if set(columns) != set(wanted.names):
-        odd = sorted(set(columns) ^ set(wanted.names))
-        raise SekdError(f"rows need exactly the columns {wanted.names}; missing or unknown: {odd}")
+    _check_names(columns)
     try:
-        return pa.Table.from_arrays([_array(columns[f.name], f.type) for f in wanted], schema=wanted)
+        return pa.Table.from_arrays(
+            [_array(columns[field.name], field.type) for field in schema(layout)], schema=schema(layout)
+        )
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
         raise SekdError(f"rows do not fit the store's schema: {error}") from error
+
+
+def _check_names(names: Mapping[str, Any] | Sequence[str]) -> None:
+    if set(names) != set(COLUMNS):
+        odd = sorted(set(names) ^ set(COLUMNS))
+        raise SekdError(f"rows need exactly the columns {list(COLUMNS)}; missing or unknown: {odd}")
 
 
 def _array(values: Any, kind: pa.DataType) -> pa.Array:
@@ -133,28 +137,33 @@ def _array(values: Any, kind: pa.DataType) -> pa.Array:
 
 
 def normalise(rows: pa.Table, layout: Layout) -> pa.Table:
-    """The rows as they are stored: one chunk, the schema's order and types, logprobs rounded.
+    """The rows as they are stored: one Arrow chunk, the schema's order and types, logprobs rounded.
 
     Equal rows give equal bytes on disk, however the table was put together.
+
+    Raises:
+        SekdError: a column is missing, unknown, has nulls, or does not fit its type.
     """
-    columns = {name: rows.column(name) for name in rows.column_names}
-    for name in set(columns) & {"topk_ids", "topk_logprobs"}:
-        columns[name] = topk_matrix(rows, name)
-    for name in set(columns) & {"topk_logprobs", "tail_logprob"}:
-        columns[name] = round_mantissa(np.asarray(columns[name], dtype=np.float32))
-    for name, values in columns.items():
-        if isinstance(values, pa.ChunkedArray):
-            if values.null_count:
-                raise SekdError(f"column {name!r} has {values.null_count} nulls; every row fills every column")
-            columns[name] = values.to_pylist() if name == "options" else values.combine_chunks()
-    return build_rows(layout, columns)
+    _check_names(rows.column_names)
+    for name in COLUMNS:
+        if nulls := rows.column(name).null_count:
+            raise SekdError(f"column {name!r} has {nulls} nulls; every row fills every column")
+    wanted = schema(layout)
+    try:
+        rows = rows.select(wanted.names).cast(wanted).combine_chunks()
+    except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError) as error:
+        raise SekdError(f"rows do not fit the store's schema: {error}") from error
+    for name, values in (("topk_logprobs", topk_matrix(rows, "topk_logprobs")), ("tail_logprob", rows["tail_logprob"])):
+        field = wanted.field(name)
+        rounded = _array(round_mantissa(np.asarray(values)), field.type)
+        rows = rows.set_column(wanted.get_field_index(name), field, rounded)
+    return rows
 
 
 def topk_matrix(rows: pa.Table, name: str) -> np.ndarray:
     """A top-k column as an array ``[R, K]``."""
-    column = rows.column(name)
-    flat = np.concatenate([np.asarray(chunk.flatten()) for chunk in column.chunks] or [np.empty(0)])
-    return flat.reshape(len(column), -1) if len(column) else flat.reshape(0, column.type.list_size)
+    column = rows.column(name).combine_chunks()
+    return np.asarray(column.flatten()).reshape(len(column), column.type.list_size)
 
 
 def round_mantissa(values: np.ndarray) -> np.ndarray:
@@ -167,7 +176,7 @@ def round_mantissa(values: np.ndarray) -> np.ndarray:
 
 
 def row_faults(rows: pa.Table, *, layout: Layout, examples: int) -> list[str]:
-    """What cannot be true of one shard's rows, in words; empty where all is well.
+    """Every check that the rows of one shard fail, in words.
 
     ``examples`` is how many examples the rows must hold (those of the plan less those skipped).
     """

@@ -1,7 +1,7 @@
-"""Publishing one shard: built under a temporary name with its entry as the last file, synced, renamed once.
+"""Writes one shard: built under a temporary name with its entry as the last file, synced, renamed once.
 
-At any moment a crash leaves the shard either absent or whole. What it leaves under ``tmp/`` bears the shard's number
-and is cleared by the next run that takes the lock for that shard.
+A crash at any moment leaves the shard absent or complete. What it leaves in ``tmp/`` has the shard's number in its name
+and is deleted by the next run that locks that shard.
 """
 
 import errno
@@ -12,13 +12,18 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from sekd.errors import SekdError
+from sekd.files import remove, sync, sync_tree
 from sekd.store import manifest as m
-from sekd.store.files import file_digest, files_below, remove, seal, sync, sync_tree, temporary_name, write_sealed
 from sekd.store.hidden import encode, write_hidden
-from sekd.store.schema import FORMAT, normalise, row_faults
-from sekd.store.targets import write_targets
+from sekd.store.schema import COLUMNS, normalise, row_faults
+
+ZSTD_LEVEL = 9
+# Names and token ids repeat, so a dictionary of them is smallest. A logprob's exponent repeats and its dropped mantissa
+# bits are zero, so bytes of one significance compress best side by side.
+SPLIT = ("topk_logprobs", "tail_logprob")
 
 
 def write_shard(
@@ -35,7 +40,7 @@ def write_shard(
     rows = normalise(rows, manifest.layout)
     _refuse_impossible(manifest, index, rows, hidden, skipped)
     stored = None if hidden is None else encode(hidden, manifest.layout)
-    building = temporary_name(store / "tmp", m.shard_name(index))
+    building = m.temporary_name(store / "tmp", m.shard_name(index))
     try:
         entry = _build(building, manifest, index, rows=rows, hidden=stored, skipped=skipped)
         if not _is_already_published(store, manifest, entry):
@@ -43,15 +48,29 @@ def write_shard(
     except OSError as error:
         raise SekdError(
             f"shard {index} could not be written to {store}: {error.strerror or error}. Nothing of it was kept and "
-            "what was finished stays; make room or mend the disk, then run again"
+            "finished shards are unchanged; free some space or repair the disk, then run again"
         ) from error
     finally:
         remove(building)
 
 
-def marks(manifest: m.Manifest, index: int) -> dict[str, str]:
-    """What both files of a shard say of themselves, so that one from elsewhere is recognised."""
-    return {"format": str(FORMAT), "fingerprint": manifest.fingerprint, "shard": str(index)}
+def write_targets(file: Any, rows: pa.Table, marks: Mapping[str, str]) -> None:
+    """Write normalised rows to a path or buffer, with ``marks`` in the metadata. Equal rows give equal bytes."""
+
+    def path(name: str) -> str:
+        return f"{name}.list.element" if pa.types.is_nested(rows.schema.field(name).type) else name
+
+    pq.write_table(
+        rows.replace_schema_metadata(dict(marks)),
+        file,
+        row_group_size=max(len(rows), 1),
+        compression="zstd",
+        compression_level=ZSTD_LEVEL,
+        use_dictionary=[path(name) for name in COLUMNS if name not in SPLIT],
+        column_encoding={path(name): "BYTE_STREAM_SPLIT" for name in SPLIT},
+        write_statistics=False,
+        write_page_checksum=True,
+    )
 
 
 def _refuse_impossible(
@@ -77,10 +96,10 @@ def _build(
 ) -> m.Entry:
     """Write and sync a whole shard in ``folder``, its entry last."""
     folder.mkdir()
-    write_targets(folder / m.TARGETS, rows, marks(manifest, index))
+    marks, layout = manifest.marks(index), manifest.layout
+    write_targets(folder / m.TARGETS, rows, marks)
     if hidden is not None:
-        layout = manifest.layout
-        attributes = {**marks(manifest, index), "dtype": layout.hidden_dtype, "layers": list(layout.layers)}
+        attributes = {**marks, "dtype": layout.hidden_dtype, "layers": list(layout.layers)}
         write_hidden(folder / m.HIDDEN, hidden, layout, attributes)
     examples = manifest.plan.examples(index)
     entry = m.Entry(
@@ -89,15 +108,15 @@ def _build(
         examples=(examples.start, examples.stop),
         rows=len(rows),
         skipped=dict(skipped),
-        files={name: file_digest(folder / name) for name in files_below(folder)},
+        files={name: m.file_digest(folder / name) for name in m.files_below(folder)},
     )
-    (folder / m.ENTRY).write_text(seal(entry.to_json()))
+    (folder / m.ENTRY).write_text(m.seal(entry.to_json()))
     sync_tree(folder)
     return entry
 
 
 def _is_already_published(store: Path, manifest: m.Manifest, entry: m.Entry) -> bool:
-    """True where this very shard is there already; differing content is an error."""
+    """Whether this very shard is there already; differing content is an error."""
     if entry.shard not in m.listed(store):
         return False
     if m.read_entry(store, entry.shard, manifest) != entry:
@@ -111,12 +130,12 @@ def _is_already_published(store: Path, manifest: m.Manifest, entry: m.Entry) -> 
 def _publish(store: Path, manifest: m.Manifest, entry: m.Entry, building: Path, provenance: Mapping[str, Any]) -> None:
     folder = m.shard_folder(store, entry.shard)
     body = {**provenance, "written": datetime.now(UTC).isoformat(timespec="seconds")}
-    temporary = temporary_name(store / "tmp", m.shard_name(entry.shard))
-    write_sealed(m.provenance_file(store, entry.shard), body, temporary=temporary)
+    temporary = m.temporary_name(store / "tmp", m.shard_name(entry.shard))
+    m.write_sealed(m.provenance_file(store, entry.shard), body, temporary=temporary)
     try:
         building.rename(folder)
     except OSError as error:
-        # Another process came first by a moment: a directory is never renamed onto one that holds files.
+        # Another process published it in between: a directory is never renamed onto one that holds files.
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not _is_already_published(store, manifest, entry):
             raise
     sync(folder.parent)

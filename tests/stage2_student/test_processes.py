@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from sekd.errors import SekdError
-from sekd.store.files import DamagedStoreError
+from sekd.store import DamagedStoreError
 from stage2_student import processes
 from stage2_student.processes import in_processes
 

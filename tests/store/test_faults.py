@@ -10,7 +10,7 @@ from store_passes import fill, new_store
 
 from sekd.errors import SekdError
 from sekd.store import Store, as_float32
-from sekd.store.files import files_below, read_sealed, seal
+from sekd.store.manifest import files_below, read_sealed, seal
 from sekd.store.verify import Fault, forget, main, verify
 
 TARGETS = "shards/00001/targets.parquet"

@@ -11,14 +11,14 @@ from store_passes import new_store
 
 from sekd.errors import SekdError
 from sekd.store import lock
-from sekd.store.files import read_sealed, seal
-from sekd.store.lock import Part, hold, holders
+from sekd.store.lock import ShardPart, hold, holders
+from sekd.store.manifest import read_sealed, seal
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from sekd.store.lock import Part, hold
-with hold(Path(sys.argv[1]), Part(int(sys.argv[2]), int(sys.argv[3]))):
+from sekd.store.lock import ShardPart, hold
+with hold(Path(sys.argv[1]), ShardPart(int(sys.argv[2]), int(sys.argv[3]))):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -67,9 +67,9 @@ def test_a_killed_run_keeps_nobody_out(path, run_elsewhere):
 
 def test_disjoint_parts_are_worked_on_at_once_and_overlapping_ones_are_not(path, run_elsewhere):
     run_elsewhere(1, 4)
-    with hold(path, Part(0, 4)), hold(path, Part(3, 4)):
+    with hold(path, ShardPart(0, 4)), hold(path, ShardPart(3, 4)):
         pass
-    for overlapping in (Part(1, 4), Part(1, 2), Part(0, 3), Part()):
+    for overlapping in (ShardPart(1, 4), ShardPart(1, 2), ShardPart(0, 3), ShardPart()):
         with pytest.raises(SekdError, match="on part 1/4"), hold(path, overlapping):
             pass
 
@@ -77,15 +77,15 @@ def test_disjoint_parts_are_worked_on_at_once_and_overlapping_ones_are_not(path,
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 6])
 @pytest.mark.parametrize("other_count", [1, 2, 3, 4, 6])
 def test_parts_overlap_exactly_where_they_share_a_shard(count, other_count):
-    for part in (Part(i, count) for i in range(count)):
-        for other in (Part(i, other_count) for i in range(other_count)):
+    for part in (ShardPart(i, count) for i in range(count)):
+        for other in (ShardPart(i, other_count) for i in range(other_count)):
             shared = any(part.takes(shard) and other.takes(shard) for shard in range(count * other_count))
             assert part.overlaps(other) == shared
 
 
 def test_a_part_that_does_not_exist_is_refused():
     with pytest.raises(SekdError, match="parts run from 0 to 3"):
-        Part(4, 4)
+        ShardPart(4, 4)
 
 
 def foreign_lock(path, *, age: float):
@@ -126,7 +126,7 @@ def test_an_unreadable_lock_is_named(path):
 
 
 def test_a_held_lock_is_kept_fresh(path, monkeypatch):
-    monkeypatch.setattr(lock, "BEAT_SECONDS", 0.02)
+    monkeypatch.setattr(lock, "TOUCH_SECONDS", 0.02)
     with hold(path):
         (own,) = (path / "locks").glob("run.*")
         os.utime(own, (0, 0))
@@ -139,5 +139,5 @@ def test_a_held_lock_is_kept_fresh(path, monkeypatch):
 def test_taking_a_part_clears_what_earlier_runs_left_of_it_and_nothing_else(path):
     for shard in range(4):
         (path / "tmp" / f"{shard:05d}.left").mkdir()
-    with hold(path, Part(1, 2)):
+    with hold(path, ShardPart(1, 2)):
         assert sorted(file.name for file in (path / "tmp").iterdir()) == ["00000.left", "00002.left"]

@@ -15,7 +15,7 @@ from store_passes import data_bytes, distributions, layout, new_store, shard
 from sekd.errors import SekdError
 from sekd.store import Layout, Plan, build_rows, schema
 from sekd.store.schema import normalise, round_mantissa, topk_matrix
-from sekd.store.targets import write_targets
+from sekd.store.writer import write_targets
 
 FLOATS = st.floats(
     width=32, allow_nan=False, allow_infinity=False, allow_subnormal=False, max_value=0, min_value=-(2.0**100)

@@ -11,7 +11,7 @@ from store_passes import IDENTITY, PLAN, data_bytes, fill, layout, new_store, sh
 from sekd.errors import SekdError
 from sekd.recent import PASS_FILE, record
 from sekd.store import Store, as_float32
-from sekd.store.files import seal
+from sekd.store.manifest import seal
 from sekd.store.verify import verify
 
 

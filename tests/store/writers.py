@@ -17,12 +17,12 @@ from store_passes import new_store, shard
 
 from sekd.errors import SekdError
 from sekd.store import Plan
-from sekd.store.lock import WHOLE, Part, hold
+from sekd.store.lock import WHOLE, ShardPart, hold
 
 PLAN = Plan(n_examples=36, shard_size=3)
 
 
-def write_part(root: Path, part: Part) -> None:
+def write_part(root: Path, part: ShardPart) -> None:
     store = new_store(root, plan=PLAN)
     with hold(store.path, part):
         for index in filter(part.takes, store.missing()):
@@ -67,7 +67,7 @@ def kill_until(root: Path, *, kills: int, seed: int) -> None:
 
 def race(root: Path, *, processes: int) -> None:
     """Disjoint parts of one store at once; then another store by everybody at once, and its end by one alone."""
-    parts = [fork(write_part, root / "parts", Part(i, processes)) for i in range(processes)]
+    parts = [fork(write_part, root / "parts", ShardPart(i, processes)) for i in range(processes)]
     assert all(os.waitpid(pid, 0)[1] == 0 for pid in parts)
     unlocked = [fork(write_all_unlocked, root / "same") for _ in range(processes)]
     assert all(os.waitpid(pid, 0)[1] == 0 for pid in unlocked)

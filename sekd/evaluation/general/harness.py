@@ -13,8 +13,9 @@ from pathlib import Path
 
 from sekd.errors import SekdError
 from sekd.evaluation.general.outcome import read_results
+from sekd.files import write_whole
 from sekd.models import WEIGHT_FILES, digest
-from sekd.store.fingerprint import fingerprint
+from sekd.store import fingerprint
 
 OWN = Path(".venv-general")
 LEAST = (0, 7, 3)  # earlier releases lack a dependency of their vLLM model
@@ -80,9 +81,8 @@ class Harness:
                 f"`{self.python} -m lmms_eval --tasks list` lists the tasks that there are"
             )
         read_results(fresh[-1])
-        partial = folder / f".{ASKED}.partial"
-        partial.write_text(json.dumps({**asked, "results": str(fresh[-1].relative_to(folder))}, indent=1) + "\n")
-        partial.rename(note)
+        results = str(fresh[-1].relative_to(folder))
+        write_whole(note, json.dumps({**asked, "results": results}, indent=1) + "\n")
         return fresh[-1]
 
     def _settings(self) -> Settings:
