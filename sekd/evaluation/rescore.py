@@ -12,6 +12,7 @@ from sekd.answers import Parser
 from sekd.errors import SekdError, exit_on_error
 from sekd.evaluation.scores import Bootstrap, Scores, read_run, score_run
 from sekd.evaluation.table import print_table, trees
+from sekd.files import write_whole
 from sekd.recent import run_folder
 
 FILE = "scores.json"
