@@ -188,3 +188,16 @@ def answered_by(taxonomy: Taxonomy, score: dict[str, float], *, most: int, seed:
             asked = narrowing.send(answers)
     except StopIteration as end:
         return end.value
+
+
+def test_the_winner_so_far_is_always_on_offer_also_where_it_stands_last_among_the_candidates() -> None:
+    """The first pass asks about families of all orders, so its winner may come after many that were not offered."""
+    deep = Taxonomy([("life", f"order {i}", f"family {i}{x:02d}") for i in (0, 1) for x in range(10)], skip=1)
+    for draw in range(20):
+        rng = random.Random(draw)
+        score = {node[-1]: rng.gauss(0, 1) for depth in (1, 2) for node in deep.nodes(depth)}
+        (order, family), _ = answered_by(deep, score, most=4, seed=str(draw))
+        everyone = [node[-1] for node in deep.nodes(2, ("life", order.name))]
+        share = math.exp(score[family.name]) / sum(math.exp(score[name]) for name in everyone)
+        assert family.name == max(everyone, key=score.__getitem__)
+        assert family.probability == pytest.approx(share)

@@ -138,8 +138,10 @@ def _open_questions(taxonomy: Taxonomy, state: _State, most: int, rng: random.Ra
     questions = []
     for depth in range(len(state.node), taxonomy.depth):
         first = depth == len(state.node)
-        names = _children(taxonomy, state) if first else _names_below(taxonomy, state.node, depth)
-        offered = names[:most] if first else _evenly(names, most)
+        if first:  # the winner so far comes first, the others as they are
+            offered = sorted(_children(taxonomy, state), key=lambda name: fold(name) != state.leading)[:most]
+        else:
+            offered = _evenly(_names_below(taxonomy, state.node, depth), most)
         rng.shuffle(offered)
         if len(offered) > 1:
             questions.append(Question(depth, taxonomy.level_name(depth), tuple(offered), None))
