@@ -35,7 +35,7 @@ RUN_FOLDER = $(if $(RUN)$(DATA),runs/$(or $(RUN),$(if $(wildcard runs/$(DATA)-$(
 NAMED = $(if $(filter command environment,$(firstword $(origin RUN))),name=$(RUN))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo world preview peek teacher verify student sweep compare merge evaluate report general lmms-task predict controls base bench lint test test-fast test-kills clean
+.PHONY: help setup demo world preview peek teacher verify student sweep compare merge evaluate report general lmms-task predict controls figures base bench lint test test-fast test-kills clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -118,6 +118,9 @@ controls: $(READY) $(WORLD) ## does conditioning do it? the same student taught 
 	  paradigm=$(subst $(empty) $(empty),$(comma),$(PARADIGMS)) seed=$(SEEDS) $(ARGS); \
 	$(PYTHON) -m sekd.evaluation $$chosen; \
 	$(PYTHON) -m sekd.evaluation.report
+
+figures: $(READY) ## draw docs/results.png from the evaluated run's scores and docs/world.png from the embedded world
+	$(PYTHON) -m tools.figures $(RUN_FOLDER) $(ARGS)
 
 base: $(READY) ## pretrain the embedded base model again (about 25 minutes on two cores)
 	$(KEEP_MEMORY) $(PYTHON) -m tools.pretrain_base $(ARGS)

@@ -93,25 +93,10 @@ def _write_split(root: Path, split: str, counts: dict[str, int], rng: np.random.
     (root / f"{split}.json").write_text(json.dumps(table))
 
 
-def gallery(columns: int = 10, seed: int = 0) -> Image.Image:
-    """One row of random images a kingdom."""
-    rng = np.random.default_rng(seed)
-    sheet = Image.new("RGB", (columns * SIDE, len(KINGDOMS) * SIDE))
-    for row, kingdom in enumerate(KINGDOMS.values()):
-        for column, values in enumerate(sample(kingdom, rng, columns)):
-            sheet.paste(picture(kingdom, values, rng), (column * SIDE, row * SIDE))
-    return sheet
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Render the embedded world in iNaturalist 2021's layout.")
     parser.add_argument("root", nargs="?", default="data/demo", help="folder to write")
-    parser.add_argument("--gallery", type=Path, help="write one picture of a few images a kingdom instead")
-    given = parser.parse_args()
-    if given.gallery:
-        gallery().save(given.gallery, optimize=True)
-    else:
-        write_world(given.root)
+    write_world(parser.parse_args().root)
 
 
 if __name__ == "__main__":

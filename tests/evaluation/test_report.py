@@ -2,6 +2,8 @@ import html
 import json
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -9,6 +11,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from PIL import Image
 from synthetic import answer, generation, questions, write_run
 
 from sekd.errors import SekdError
@@ -21,6 +24,7 @@ from sekd.evaluation.scores import Bootstrap
 from sekd.evaluation.students import find_students
 from sekd.evaluation.table import print_table
 
+ROOT = Path(__file__).parents[2]
 QUICK = Bootstrap(resamples=200)
 VOID = {"meta", "link", "img", "br"}
 
@@ -128,7 +132,7 @@ def test_plots_take_the_page_s_colours_so_that_they_can_be_read_on_dark_paper(ru
         drawn = ElementTree.tostring(plot, encoding="unicode")
         assert not re.findall(r"(?:fill|stroke): #", drawn), "a colour of its own"
         for name in set(re.findall(r"var\(--(\w+)\)", drawn)):
-            assert len(re.findall(rf"--{name}: #", style)) == 3, "light, dark and print"
+            assert len(re.findall(rf"--{name}: #", style)) == 2, "light and dark"
 
 
 def plots_of(run: Path) -> list[ElementTree.Element]:
@@ -326,6 +330,13 @@ def test_students_are_told_by_folder(tmp_path: Path) -> None:
         (tmp_path / name / "adapter_config.json").write_text("{}")
     found = [(student.name, student.seed) for student in find_students(tmp_path)]
     assert found == [("student", ""), ("student", "seed1"), ("hard", "seed0"), ("hard", "seed1"), ("w=0.5", "")]
+
+
+def test_the_documents_figures_are_drawn_from_a_run_s_scores(run: Path, tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "tools.figures", run, "--out", tmp_path], cwd=ROOT, check=True)
+    sizes = {file.name: Image.open(file).size for file in tmp_path.iterdir()}
+    assert sizes["world.png"] == Image.open(ROOT / "docs" / "world.png").size
+    assert sizes["results.png"][0] > 1000
 
 
 def test_a_gap_in_a_line_is_left_out_not_drawn_as_zero() -> None:

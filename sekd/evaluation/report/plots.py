@@ -101,14 +101,16 @@ def intervals(panels: Mapping[str, Sequence[Interval]], xlabel: str, *, limits: 
 
 
 def _draw_interval(axes: Axes, place: int, row: Interval) -> None:
+    at_side = axes.get_yaxis_transform()
     if row.value is None:
-        axes.text(0.02, place, "not scored", transform=axes.get_yaxis_transform(), va="center", style="italic")
+        axes.text(0.02, place, "not scored", transform=at_side, va="center", style="italic")
         return
-    whisker = None if row.low is None or row.high is None else [[row.value - row.low], [row.high - row.value]]
     look: dict[str, Any] = {"color": COLOURS[f"s{row.style}"], "marker": MARKS[row.style]}
-    axes.errorbar(row.value, place, xerr=_positive(whisker), capsize=3, clip_on=False, **look)
-    at_right = axes.get_yaxis_transform()
-    axes.text(1.03, place, f"{row.value:.1f}", transform=at_right, va="center", weight="bold")
+    if row.low is not None and row.high is not None:
+        # A mean can lie a rounding error outside its interval; no whisker has a negative length.
+        look["xerr"] = [[max(0.0, row.value - row.low)], [max(0.0, row.high - row.value)]]
+    axes.errorbar(row.value, place, capsize=3, clip_on=False, **look)
+    axes.text(1.03, place, f"{row.value:.1f}", transform=at_side, va="center", weight="bold")
 
 
 def lines(
@@ -206,11 +208,6 @@ def _panels(
         axes.locator_params(nbins=4)
         grid.append(axes)
     return figure, grid
-
-
-def _positive(whisker: list[list[float]] | None) -> list[list[float]] | None:
-    """A mean over images can lie a rounding error outside its interval; matplotlib takes no negative length."""
-    return None if whisker is None else [[max(0.0, length)] for [length] in whisker]
 
 
 def _short(name: str, longest: int) -> str:
