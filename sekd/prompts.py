@@ -153,8 +153,13 @@ class Prompter:
             text += LETTERS[answer] + self._named(question, answer)
         return text, spans
 
-    def held(self, questions: Sequence[Question], step: int, answers: Sequence[int]) -> Prompt:
-        """Every question at once, the reply begun with the answers before ``step`` and open at that step's letter."""
+    def longest_answer(self, questions: Sequence[Question]) -> str:
+        """The joint reply that names each question's longest option."""
+        longest = [max(range(len(q.options)), key=lambda i: len(q.options[i])) for q in questions]
+        return self.joint_answer(questions, longest)[0]
+
+    def forced_prefix(self, questions: Sequence[Question], step: int, answers: Sequence[int]) -> Prompt:
+        """Every question at once, the reply written up to the letter at ``step`` with the answers before it."""
         said, spans = self.joint_answer(questions[: step + 1], [*answers[:step], 0])
         # Up to the letter, without the space that is part of its token.
         return Prompt(self.joint(questions).messages, primer=said[: spans[step][0]].rstrip(" "))

@@ -10,13 +10,13 @@ from sekd.errors import SekdError
 from sekd.inference.config import EngineConfig
 from sekd.models import ModelConfig
 from sekd.store.lock import WHOLE, ShardPart
-from stage1_teacher.teaching import ON_POLICY, TEACHING
+from stage1_teacher.teacher_modes import ON_POLICY, TEACHER_MODES
 
 
 @dataclass
 class Teacher:
     """Who teaches: the model itself, or the model with a LoRA adapter; and under ``paradigm=on_policy`` the store of
-    the answers that it is told."""
+    the given answers."""
 
     adapter: str | None = None
     prefixes: str | None = None
@@ -71,8 +71,8 @@ def check(config: TeacherConfig) -> None:
     Raises:
         SekdError: says which, and what is possible.
     """
-    if config.paradigm not in (*TEACHING, ON_POLICY):
-        raise SekdError(f"paradigm={config.paradigm}: a teacher teaches by one of {', '.join((*TEACHING, ON_POLICY))}")
+    if config.paradigm not in (modes := (*TEACHER_MODES, ON_POLICY)):
+        raise SekdError(f"paradigm={config.paradigm}: the teacher modes are {', '.join(modes)}")
     if (config.paradigm == ON_POLICY) != (config.teacher.prefixes is not None):
         raise SekdError(
             f"paradigm={ON_POLICY} and teacher.prefixes go together: the prefixes are a student's own pass, "

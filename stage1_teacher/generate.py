@@ -18,9 +18,9 @@ from stage1_teacher import identity, summary
 from stage1_teacher.config import TeacherConfig, check
 from stage1_teacher.progress import Progress, clock
 from stage1_teacher.shard import Report
+from stage1_teacher.stats import Stats
 from stage1_teacher.stop import Stop, Stopped
-from stage1_teacher.tally import Tally
-from stage1_teacher.teaching import USES_LABELS
+from stage1_teacher.teacher_modes import USES_LABELS
 from stage1_teacher.unreadable import Tolerance, look_at_images, named
 
 
@@ -100,9 +100,9 @@ def _ask(job: Pass, report: Report, stop: Stop) -> None:
     else:
         from stage1_teacher.worker import Worker, count_written
 
-        def polite(tally: Tally) -> None:
+        def polite(stats: Stats) -> None:
             stop.check()
-            report(tally)
+            report(stats)
 
         with Worker(job.config, job.store.path, at_once=stop.at_once) as worker:
             worker.work(job.missing, report=polite, written=count_written(report))
@@ -120,9 +120,9 @@ def _look_at_images(job: Pass, tolerance: Tolerance, stop: Stop, console: Consol
 def _reporter(progress: Progress, tolerance: Tolerance) -> Report:
     """Counts, and ends a pass over which too many images turn out to be unreadable after all."""
 
-    def report(tally: Tally) -> None:
-        progress.add(tally)
-        tolerance.check(progress.tally.skipped, named(progress.tally.reasons, progress.tally.skipped))
+    def report(stats: Stats) -> None:
+        progress.add(stats)
+        tolerance.check(progress.stats.skipped, named(progress.stats.reasons, progress.stats.skipped))
 
     return report
 
@@ -179,14 +179,14 @@ def _say_goodbye(job: Pass, stopped: Stopped) -> None:
 
 
 def _finish(job: Pass, progress: Progress, console: Console, *, seconds: float) -> None:
-    tally = progress.tally
+    stats = progress.stats
     console.print(
-        f"{tally.images} images in {clock(seconds)}, {tally.images / max(progress.seconds, 1e-9):.1f} a second once "
-        f"started; prefix hits {100 * tally.cached_tokens / max(tally.prompt_tokens, 1):.0f} %",
+        f"{stats.images} images in {clock(seconds)}, {stats.images / max(progress.seconds, 1e-9):.1f} a second once "
+        f"started; prefix hits {100 * stats.cached_tokens / max(stats.prompt_tokens, 1):.0f} %",
         highlight=False,
     )
-    if tally.skipped:
-        console.print(f"{tally.skipped} images were left out{named(tally.reasons, tally.skipped)}", highlight=False)
+    if stats.skipped:
+        console.print(f"{stats.skipped} images were left out{named(stats.reasons, stats.skipped)}", highlight=False)
     missing = job.store.missing()
     if missing:
         console.print(f"{job.store.path}: {len(missing)} shards are still missing", highlight=False)

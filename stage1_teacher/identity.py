@@ -11,7 +11,7 @@ from sekd.prompts import Prompter
 from sekd.questions import LETTERS
 from sekd.store import Layout, Plan, Store
 from stage1_teacher.config import TeacherConfig
-from stage1_teacher.teaching import USES_LABELS, Said
+from stage1_teacher.teacher_modes import USES_LABELS, StoredAnswers
 
 
 def identity(config: TeacherConfig, dataset: Dataset, prompter: Prompter) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def questioning(config: TeacherConfig, dataset: Dataset, prompter: Prompter) -> 
     """The part of the identity that is not the model: about what it is asked, in which words, in which order."""
     special: dict[str, Any] = {"uses_labels": True} if config.paradigm in USES_LABELS else {}
     if config.teacher.prefixes:
-        special["prefixes"] = Said(Path(config.teacher.prefixes), dataset).store.fingerprint
+        special["prefixes"] = StoredAnswers(Path(config.teacher.prefixes), dataset).store.fingerprint
     return {"prompts": prompter.identity(), "data": dataset.identity(), "paradigm": config.paradigm, **special}
 
 

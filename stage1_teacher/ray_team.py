@@ -17,10 +17,10 @@ from typing import Any
 
 from sekd.errors import SekdError
 from stage1_teacher.config import TeacherConfig
-from stage1_teacher.dispatch import SILENCE_SECONDS, START_SECONDS, Dispatch
 from stage1_teacher.shard import Report
+from stage1_teacher.shard_queue import SILENCE_SECONDS, START_SECONDS, ShardQueue
+from stage1_teacher.stats import Stats
 from stage1_teacher.stop import Stop
-from stage1_teacher.tally import Tally
 
 POLL_SECONDS = 0.2
 WORD_SECONDS = 1.0  # an actor that goes on says so no more often
@@ -57,7 +57,7 @@ class _Crew:
 
     def __init__(self, ray: Any, config: TeacherConfig, path: Path, shards: Sequence[int]) -> None:
         self._ray, self._config, self._path = ray, config, path
-        self._dispatch = Dispatch(shards)
+        self._queue = ShardQueue(shards)
         self._size = min(config.workers, len(shards))
         self._hired = 0
         self._actors: dict[str, Any] = {}
@@ -80,15 +80,15 @@ class _Crew:
             raise SekdError(f"no node of the Ray cluster has room for an actor: {self._room()}")
         for _ in range(self._size):
             self._hire()
-        while self._dispatch.open:
+        while self._queue.open:
             stop.check()
             self._hand_out()
             done, _ = self._ray.wait(list(self._busy), timeout=POLL_SECONDS)
             for call in done:
                 self._take(call, report)
             self._listen()
-        if self._dispatch.given_up:
-            raise SekdError(f"shards {self._dispatch.given_up} went down with one actor after another")
+        if self._queue.given_up:
+            raise SekdError(f"shards {self._queue.given_up} went down with one actor after another")
 
     def _fits(self) -> bool:
         """Whether a node that is up could ever hold an actor."""
@@ -117,23 +117,23 @@ class _Crew:
     def _hand_out(self) -> None:
         engaged = {name for name, _ in self._busy.values()}
         for name in [name for name in self._actors if name not in engaged]:
-            if (shard := self._dispatch.next_for(name)) is not None:
+            if (shard := self._queue.next_for(name)) is not None:
                 self._heard[name] = time.monotonic()
                 self._busy[self._actors[name].ask.remote(shard)] = (name, shard)
 
     def _take(self, call: Any, report: Report) -> None:
         name, shard = self._busy.pop(call)
         try:
-            tally = self._ray.get(call)
+            stats = self._ray.get(call)
         except self._ray.exceptions.RayTaskError as error:
             raise SekdError(f"{name}: {error.cause or error}") from error
         except self._ray.exceptions.RayActorError as error:
             self._lose(name, _first_line(error))
             return
         if shard is not None:
-            self._dispatch.written(name, shard)
-            report(tally)
-            report(Tally(shards=1))
+            self._queue.written(name, shard)
+            report(stats)
+            report(Stats(shards=1))
 
     def _listen(self) -> None:
         """Hear who goes on, and give up those that do not."""
@@ -151,7 +151,7 @@ class _Crew:
 
     def _lose(self, name: str, why: str) -> None:
         self._ray.kill(self._actors.pop(name))  # one that is out of reach must not go on beside its successor
-        dropped = self._dispatch.lost(name)
+        dropped = self._queue.lost(name)
         print(f"{name} is lost ({why}); shards {dropped} go to another", file=sys.stderr)
         self._hire()
 
@@ -187,18 +187,18 @@ class Actor:
         self._worker = Worker(config, path, at_once=nullcontext)
         return os.getpid()
 
-    def ask(self, shard: int) -> Tally:
+    def ask(self, shard: int) -> Stats:
         """Ask and write one shard."""
-        tallies: list[Tally] = []
+        counted: list[Stats] = []
 
-        def report(tally: Tally) -> None:
-            tallies.append(tally)
+        def report(stats: Stats) -> None:
+            counted.append(stats)
             if time.monotonic() - self._said > WORD_SECONDS:
                 self._said = time.monotonic()
                 self._ear.say.remote(self._name)
 
         self._worker.work([shard], report=report, written=lambda index: None)
-        return sum(tallies, Tally())
+        return sum(counted, Stats())
 
 
 def _first_line(error: BaseException) -> str:

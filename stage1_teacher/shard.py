@@ -10,14 +10,15 @@ import pyarrow as pa
 
 from sekd.datasets import Dataset, Example
 from sekd.inference.engine import Engine
-from sekd.inference.paradigms import Answers, Asker
 from sekd.inference.requests import UnreadableImageError
+from sekd.inference.schedule import Conversation
+from sekd.inference.strategies import Answers, Strategies
 from sekd.store import Layout, as_float32, build_rows
-from stage1_teacher.tally import Tally
-from stage1_teacher.teaching import Lesson, Teaching
+from stage1_teacher.stats import Stats
+from stage1_teacher.teacher_modes import TeacherMode
 
-Report = Callable[[Tally], None]
-Outcome = Answers | str  # the answers about an image, or why there are none
+Report = Callable[[Stats], None]
+Answered = Answers | str  # the answers about an image, or why there are none
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,11 @@ class Shard:
 
 def ask_shard(
     engine: Engine,
-    asker: Asker,
+    strategies: Strategies,
     dataset: Dataset,
     places: range,
     *,
-    teaching: Teaching,
+    mode: TeacherMode,
     layout: Layout,
     report: Report,
 ) -> Shard:
@@ -44,51 +45,51 @@ def ask_shard(
     The engine starts empty, so a shard's bytes depend on the shard alone: not on what was asked before it, nor by whom.
     """
     engine.reset()
-    conversations = (converse(teaching(asker, dataset, place), place) for place in places)
-    outcomes: dict[int, Outcome] = {}
+    conversations = (_numbered(place, mode(strategies, dataset, place)) for place in places)
+    answered: dict[int, Answered] = {}
     with closing(engine.drive(conversations)) as finished:
-        for place, outcome in finished:
-            outcomes[place] = outcome
-            report(tally(outcome, dataset.examples[place].image.name))
+        for place, answers in finished:
+            answered[place] = answers
+            report(_stats(answers, dataset.examples[place].image.name))
     asked = [dataset.examples[place] for place in places]
-    return assemble(dataset, asked, [outcomes[place] for place in places], layout)
+    return assemble(dataset, asked, [answered[place] for place in places], layout)
 
 
-def converse(lesson: Lesson, place: int) -> Generator[Any, Any, tuple[int, Outcome]]:
+def _numbered(place: int, conversation: Conversation[Answers]) -> Conversation[tuple[int, Answered]]:
     """The conversation about one image, which may turn out to be unreadable."""
     try:
-        answers = yield from lesson
+        return place, (yield from conversation)
     except UnreadableImageError as error:
         return place, error.reason
-    return place, answers
 
 
-def tally(outcome: Outcome, image: str) -> Tally:
+def _stats(answered: Answered, image: str) -> Stats:
     """What one image adds to the count."""
-    if isinstance(outcome, str):
-        return Tally(images=1, skipped=1, reasons=(f"{image} ({outcome})",))
-    return Tally(
+    if isinstance(answered, str):
+        return Stats(images=1, skipped=1, reasons=(f"{image} ({answered})",))
+    results = answered.results
+    return Stats(
         images=1,
-        steps=len(outcome.results),
-        prompt_tokens=sum(result.prompt_tokens for result in outcome.results),
-        cached_tokens=sum(result.cached_tokens for result in outcome.results),
-        letter_mass=sum(result.letter_mass for result in outcome.results),
+        steps=len(results),
+        prompt_tokens=sum(result.prompt_tokens for result in results),
+        cached_tokens=sum(result.cached_tokens for result in results),
+        letter_mass=sum(result.letter_mass for result in results),
     )
 
 
-def assemble(dataset: Dataset, examples: Sequence[Example], outcomes: Sequence[Outcome], layout: Layout) -> Shard:
+def assemble(dataset: Dataset, examples: Sequence[Example], answered: Sequence[Answered], layout: Layout) -> Shard:
     """Rows in order of example, then step. Truth goes into its own column here and nowhere else."""
     columns: dict[str, list] = {field: [] for field in FIELDS}
     hidden: list[np.ndarray] = []
     skipped: dict[str, str] = {}
-    for example, outcome in zip(examples, outcomes, strict=True):
-        if isinstance(outcome, str):
-            skipped[example.id] = outcome
+    for example, answers in zip(examples, answered, strict=True):
+        if isinstance(answers, str):
+            skipped[example.id] = answers
             continue
-        for row in _rows(example, dataset.questions(example), outcome):
+        for row in _rows(example, dataset.questions(example), answers):
             for field, value in zip(FIELDS, row, strict=True):
                 columns[field].append(value)
-        hidden += [result.hidden for result in outcome.results if result.hidden is not None]
+        hidden += [result.hidden for result in answers.results if result.hidden is not None]
     arrays: dict[str, Any] = dict(columns)
     for field in ("topk_ids", "topk_logprobs"):
         arrays[field] = np.stack(columns[field]) if columns[field] else np.empty((0, layout.k))

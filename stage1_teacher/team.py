@@ -16,10 +16,10 @@ from typing import Any
 from sekd.errors import SekdError
 from sekd.inference.cards import cards_of_workers
 from stage1_teacher.config import TeacherConfig
-from stage1_teacher.dispatch import SILENCE_SECONDS, START_SECONDS, Dispatch
 from stage1_teacher.shard import Report
+from stage1_teacher.shard_queue import SILENCE_SECONDS, START_SECONDS, ShardQueue
+from stage1_teacher.stats import Stats
 from stage1_teacher.stop import Stop, Stopped
-from stage1_teacher.tally import Tally
 
 POLL_SECONDS = 0.2
 Message = tuple[str, Any]
@@ -43,26 +43,26 @@ def run_team(config: TeacherConfig, path: Path, shards: Sequence[int], *, report
         SekdError: no worker is left, or a shard went down with several of them; what was written stays.
         Stopped: a signal came.
     """
-    dispatch = Dispatch(shards)
+    queue = ShardQueue(shards)
     count = min(config.workers, len(shards))
     cards = cards_of_workers(config.engine, count)
     members = [_start(config, path, slot, cards[slot]) for slot in range(count)]
     try:
-        while dispatch.open:
+        while queue.open:
             stop.check()
             if not members:
-                raise SekdError(f"every worker is lost; shards {dispatch.given_up or 'in hand'} were not written")
+                raise SekdError(f"every worker is lost; shards {queue.given_up or 'in hand'} were not written")
             for member in _ready(members):
-                if not _listen(member, dispatch, report):
+                if not _listen(member, queue, report):
                     members.remove(member)
-                    _mourn(member, dispatch)
+                    _mourn(member, queue)
             for member in members:
-                _hand_out(member, dispatch)
+                _hand_out(member, queue)
                 _kill_if_silent(member)
     finally:
         _dismiss(members)
-    if dispatch.given_up:
-        raise SekdError(f"shards {dispatch.given_up} went down with one worker after another and were given up")
+    if queue.given_up:
+        raise SekdError(f"shards {queue.given_up} went down with one worker after another and were given up")
 
 
 def _start(config: TeacherConfig, path: Path, slot: int, cards: str | None) -> Member:
@@ -81,7 +81,7 @@ def _ready(members: Sequence[Member]) -> list[Member]:
     return list({by_handle[handle].name: by_handle[handle] for handle in heard}.values())  # type: ignore[index]
 
 
-def _listen(member: Member, dispatch: Dispatch, report: Report) -> bool:
+def _listen(member: Member, queue: ShardQueue, report: Report) -> bool:
     """Take what a member says; False once it is gone."""
     try:
         while member.pipe.poll():
@@ -89,11 +89,11 @@ def _listen(member: Member, dispatch: Dispatch, report: Report) -> bool:
             member.deadline = time.monotonic() + SILENCE_SECONDS
             if kind == "idle":
                 member.idle = True
-            elif kind == "tally":
+            elif kind == "stats":
                 report(content)
             elif kind == "written":
-                dispatch.written(member.name, content)
-                report(Tally(shards=1))
+                queue.written(member.name, content)
+                report(Stats(shards=1))
             else:
                 raise SekdError(f"{member.name}: {content}")
     except (EOFError, ConnectionResetError):
@@ -101,8 +101,8 @@ def _listen(member: Member, dispatch: Dispatch, report: Report) -> bool:
     return member.process.is_alive() or member.pipe.poll()
 
 
-def _hand_out(member: Member, dispatch: Dispatch) -> None:
-    if member.idle and (shard := dispatch.next_for(member.name)) is not None:
+def _hand_out(member: Member, queue: ShardQueue) -> None:
+    if member.idle and (shard := queue.next_for(member.name)) is not None:
         member.idle = False
         member.deadline = time.monotonic() + SILENCE_SECONDS
         try:
@@ -118,9 +118,9 @@ def _kill_if_silent(member: Member) -> None:
         member.process.kill()
 
 
-def _mourn(member: Member, dispatch: Dispatch) -> None:
+def _mourn(member: Member, queue: ShardQueue) -> None:
     member.process.join()
-    dropped = dispatch.lost(member.name)
+    dropped = queue.lost(member.name)
     how = f"exit status {member.process.exitcode}"
     print(f"{member.name} is lost ({how}); shards {dropped} go to another worker", file=sys.stderr)
 
@@ -149,9 +149,9 @@ def _member_main(pipe: Connection, config: TeacherConfig, path: Path, cards: str
     line = _Line(pipe)
     with Stop() as stop:
 
-        def report(tally: Tally) -> None:
+        def report(stats: Stats) -> None:
             stop.check()
-            line.say("tally", tally)
+            line.say("stats", stats)
 
         try:
             with Worker(config, path, at_once=stop.at_once) as worker:

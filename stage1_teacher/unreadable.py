@@ -8,7 +8,7 @@ from sekd.datasets import Dataset
 from sekd.datasets.images import undecodable
 from sekd.errors import SekdError
 from sekd.store import Store
-from stage1_teacher.tally import LISTED
+from stage1_teacher.stats import LISTED
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""One engine at work on a pass: asks shard after shard and writes behind itself."""
+"""One engine at work on a pass: asks shard after shard, and writes each while it asks the next."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -9,17 +9,17 @@ from pathlib import Path
 from sekd.datasets import load_dataset
 from sekd.inference.adapters import adapter_rank
 from sekd.inference.engine import Engine
-from sekd.inference.paradigms import Asker
+from sekd.inference.strategies import Strategies
 from sekd.models import load_processor
 from sekd.prompts import Prompter
 from sekd.store import Store
 from sekd.store.provenance import collect
-from stage1_teacher.behind import Behind
+from stage1_teacher.async_writer import AsyncWriter
 from stage1_teacher.config import TeacherConfig
 from stage1_teacher.identity import check_questioning
 from stage1_teacher.shard import Report, Shard, ask_shard
-from stage1_teacher.tally import Tally
-from stage1_teacher.teaching import teaching
+from stage1_teacher.stats import Stats
+from stage1_teacher.teacher_modes import teacher_mode
 
 Quickly = Callable[[], AbstractContextManager]
 
@@ -39,7 +39,7 @@ class Worker:
         self._dataset = load_dataset(config.data, config.split)
         prompter = Prompter.named(config.model.wording)
         check_questioning(self._store, config, self._dataset, prompter)
-        self._teaching = teaching(config.paradigm, self._dataset, config.teacher.prefixes)
+        self._mode = teacher_mode(config.paradigm, self._dataset, config.teacher.prefixes)
         layers = tuple(self._store.layout.layers)
         with at_once():
             self._engine = Engine(
@@ -49,16 +49,12 @@ class Worker:
                 adapter=config.adapter,
                 max_lora_rank=adapter_rank(config.adapter) if config.adapter else 0,
             )
-        self._asker = Asker(
-            prompter,
-            load_processor(config.taught_by),
-            topk=config.topk,
-            capture=bool(layers),
-        )
+        processor = load_processor(config.taught_by)
+        self._strategies = Strategies(prompter, processor, topk=config.topk, capture=bool(layers))
 
     def work(self, shards: Iterable[int], *, report: Report, written: Callable[[int], None]) -> None:
         """Ask and write shards as they are handed in; ``written`` hears of each that is safe on disk."""
-        with Behind() as behind:
+        with AsyncWriter() as writer:
             for index in shards:
                 start = time.perf_counter()
                 shard = self._ask(index, report)
@@ -68,15 +64,15 @@ class Worker:
                     self._write(index, shard, seconds)
                     written(index)
 
-                behind.submit(write)
+                writer.submit(write)
 
     def _ask(self, index: int, report: Report) -> Shard:
         return ask_shard(
             self._engine,
-            self._asker,
+            self._strategies,
             self._dataset,
             self._store.plan.examples(index),
-            teaching=self._teaching,
+            mode=self._mode,
             layout=self._store.layout,
             report=report,
         )
@@ -104,4 +100,4 @@ class Worker:
 
 def count_written(report: Report) -> Callable[[int], None]:
     """Reports each written shard as a shard more."""
-    return lambda index: report(Tally(shards=1))
+    return lambda index: report(Stats(shards=1))

@@ -111,10 +111,9 @@ class Encoder:
         return self._process(texts, [read_image(image) for image in images], padding_side="left")
 
     def answer_length(self, questions: Sequence[Question]) -> int:
-        """Tokens of the longest joint answer that there is to these questions."""
-        longest = [max(range(len(q.options)), key=lambda i: len(q.options[i])) for q in questions]
-        ids, _ = self._prompter.answer_tokens(self.tokenizer, questions, longest)
-        return len(ids) + 1
+        """Tokens of the longest joint answer to these questions, the end of the turn included."""
+        longest = self._prompter.longest_answer(questions)
+        return len(self.tokenizer(longest, add_special_tokens=False)["input_ids"]) + 1
 
     def _joint(self, questions: Sequence[Question]) -> str:
         return self._prompter.render(self._processor, self._prompter.joint(questions))

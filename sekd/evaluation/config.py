@@ -21,9 +21,9 @@ class EvaluateConfig:
         usual_unseen: dataset -> its unseen companions.
         split: "test" for scores; "val" for every choice that is made.
         base: how the base is asked; ``student``: how every student is, by default as ``usual_student`` says for
-            ``data``, else by joint questions. Beside the three paradigms there are guided,
-            true_prefix and wrong_prefix: joint answers held to letters, after the model's own, the true, and wrong
-            answers (see ``held``).
+            ``data``, else by joint questions. The prompting strategies are the three
+            paradigms, and guided, true_prefix and wrong_prefix: joint answers with a forced prefix, after the model's
+            own, the true, and wrong answers (see ``sekd.inference.strategies``).
         limit: so many images of each dataset at most; null asks about all.
         topk: most likely tokens reported with each generated token, in which letters' probabilities are looked up.
         parser: how answers are read; "benchmark" is the reference script's rule.

@@ -13,14 +13,15 @@ from sekd.datasets.config import DataConfig
 from sekd.datasets.images import undecodable
 from sekd.errors import SekdError
 from sekd.evaluation.adapters import check_adapter
-from sekd.evaluation.asking import WAYS
-from sekd.evaluation.cells import answering, check_share, missing, of_older_layout, plan
 from sekd.evaluation.config import EvaluateConfig
+from sekd.evaluation.eval_tasks import EvalTask, answering, of_older_layout, plan
+from sekd.evaluation.generate import check_share
 from sekd.evaluation.generations import list_cells
 from sekd.evaluation.rescore import write_scores
 from sekd.evaluation.scores import Bootstrap, Scores
 from sekd.evaluation.students import find_students
-from sekd.evaluation.workers import Job, ask_all
+from sekd.evaluation.workers import generate_all
+from sekd.inference.strategies import STRATEGIES
 
 LeftOut = dict[str, set[str]]  # tree -> samples
 
@@ -31,25 +32,24 @@ def evaluate(config: EvaluateConfig, *, unseen: list[DataConfig]) -> Scores:
     Raises:
         SekdError: a dataset, model or adapter that cannot be used, or too many unreadable images.
     """
-    for way in (*config.base, *config.asked_of_students):
-        if way not in WAYS:
-            raise SekdError(f"{way!r} is no way of asking: choose among {', '.join(WAYS)}")
+    for strategy in (*config.base, *config.asked_of_students):
+        if strategy not in STRATEGIES:
+            raise SekdError(f"{strategy!r} is no prompting strategy: choose among {', '.join(STRATEGIES)}")
     run = Path(config.runs) / config.name
     datasets = _datasets(config, unseen)
     students = find_students(run)
     for student in students:
         check_adapter(student.adapter, config.model)
     who = answering(students, base=config.base, student=config.asked_of_students)
-    planned = plan(config.model, datasets, who, decoding={"topk": config.topk, "temperature": 0})
-    folders = [run / "generations" / each.cell.folder for each in planned]
-    _tell_of_older_layout(run, folders)
-    jobs = [Job(each, folder, missing(each, folder)) for each, folder in zip(planned, folders, strict=True)]
-    left_out = _unreadable(config, jobs)
-    jobs = [_without(job, left_out[job.planned.dataset.name]) for job in jobs if job.examples]
-    jobs = [job for job in jobs if job.examples]
-    print(f"{run}: {len(planned) - len(jobs)} of {len(planned)} cells are kept already")
-    if jobs:
-        for tree, samples in _ask(config, jobs).items():
+    decoding = {"topk": config.topk, "temperature": 0}
+    planned = plan(config.model, datasets, who, decoding=decoding, generations=run / "generations")
+    _tell_of_older_layout(run, [each.folder for each in planned])
+    left_out = _unreadable(config, planned)
+    tasks = [_without(task, left_out[task.dataset.name]) for task in planned]
+    tasks = [task for task in tasks if task.examples]
+    print(f"{run}: {len(planned) - len(tasks)} of {len(planned)} cells are kept already")
+    if tasks:
+        for tree, samples in _generate(config, tasks).items():
             left_out[tree] |= samples
     keys = {
         each.dataset.name: [key for sample, key in each.keys.items() if sample not in left_out[each.dataset.name]]
@@ -78,7 +78,7 @@ def _tell_of_older_layout(run: Path, folders: Sequence[Path]) -> None:
         )
 
 
-def _unreadable(config: EvaluateConfig, jobs: list[Job]) -> LeftOut:
+def _unreadable(config: EvaluateConfig, tasks: list[EvalTask]) -> LeftOut:
     """The samples, by tree, whose images do not decode, told one by one; images that are kept in every cell are not
     looked at.
 
@@ -86,9 +86,9 @@ def _unreadable(config: EvaluateConfig, jobs: list[Job]) -> LeftOut:
         SekdError: they are more than the set share. No engine has been started then.
     """
     found: LeftOut = {}
-    datasets = {job.planned.dataset.name: job.planned.dataset for job in jobs}
+    datasets = {task.dataset.name: task.dataset for task in tasks}
     for name, dataset in datasets.items():
-        wanted = {each.id: each for job in jobs if job.planned.dataset.name == name for each in job.examples}
+        wanted = {each.id: each for task in tasks if task.dataset.name == name for each in task.examples}
         samples = {dataset.image_path(example): sample for sample, example in wanted.items()}
         # So few that all of them may be unreadable are read to their end: an engine must not start for them in vain.
         whole = len(samples) <= config.unreadable_share * len(dataset.examples)
@@ -101,20 +101,20 @@ def _unreadable(config: EvaluateConfig, jobs: list[Job]) -> LeftOut:
     return found
 
 
-def _without(job: Job, samples: set[str]) -> Job:
-    return replace(job, examples=[example for example in job.examples if example.id not in samples])
+def _without(task: EvalTask, samples: set[str]) -> EvalTask:
+    return replace(task, examples=[example for example in task.examples if example.id not in samples])
 
 
-def _ask(config: EvaluateConfig, jobs: list[Job]) -> LeftOut:
-    """Do the jobs; the samples, by tree, whose images turned out to be unreadable."""
-    total = sum(len(job.examples) for job in jobs)
+def _generate(config: EvaluateConfig, tasks: list[EvalTask]) -> LeftOut:
+    """Do the tasks; the samples, by tree, whose images turned out to be unreadable."""
+    total = sum(len(task.examples) for task in tasks)
     with tqdm(total=total, unit="image", disable=not config.progress, dynamic_ncols=True) as bar:
 
-        def asked(title: str, count: int) -> None:
+        def done(title: str, count: int) -> None:
             bar.set_description(title, refresh=False)
             bar.update(count)
 
-        unreadable = ask_all(config, jobs, asked=asked)
+        unreadable = generate_all(config, tasks, done=done)
     found: LeftOut = defaultdict(set)
     for image in unreadable:
         if image.sample not in found[image.tree]:

@@ -1,6 +1,6 @@
-"""Engines at work on cells: one in this process, or several in processes of their own that share a queue of cells.
+"""Engines at work on eval tasks: one in this process, or several in processes of their own that share a queue.
 
-One engine serves the base and every adapter, so each worker starts once, however many cells it takes. On CPU an engine
+One engine serves the base and every adapter, so each worker starts once, however many tasks it takes. On CPU an engine
 uses one core; several engines scale better than more threads.
 """
 
@@ -9,96 +9,78 @@ import os
 import queue
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from sekd.datasets.base import Example
 from sekd.errors import SekdError
-from sekd.evaluation.asking import Examiner, Unreadable
-from sekd.evaluation.cells import Planned, fill
 from sekd.evaluation.config import EvaluateConfig
+from sekd.evaluation.eval_tasks import EvalTask
+from sekd.evaluation.generate import Unreadable, generate
 from sekd.inference.adapters import adapter_rank
 from sekd.inference.cards import cards_of_workers
 from sekd.inference.engine import Engine
+from sekd.inference.strategies import Strategies
 from sekd.models import load_processor
 from sekd.prompts import Prompter
 
 MOST_ON_CPU = 4  # engines; each holds the model and a KV cache
 PATIENCE = 30  # seconds for an engine that has done its work to shut down
-Asked = Callable[[str, int], None]  # (cell's title, images answered)
+Done = Callable[[str, int], None]  # (task's title, images answered)
 
 
-@dataclass(frozen=True)
-class Job:
-    """A cell's examples that are still to be asked, and the folder that keeps the generations."""
-
-    planned: Planned
-    folder: Path
-    examples: list[Example]
-
-    @property
-    def title(self) -> str:
-        cell = self.planned.cell
-        return " ".join(part for part in (cell.tree, cell.model, cell.seed, cell.paradigm) if part)
-
-
-def ask_all(config: EvaluateConfig, jobs: list[Job], *, asked: Asked) -> list[Unreadable]:
-    """Do every job; the images that could not be read.
+def generate_all(config: EvaluateConfig, tasks: list[EvalTask], *, done: Done) -> list[Unreadable]:
+    """Do every task; the images that could not be read.
 
     Raises:
         SekdError: what stopped a worker, in its own words.
     """
-    count = worker_count(config, len(jobs))
+    count = worker_count(config, len(tasks))
     if count > 1:
-        return _ask_together(config, jobs, count=count, asked=asked)
-    with _open_engine(config, jobs) as engine:
-        examiner = _examiner(config)
-        return [image for job in jobs for image in _do(config, job, engine, examiner, asked)]
+        return _generate_together(config, tasks, count=count, done=done)
+    with _open_engine(config, tasks) as engine:
+        strategies = _strategies(config)
+        return [image for task in tasks for image in _do(config, task, engine, strategies, done)]
 
 
-def worker_count(config: EvaluateConfig, jobs: int) -> int:
-    """As configured; by default an engine a core on CPU, up to four, and one on GPU. Never more than jobs."""
+def worker_count(config: EvaluateConfig, tasks: int) -> int:
+    """As configured; by default an engine a core on CPU, up to four, and one on GPU. Never more than tasks."""
     if config.workers is not None:
-        return min(config.workers, jobs)
+        return min(config.workers, tasks)
     if config.engine.device != "cpu":
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores // config.engine.threads, MOST_ON_CPU, jobs))
+    return max(1, min(cores // config.engine.threads, MOST_ON_CPU, tasks))
 
 
-def _open_engine(config: EvaluateConfig, jobs: list[Job]) -> Engine:
+def _open_engine(config: EvaluateConfig, tasks: list[EvalTask]) -> Engine:
     own = Path(config.model.adapter) if config.model.adapter else None
-    adapters = {job.planned.adapter for job in jobs if job.planned.adapter} | ({own} if own else set())
+    adapters = {task.adapter for task in tasks if task.adapter} | ({own} if own else set())
     rank = max((adapter_rank(adapter) for adapter in adapters), default=0)
     return Engine(config.model, config.engine, adapter=own, max_lora_rank=rank)
 
 
-def _examiner(config: EvaluateConfig) -> Examiner:
-    prompter, processor = Prompter.named(config.model.wording), load_processor(config.model)
-    return Examiner(prompter, processor, topk=config.topk)
+def _strategies(config: EvaluateConfig) -> Strategies:
+    return Strategies(Prompter.named(config.model.wording), load_processor(config.model), topk=config.topk)
 
 
-def _do(config: EvaluateConfig, job: Job, engine: Engine, examiner: Examiner, asked: Asked) -> list[Unreadable]:
-    return fill(
-        job.planned,
-        job.folder,
-        job.examples,
+def _do(config: EvaluateConfig, task: EvalTask, engine: Engine, strategies: Strategies, done: Done) -> list[Unreadable]:
+    return generate(
+        task,
         engine=engine,
-        examiner=examiner,
+        strategies=strategies,
         part_size=config.part_size,
         unreadable_share=config.unreadable_share,
-        done=lambda count: asked(job.title, count),
+        done=lambda count: done(task.title, count),
     )
 
 
-def _ask_together(config: EvaluateConfig, jobs: list[Job], *, count: int, asked: Asked) -> list[Unreadable]:
+def _generate_together(config: EvaluateConfig, tasks: list[EvalTask], *, count: int, done: Done) -> list[Unreadable]:
     context = multiprocessing.get_context("spawn")
     waiting, told = context.Queue(), context.Queue()
-    for index in sorted(range(len(jobs)), key=lambda index: -len(jobs[index].examples)):
+    for index in sorted(range(len(tasks)), key=lambda index: -len(tasks[index].examples)):
         waiting.put(index)
-    arguments = (config, jobs, waiting, told)
+    arguments = (config, tasks, waiting, told)
     processes: list[BaseProcess] = [
         context.Process(target=_work, args=(cards, *arguments), name=f"engine-{slot}", daemon=True)
         for slot, cards in enumerate(cards_of_workers(config.engine, count))
@@ -107,7 +89,7 @@ def _ask_together(config: EvaluateConfig, jobs: list[Job], *, count: int, asked:
         waiting.put(None)
         process.start()
     try:
-        unreadable = _listen(processes, told, asked)
+        unreadable = _listen(processes, told, done)
         for process in processes:
             process.join(PATIENCE)
         return unreadable
@@ -117,7 +99,7 @@ def _ask_together(config: EvaluateConfig, jobs: list[Job], *, count: int, asked:
             process.join()
 
 
-def _listen(processes: list[BaseProcess], told: Any, asked: Asked) -> list[Unreadable]:
+def _listen(processes: list[BaseProcess], told: Any, done: Done) -> list[Unreadable]:
     unreadable: list[Unreadable] = []
     ended = 0
     while ended < len(processes):
@@ -131,8 +113,8 @@ def _listen(processes: list[BaseProcess], told: Any, asked: Asked) -> list[Unrea
                     "command again, with workers=1 to see its own message"
                 ) from None
             continue
-        if kind == "asked":
-            asked(*content)
+        if kind == "done":
+            done(*content)
         elif kind == "unreadable":
             unreadable += content
         elif kind == "failed":
@@ -141,15 +123,15 @@ def _listen(processes: list[BaseProcess], told: Any, asked: Asked) -> list[Unrea
     return unreadable
 
 
-def _work(cards: str | None, config: EvaluateConfig, jobs: list[Job], waiting: Any, told: Any) -> None:
-    """A worker process: an engine and its share of the jobs."""
+def _work(cards: str | None, config: EvaluateConfig, tasks: list[EvalTask], waiting: Any, told: Any) -> None:
+    """A worker process: an engine and its share of the tasks."""
     if cards is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = cards
     try:
-        with _open_engine(config, jobs) as engine:
-            examiner = _examiner(config)
+        with _open_engine(config, tasks) as engine:
+            strategies = _strategies(config)
             while (index := waiting.get()) is not None:
-                unreadable = _do(config, jobs[index], engine, examiner, lambda *news: told.put(("asked", news)))
+                unreadable = _do(config, tasks[index], engine, strategies, lambda *news: told.put(("done", news)))
                 told.put(("unreadable", unreadable))
     except SekdError as error:
         told.put(("failed", str(error)))

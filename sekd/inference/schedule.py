@@ -28,8 +28,7 @@ from sekd.errors import SekdError
 from sekd.inference.requests import StepRequest, StepResult, UnreadableImageError
 
 R = TypeVar("R")
-Asked = StepRequest | list[StepRequest]
-Conversation = Generator[Asked, Any, R]
+Conversation = Generator[StepRequest | list[StepRequest], Any, R]
 READ_AHEAD = 2  # decoded images a reading thread that may wait for the engine: 36 MB each at 12 megapixels
 
 
@@ -84,7 +83,7 @@ class _Running:
     """
 
     conversation: Conversation
-    asked: Asked
+    asked: StepRequest | list[StepRequest]
     images: dict[str, Future] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
     results: list[StepResult | None] = field(default_factory=list)

@@ -23,19 +23,18 @@ from sekd.embedded.tiny_vlm import save_random
 from sekd.embedded.world import write_world
 from sekd.errors import SekdError
 from sekd.evaluation.adapters import check_adapter
-from sekd.evaluation.asking import WAYS, Examiner, longest_answer
-from sekd.evaluation.cells import answering, example_key, plan
 from sekd.evaluation.config import EvaluateConfig
+from sekd.evaluation.eval_tasks import EvalTask, answering, example_key, plan
 from sekd.evaluation.evaluate import evaluate, unseen_names
+from sekd.evaluation.generate import ask
 from sekd.evaluation.generations import read_cell
-from sekd.evaluation.held import PREFIXES, true_answers, wrong_answers
 from sekd.evaluation.report.build import write_report
 from sekd.evaluation.scores import read_answers, read_run
 from sekd.evaluation.students import find_students
-from sekd.evaluation.workers import Job, ask_all, worker_count
+from sekd.evaluation.workers import generate_all, worker_count
 from sekd.inference.config import EngineConfig
-from sekd.inference.paradigms import Asker
 from sekd.inference.requests import StepResult
+from sekd.inference.strategies import FORCED_PREFIXES, STRATEGIES, Strategies, Subject, labels, wrong_answers
 from sekd.models import ModelConfig, load_processor, load_vlm
 from sekd.prompts import Prompter
 from sekd.questions import Question
@@ -133,7 +132,7 @@ def asked_base(config: EvaluateConfig, tmp_path_factory: pytest.TempPathFactory)
     trained = replace(
         config,
         model=ModelConfig(name="tiny", path=str(BASE_MODEL), dtype="float32", wording="terse"),
-        base=list(WAYS),
+        base=list(STRATEGIES),
         runs=str(tmp_path_factory.mktemp("trained")),
     )
     evaluate(trained, unseen=[])
@@ -141,7 +140,7 @@ def asked_base(config: EvaluateConfig, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", STRATEGIES)
 def test_every_answer_carries_the_probabilities_of_its_letters(asked_base: EvaluateConfig, way: str) -> None:
     [kept] = [each for each in read_run(run_folder(asked_base)) if each.cell.paradigm == way]
     for generation, answers in zip(kept.generations, kept.answers, strict=True):
@@ -181,15 +180,15 @@ def test_the_report_shows_how_calibrated_joint_answers_are(asked_base: EvaluateC
 
 def test_an_answer_that_chose_nothing_is_kept_as_no_letter(config: EvaluateConfig) -> None:
     dataset = load_dataset(config.data, "test")
-    examiner = Examiner(Prompter.named("terse"), load_processor(config.model), topk=1)
-    conversation = examiner.ask("independent", dataset, dataset.examples[0])
+    strategies = Strategies(Prompter.named("terse"), load_processor(config.model), topk=1)
+    conversation = ask(strategies, "independent", dataset, dataset.examples[0])
     requests = next(conversation)
     letter = requests[0].letter_ids[1]
     none = np.zeros((1, 0))
     result = StepResult((letter,), "", none, none, none, none, 0.0, 0.0, None, 1, 0, 0.0)
     monkey = pytest.MonkeyPatch()
     with monkey.context() as patched:
-        patched.setattr(Asker, "_choice", lambda self, subject, step, result: None if step == 1 else 2)
+        patched.setattr(Strategies, "_choice", lambda self, subject, step, result: None if step == 1 else 2)
         with pytest.raises(StopIteration) as end:
             conversation.send([result] * len(requests))
     assert end.value.value.texts == ("C", "", "C", "C")
@@ -198,11 +197,11 @@ def test_an_answer_that_chose_nothing_is_kept_as_no_letter(config: EvaluateConfi
 
 def test_a_joint_answer_may_be_as_long_as_its_own_questions_need(config: EvaluateConfig) -> None:
     processor = load_processor(config.model)
-    examiner = Examiner(Prompter.named("terse"), processor, topk=1)
+    strategies = Strategies(Prompter.named("terse"), processor, topk=1)
     dataset = load_dataset(config.data, "test")
-    request = next(examiner.ask("joint", dataset, dataset.examples[0]))
+    request = next(ask(strategies, "joint", dataset, dataset.examples[0]))
     questions = dataset.questions(dataset.examples[0])
-    longest = longest_answer(Prompter.named("terse"), processor.tokenizer, questions)
+    longest = len(processor.tokenizer(Prompter.named("terse").longest_answer(questions))["input_ids"])
     assert longest == 3 * len(questions)  # a number, a letter, a name of one word
     assert request.max_tokens == 64 + 2 * longest
 
@@ -245,11 +244,11 @@ def test_a_larger_limit_asks_only_what_is_missing(
 ) -> None:
     asked: list[int] = []
 
-    def counting(config: EvaluateConfig, jobs: list[Job], **arguments: object) -> list:
-        asked.append(sum(len(job.examples) for job in jobs))
-        return ask_all(config, jobs, **arguments)  # type: ignore[arg-type]
+    def counting(config: EvaluateConfig, tasks: list[EvalTask], **arguments: object) -> list:
+        asked.append(sum(len(task.examples) for task in tasks))
+        return generate_all(config, tasks, **arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("sekd.evaluation.evaluate.ask_all", counting)
+    monkeypatch.setattr("sekd.evaluation.evaluate.generate_all", counting)
     small = replace(config, limit=2, base=["independent"], runs=str(tmp_path))
     evaluate(small, unseen=[])
     evaluate(replace(small, limit=5), unseen=[])
@@ -268,7 +267,7 @@ def test_another_tree_another_limit_or_a_moved_folder_change_no_cell(config: Eva
         decoding = {"topk": 20, "temperature": 0, **changed}
         return {
             (each.cell.tree, each.cell.paradigm): (each.cell.digest, dict(each.keys))
-            for each in plan(config.model, datasets, who, decoding=decoding)
+            for each in plan(config.model, datasets, who, decoding=decoding, generations=tmp_path)
         }
 
     alone = cells(config.data)
@@ -302,7 +301,8 @@ def test_the_base_is_hashed_once_for_all_students(config: EvaluateConfig, monkey
     monkeypatch.setattr(model_files, "_sha256", lambda file: read.append(file) or hashing(file))
     who = answering(find_students(run_folder(config)), base=["joint"], student=["joint"])
     assert len(who) == 3
-    planned = plan(config.model, [("in_domain", load_dataset(config.data, "test"))], who, decoding={})
+    datasets = [("in_domain", load_dataset(config.data, "test"))]
+    planned = plan(config.model, datasets, who, decoding={}, generations=run_folder(config))
     assert sum(file.parent == Path(config.model.path) and file.suffix == ".safetensors" for file in read) == 1
     assert len({each.cell.facts["model"]["adapter"] for each in planned}) == 3
 
@@ -350,11 +350,11 @@ def test_an_image_that_cannot_be_read_starts_no_engine_again(
     told = capsys.readouterr().out
     assert cut.name in told
     assert damaged.name in told
-    monkeypatch.setattr("sekd.evaluation.evaluate.ask_all", lambda config, jobs, **_: asked.extend(jobs) or [])
-    asked: list[Job] = []
+    monkeypatch.setattr("sekd.evaluation.evaluate.generate_all", lambda config, tasks, **_: asked.extend(tasks) or [])
+    asked: list[EvalTask] = []
     shutil.copy(dataset.image_path(dataset.examples[2]), cut)
     evaluate(broken, unseen=[])
-    assert {example.id for job in asked for example in job.examples} == {dataset.examples[0].id}
+    assert {example.id for task in asked for example in task.examples} == {dataset.examples[0].id}
 
 
 @pytest.mark.slow
@@ -389,10 +389,10 @@ def test_an_adapter_and_the_merged_model_give_the_same_answers(
 
 @pytest.mark.slow
 def test_prefixes_are_asked_and_only_the_first_level_ignores_them(config: EvaluateConfig, tmp_path: Path) -> None:
-    found = evaluate(replace(config, base=list(PREFIXES), topk=100, runs=str(tmp_path)), unseen=[])
-    assert set(found["in_domain"]["base"]) == set(PREFIXES)
+    found = evaluate(replace(config, base=list(FORCED_PREFIXES), topk=100, runs=str(tmp_path)), unseen=[])
+    assert set(found["in_domain"]["base"]) == set(FORCED_PREFIXES)
     cells = {each.cell.paradigm: each for each in read_run(tmp_path / "demo")}
-    firsts = [[answers[0] for answers in cells[prefix].answers] for prefix in PREFIXES]
+    firsts = [[answers[0] for answers in cells[prefix].answers] for prefix in FORCED_PREFIXES]
     assert firsts[0] == firsts[1] == firsts[2]
     # An untrained model's likeliest letters may not move; their probabilities do.
     said = {prefix: cells[prefix].generations[0].letter_logprobs for prefix in ("true_prefix", "wrong_prefix")}
@@ -495,14 +495,14 @@ def test_too_many_unreadable_images_are_told_before_an_engine_starts(
     world = shutil.copytree(config.data.root, tmp_path / "world")
     cut = sorted(world.rglob("*.jpg"))[0]
     cut.write_bytes(cut.read_bytes()[:200])
-    monkeypatch.setattr("sekd.evaluation.evaluate.ask_all", lambda *_, **__: pytest.fail("an engine was started"))
+    monkeypatch.setattr("sekd.evaluation.evaluate.generate_all", lambda *_, **__: pytest.fail("an engine was started"))
     broken = replace(config, data=replace(config.data, root=str(world)), runs=str(tmp_path / "runs"))
     with pytest.raises(SekdError, match=rf"1 of {IMAGES} images of demo_fauna cannot be read, like \S*{cut.name}"):
         evaluate(broken, unseen=[])
 
 
-def test_a_way_of_asking_that_does_not_exist_is_named(config: EvaluateConfig) -> None:
-    with pytest.raises(SekdError, match=r"'jiont' is no way of asking.*wrong_prefix"):
+def test_a_prompting_strategy_that_does_not_exist_is_named(config: EvaluateConfig) -> None:
+    with pytest.raises(SekdError, match=r"'jiont' is no prompting strategy.*wrong_prefix"):
         evaluate(replace(config, base=["jiont"]), unseen=[])
 
 
@@ -515,14 +515,14 @@ def test_an_engine_a_core_on_cpu_and_one_on_gpu(config: EvaluateConfig) -> None:
 
 
 def test_true_and_wrong_prefixes_are_what_they_say() -> None:
-    asked = [Question(i, f"level {i}", ("a", "b", "c", "d"), i) for i in range(4)]
-    assert true_answers(asked, sample="s") == [0, 1, 2, 3]
+    asked = tuple(Question(i, f"level {i}", ("a", "b", "c", "d"), i) for i in range(4))
+    assert labels(Subject(Path(), "", asked, "s"), "true_prefix") == (0, 1, 2, 3)
     for sample in map(str, range(50)):
-        wrong = wrong_answers(asked, sample=sample)
+        wrong = wrong_answers(Subject(Path(), "", asked, sample))
         assert all(answer != question.truth for answer, question in zip(wrong, asked, strict=True))
-        assert wrong == wrong_answers(asked, sample=sample)
-    with pytest.raises(SekdError, match="not known of s"):
-        wrong_answers([Question(0, "order", ("a", "b"), None)], sample="s")
+        assert wrong == wrong_answers(Subject(Path(), "", asked, sample))
+    with pytest.raises(SekdError, match="wrong_prefix needs the labels of every image: those of s are not known"):
+        wrong_answers(Subject(Path(), "", (Question(0, "order", ("a", "b"), None),), "s"))
 
 
 @pytest.mark.slow

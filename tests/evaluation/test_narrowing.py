@@ -8,8 +8,8 @@ import pytest
 
 from sekd.errors import SekdError
 from sekd.evaluation.predict.answer import predict
-from sekd.evaluation.predict.narrowing import Answer, Asked, narrow, roots_of
-from sekd.inference.paradigms import Answers, Subject
+from sekd.evaluation.predict.narrowing import Answer, NarrowingStep, narrow, roots_of
+from sekd.inference.strategies import Answers, Subject
 from sekd.questions import Question
 from sekd.taxonomy import Taxonomy
 
@@ -22,13 +22,13 @@ SMALL = Taxonomy(
 
 def follow(taxonomy: Taxonomy, wanted: tuple[str, ...], *, most: int = 4, root: tuple[str, ...] = ("life",)) -> tuple:
     """Answer every question by the wanted path; where its node is not on offer, by the first option."""
-    passes: list[Asked] = []
+    passes: list[NarrowingStep] = []
     narrowing = narrow(taxonomy, root=root, most=most, seed="image")
     try:
         asked = next(narrowing)
         while True:
             passes.append(asked)
-            open_questions = asked.questions[len(asked.given) :]
+            open_questions = asked.questions[len(asked.decided) :]
             asked = narrowing.send([_answer(question.options, wanted[question.depth]) for question in open_questions])
     except StopIteration as end:
         return (*end.value, passes)
@@ -77,7 +77,7 @@ def test_an_answer_that_is_no_child_of_its_parent_is_asked_again_among_the_child
         chosen(species.options, 0),
     ]
     second = narrowing.send(inconsistent)
-    assert second.given == (order.options.index("p"),)
+    assert second.decided == (order.options.index("p"),)
     assert second.questions[0] == order
     assert sorted(second.questions[1].options) == ["px", "py"]
 
@@ -85,7 +85,7 @@ def test_an_answer_that_is_no_child_of_its_parent_is_asked_again_among_the_child
 def test_a_decided_answer_opens_the_next_pass() -> None:
     _, _, asked = follow(SMALL, ("life", "q", "qy", "qyt"))
     last = asked[-1]
-    answered = [q.options[a] for q, a in zip(last.questions, last.given, strict=False)]
+    answered = [q.options[a] for q, a in zip(last.questions, last.decided, strict=False)]
     assert answered == ["q", "qy"][: len(answered)]
 
 
@@ -113,14 +113,14 @@ def test_without_a_name_every_root_is_started_from() -> None:
 class FirstOption:
     """Chooses the first option, with more certainty among the names before m."""
 
-    def guided(self, subject: Subject, given: Sequence[int]) -> Generator[Any, Any, Answers]:
-        questions: Any = subject.questions[len(given) :]
+    def guided(self, subject: Subject, decided: Sequence[int]) -> Generator[Any, Any, Answers]:
+        questions: Any = subject.questions[len(decided) :]
         return Answers((0,) * len(questions), questions)
         yield  # a conversation that asks nothing
 
-    def probabilities(self, question: Question, _: object) -> tuple[float, ...]:
+    def letter_logprobs(self, question: Question, _: object) -> tuple[float, ...]:
         sure = 0.9 if question.options[0] < "m" else 0.6
-        return (sure, *(1 - sure for _ in question.options[1:]))
+        return (math.log(sure), *(math.log(1 - sure) for _ in question.options[1:]))
 
 
 class Engine:
@@ -135,14 +135,14 @@ class Engine:
 def test_of_several_roots_the_most_probable_path_is_kept_with_its_share() -> None:
     paths = [("flora", "x"), ("flora", "y"), ("fauna", "a"), ("fauna", "b")]
     tree = Taxonomy(paths, skip=1, level_names=["kingdom", "kind"])
-    held: Any = FirstOption()
-    [found] = predict(Engine(), held, [Path("one.jpg")], tree, roots=roots_of(tree, None), most=4)
+    strategies: Any = FirstOption()
+    [found] = predict(Engine(), strategies, [Path("one.jpg")], tree, roots=roots_of(tree, None), most=4)
     root, kind = found.levels
     assert (root.level, root.name, root.probability) == ("kingdom", "fauna", pytest.approx(0.9 / (0.9 + 0.6)))
     assert kind.name in ("a", "b")
     assert kind.probability == pytest.approx(0.9)
     assert found.passes == 2
-    [alone] = predict(Engine(), held, [Path("one.jpg")], tree, roots=roots_of(tree, "flora"), most=4)
+    [alone] = predict(Engine(), strategies, [Path("one.jpg")], tree, roots=roots_of(tree, "flora"), most=4)
     assert [level.level for level in alone.levels] == ["kind"]
 
 
@@ -181,7 +181,7 @@ def answered_by(taxonomy: Taxonomy, score: dict[str, float], *, most: int, seed:
         asked = next(narrowing)
         while True:
             answers = []
-            for question in asked.questions[len(asked.given) :]:
+            for question in asked.questions[len(asked.decided) :]:
                 weights = [math.exp(score[name]) for name in question.options]
                 probabilities = tuple(weight / sum(weights) for weight in weights)
                 answers.append(Answer(probabilities.index(max(probabilities)), probabilities))

@@ -16,8 +16,8 @@ from sekd.datasets.images import decode
 from sekd.errors import SekdError
 from sekd.inference.config import EngineConfig
 from sekd.inference.engine import Engine
-from sekd.inference.paradigms import Asker, Subject
 from sekd.inference.requests import StepRequest, StepResult, UnusableImageError
+from sekd.inference.strategies import Strategies, Subject
 from sekd.prompts import Prompter
 
 LAYERS, K = (0, 1, 3), 20
@@ -38,18 +38,18 @@ class Served:
 
     def ask(self, kind: str) -> Asked | str:
         """What was asked about a photo, answer by answer; or why it could not be."""
-        asker = Asker(Prompter.named("taxonomist"), self.reference.processor, topk=K, capture=True)
-        (said,) = self.engine.drive([recorded(asker.conditioned(self.subjects[kind]))])
+        strategies = Strategies(Prompter.named("taxonomist"), self.reference.processor, topk=K, capture=True)
+        (said,) = self.engine.drive([recorded(strategies.conditioned(self.subjects[kind]))])
         return said
 
 
-def recorded(lesson: Generator[StepRequest, StepResult, Any]) -> Generator[StepRequest, StepResult, Asked | str]:
+def recorded(conversation: Generator[StepRequest, StepResult, Any]) -> Generator[StepRequest, StepResult, Asked | str]:
     asked: Asked = []
     try:
-        request = next(lesson)
+        request = next(conversation)
         while True:
             asked.append((request, (yield request)))
-            request = lesson.send(asked[-1][1])
+            request = conversation.send(asked[-1][1])
     except StopIteration:
         return asked
     except UnusableImageError as error:
@@ -141,8 +141,8 @@ def test_an_adapter_answers_as_in_peft(served: Served, tmp_path: Path) -> None:
     plain = served.reference
     adapted = get_peft_model(plain.vlm, lora).eval()
     adapted.save_pretrained(tmp_path)
-    asker = Asker(Prompter.named("taxonomist"), served.reference.processor, topk=K)
-    ((first, *_),) = served.engine.drive([recorded(asker.conditioned(served.subjects["grey"]))], adapter=tmp_path)
+    strategies = Strategies(Prompter.named("taxonomist"), served.reference.processor, topk=K)
+    ((first, *_),) = served.engine.drive([recorded(strategies.conditioned(served.subjects["grey"]))], adapter=tmp_path)
     request, result = first
     inputs = plain.processor(text=[request.prompt_text], images=[decode(request.image)], return_tensors="pt")
     with torch.no_grad():

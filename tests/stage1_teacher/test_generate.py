@@ -24,19 +24,19 @@ from stage1_teacher import generate
 from stage1_teacher.config import Teacher, TeacherConfig
 from stage1_teacher.generate import prepare, run
 from stage1_teacher.shard import ask_shard
-from stage1_teacher.teaching import conditioned
+from stage1_teacher.teacher_modes import conditioned
 from stage1_teacher.worker import Worker
 
 
 def ask(worker: Worker, dataset: Dataset, places: range) -> Any:
     return ask_shard(
         worker._engine,
-        worker._asker,
+        worker._strategies,
         dataset,
         places,
-        teaching=conditioned,
+        mode=conditioned,
         layout=worker._store.layout,
-        report=lambda tally: None,
+        report=lambda stats: None,
     )
 
 

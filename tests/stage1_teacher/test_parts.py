@@ -11,58 +11,58 @@ from hypothesis import strategies as st
 
 from sekd.errors import SekdError
 from sekd.store import Layout
-from stage1_teacher.behind import Behind
+from stage1_teacher.async_writer import AsyncWriter
 from stage1_teacher.config import TeacherConfig
-from stage1_teacher.dispatch import Dispatch
 from stage1_teacher.progress import clock, describe
+from stage1_teacher.shard_queue import ShardQueue
+from stage1_teacher.stats import Stats
 from stage1_teacher.stop import Stop
 from stage1_teacher.summary import entropy, letter_probabilities
-from stage1_teacher.tally import Tally
 from stage1_teacher.team import run_team
 
 
 @given(st.integers(0, 12), st.lists(st.sampled_from(["a", "b", "c"]), max_size=40), st.randoms(use_true_random=False))
 def test_every_shard_is_written_once_whoever_is_lost(count: int, turns: list[str], rng: object) -> None:
-    dispatch, written = Dispatch(range(count), patience=100), []
+    queue, written = ShardQueue(range(count), patience=100), []
     for worker in [*turns, *["last"] * (count + 1)]:
-        shard = dispatch.next_for(worker)
+        shard = queue.next_for(worker)
         if shard is None:
             continue
         if worker != "last" and rng.random() < 0.5:  # type: ignore[attr-defined]
-            assert dispatch.lost(worker) == [shard]
+            assert queue.lost(worker) == [shard]
         else:
-            dispatch.written(worker, shard)
+            queue.written(worker, shard)
             written.append(shard)
-    while (shard := dispatch.next_for("last")) is not None:
-        dispatch.written("last", shard)
+    while (shard := queue.next_for("last")) is not None:
+        queue.written("last", shard)
         written.append(shard)
     assert sorted(written) == list(range(count))
-    assert not dispatch.open
+    assert not queue.open
 
 
 def test_a_shard_that_kills_its_workers_is_given_up_and_named() -> None:
-    dispatch = Dispatch([4, 5], patience=2)
+    queue = ShardQueue([4, 5], patience=2)
     for worker in ("a", "b"):
-        assert dispatch.next_for(worker) == 4
-        dispatch.lost(worker)
-    assert dispatch.next_for("c") == 5
-    dispatch.written("c", 5)
-    assert not dispatch.open
-    assert dispatch.given_up == [4]
+        assert queue.next_for(worker) == 4
+        queue.lost(worker)
+    assert queue.next_for("c") == 5
+    queue.written("c", 5)
+    assert not queue.open
+    assert queue.given_up == [4]
 
 
-def test_writing_behind_keeps_the_order_and_loses_no_error() -> None:
+def test_the_async_writer_keeps_the_order_and_loses_no_error() -> None:
     done: list[int] = []
-    with Behind() as behind:
+    with AsyncWriter() as writer:
         for number in range(5):
-            behind.submit(lambda number=number: done.append(number))
+            writer.submit(lambda number=number: done.append(number))
     assert done == list(range(5))
 
     def fail() -> None:
         raise SekdError("disk full")
 
-    with pytest.raises(SekdError, match="disk full"), Behind() as behind:
-        behind.submit(fail)
+    with pytest.raises(SekdError, match="disk full"), AsyncWriter() as writer:
+        writer.submit(fail)
 
 
 def test_a_shard_in_the_writers_hands_is_finished_even_when_the_run_stops() -> None:
@@ -73,8 +73,8 @@ def test_a_shard_in_the_writers_hands_is_finished_even_when_the_run_stops() -> N
         done.append(1)
 
     def stopped() -> None:
-        with Behind() as behind:
-            behind.submit(slow)
+        with AsyncWriter() as writer:
+            writer.submit(slow)
             threading.Timer(0.05, gate.set).start()
             raise KeyboardInterrupt
 
@@ -85,7 +85,7 @@ def test_a_shard_in_the_writers_hands_is_finished_even_when_the_run_stops() -> N
 
 def test_progress_tells_speed_cache_mass_and_the_end() -> None:
     line = describe(
-        Tally(images=50, steps=200, prompt_tokens=1000, cached_tokens=640, letter_mass=180), images=100, seconds=10
+        Stats(images=50, steps=200, prompt_tokens=1000, cached_tokens=640, letter_mass=180), images=100, seconds=10
     )
     for part in ("50/100 images", "5.0 images/s", "20 steps/s", "100 tokens/s", "hits 64 %", "mass 0.900", "0:10 left"):
         assert part in line
@@ -107,4 +107,4 @@ def test_a_team_without_enough_cards_is_refused_before_a_process_starts(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a")
     config = replace(config, workers=2, engine=replace(config.engine, device="cuda"))
     with Stop() as stop, pytest.raises(SekdError, match="need 2 GPUs, but CUDA_VISIBLE_DEVICES='GPU-a' names 1"):
-        run_team(config, Path("nowhere"), [0, 1], report=lambda tally: None, stop=stop)
+        run_team(config, Path("nowhere"), [0, 1], report=lambda stats: None, stop=stop)

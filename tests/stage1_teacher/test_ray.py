@@ -114,7 +114,7 @@ def test_an_actor_that_refuses_the_pass_ends_it_in_its_own_words(config: Teacher
     path = prepare(config).store.path
     reseeded = on_cluster(replace(config, data=replace(config.data, seed=5)))
     with Stop() as stop, pytest.raises(SekdError, match=r"^actor-1: .*data changed since this pass was planned"):
-        run_ray(reseeded, path, [0], report=lambda tally: None, stop=stop)
+        run_ray(reseeded, path, [0], report=lambda stats: None, stop=stop)
 
 
 def test_an_actor_that_no_node_can_hold_is_refused_at_once(config: TeacherConfig, cluster: Any) -> None:

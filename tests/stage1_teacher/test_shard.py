@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from sekd.datasets import Dataset, load_dataset
-from sekd.inference.paradigms import Asker
 from sekd.inference.requests import StepRequest, StepResult
+from sekd.inference.strategies import Strategies
 from sekd.models import load_processor
 from sekd.prompts import Prompter
 from sekd.store import Layout
 from stage1_teacher.config import TeacherConfig
 from stage1_teacher.shard import Shard, ask_shard
-from stage1_teacher.teaching import conditioned, on_policy
+from stage1_teacher.teacher_modes import conditioned, on_policy
 
 IMAGES = range(2, 8)
 
@@ -59,8 +59,8 @@ def dataset(config: TeacherConfig) -> Dataset:
 
 
 @pytest.fixture
-def asker(config: TeacherConfig) -> Asker:
-    return Asker(Prompter.named("terse"), load_processor(config.model), topk=2, capture=True)
+def strategies(config: TeacherConfig) -> Strategies:
+    return Strategies(Prompter.named("terse"), load_processor(config.model), topk=2, capture=True)
 
 
 @pytest.fixture
@@ -69,9 +69,9 @@ def engine() -> ByRule:
 
 
 @pytest.fixture
-def shard(engine: Any, asker: Asker, dataset: Dataset) -> Shard:
+def shard(engine: Any, strategies: Strategies, dataset: Dataset) -> Shard:
     layout = Layout(k=2, layers=(1,), hidden_size=3, hidden_dtype="float32", vocab_size=99, letter_ids=(1, 2, 3, 4))
-    return ask_shard(engine, asker, dataset, IMAGES, teaching=conditioned, layout=layout, report=lambda tally: None)
+    return ask_shard(engine, strategies, dataset, IMAGES, mode=conditioned, layout=layout, report=lambda stats: None)
 
 
 def test_every_row_says_what_was_asked_and_answered_in_order_of_example_then_step(
@@ -83,7 +83,8 @@ def test_every_row_says_what_was_asked_and_answered_in_order_of_example_then_ste
     assert len(rows) == len(asked) == len(engine.asked)
     for number, (row, (example, step), request) in enumerate(zip(rows, asked, engine.asked, strict=True)):
         question = dataset.questions(example)[step]
-        assert request.image_key == row["sample"] == example.id
+        assert request.image_key == str(dataset.image_path(example))
+        assert row["sample"] == example.id
         assert row["image"] == example.image.as_posix()
         assert (row["step"], row["n_steps"], row["depth"]) == (step, 4, question.depth)
         assert (row["level"], row["options"], row["truth"]) == (question.level, list(question.options), question.truth)
@@ -109,19 +110,18 @@ def test_each_step_is_told_the_answers_before_it_each_with_its_own_question(
         assert request.letter_ids == tuple(prompter.letter_ids(processor.tokenizer, len(questions[step].options)))
 
 
-def test_on_policy_is_told_what_was_said_about_the_very_image(
-    engine: Any, asker: Asker, dataset: Dataset, config: TeacherConfig
+def test_on_policy_gives_the_stored_answers_about_the_very_image(
+    engine: Any, strategies: Strategies, dataset: Dataset, config: TeacherConfig
 ) -> None:
-    class Said:
-        def about(self, place: int, key: str) -> tuple[int, ...]:
-            assert key == dataset.examples[place].id
+    class Stored:
+        def about(self, place: int, sample: str) -> tuple[int, ...]:
+            assert sample == dataset.examples[place].id
             return tuple((place + step) % 3 for step in range(4))
 
-    prompter, said = Prompter.named("terse"), Said()
+    prompter, stored = Prompter.named("terse"), Stored()
     for place in IMAGES:
-        lesson = on_policy(asker, dataset, place, said=said)  # type: ignore[arg-type]
-        list(engine.drive([lesson]))
+        list(engine.drive([on_policy(strategies, dataset, place, stored=stored)]))  # type: ignore[arg-type]
         questions = dataset.questions(dataset.examples[place])
         for step, request in enumerate(engine.asked[-4:]):
-            expected = prompter.conditioned(questions, step, said.about(place, request.image_key))
+            expected = prompter.conditioned(questions, step, stored.about(place, dataset.examples[place].id))
             assert request.prompt_text == prompter.render(load_processor(config.model), expected)

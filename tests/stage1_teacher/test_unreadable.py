@@ -17,7 +17,7 @@ from stage1_teacher import unreadable
 from stage1_teacher import worker as worker_module
 from stage1_teacher.config import Teacher, TeacherConfig
 from stage1_teacher.generate import prepare, run
-from stage1_teacher.teaching import ON_POLICY, TEACHING
+from stage1_teacher.teacher_modes import ON_POLICY, TEACHER_MODES
 from stage1_teacher.unreadable import Tolerance
 
 BAD = (1, 5)
@@ -65,7 +65,7 @@ def test_a_tolerated_share_is_left_out_and_named(damaged: TeacherConfig, capfd: 
 
 
 @pytest.mark.usefixtures("lent")
-@pytest.mark.parametrize("paradigm", [*TEACHING, ON_POLICY])
+@pytest.mark.parametrize("paradigm", [*TEACHER_MODES, ON_POLICY])
 def test_every_paradigm_leaves_out_what_is_tolerated_and_asks_about_all_other_images(
     paradigm: str, damaged: TeacherConfig
 ) -> None:

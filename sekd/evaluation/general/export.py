@@ -76,9 +76,7 @@ def _row(dataset: Dataset, prompter: Prompter, example: Example) -> dict[str, An
 def _longest_reply(dataset: Dataset, prompter: Prompter) -> Iterator[int]:
     """Bytes of the longest reply that each example's options allow."""
     for example in dataset.examples:
-        questions = dataset.questions(example)
-        wordiest = [max(range(len(q.options)), key=lambda i: len(q.options[i])) for q in questions]
-        yield len(prompter.joint_answer(questions, wordiest)[0].encode())
+        yield len(prompter.longest_answer(dataset.questions(example)).encode())
 
 
 def _standalone(module: Path) -> str:

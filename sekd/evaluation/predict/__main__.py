@@ -73,20 +73,20 @@ def _answers(
     from tqdm import tqdm
 
     from sekd.evaluation.adapters import check_adapter
-    from sekd.evaluation.held import HeldJoint
     from sekd.evaluation.predict.answer import predict
     from sekd.inference.adapters import adapter_rank
     from sekd.inference.engine import Engine
+    from sekd.inference.strategies import Strategies
     from sekd.models import load_processor
     from sekd.prompts import Prompter
 
     adapter = arguments.adapter
     if adapter:
         check_adapter(adapter, model)
-    held = HeldJoint(Prompter.named(model.wording), load_processor(model), topk=4 * arguments.options)
+    strategies = Strategies(Prompter.named(model.wording), load_processor(model), topk=4 * arguments.options)
     engine_config = read_engine(arguments.engine or engine_of_this_machine())
     with Engine(model, engine_config, adapter=adapter, max_lora_rank=adapter_rank(adapter) if adapter else 0) as engine:
-        found = predict(engine, held, images, taxonomy, roots=roots, most=arguments.options)
+        found = predict(engine, strategies, images, taxonomy, roots=roots, most=arguments.options)
         predictions = list(tqdm(found, total=len(images), unit="image", disable=len(images) < 20))
     order = {image: place for place, image in enumerate(images)}
     return sorted(predictions, key=lambda prediction: order[prediction.image])

@@ -1,17 +1,18 @@
 """Images in, paths with probabilities out."""
 
 import math
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sekd.datasets.images import SUFFIXES
 from sekd.errors import SekdError
-from sekd.evaluation.held import HeldJoint
-from sekd.evaluation.predict.narrowing import Answer, Asked, Level, narrow
-from sekd.inference.paradigms import Subject
+from sekd.evaluation.calibration import among_offered
+from sekd.evaluation.predict.narrowing import Answer, Decision, NarrowingStep, narrow
 from sekd.inference.requests import UnreadableImageError
+from sekd.inference.schedule import Conversation
+from sekd.inference.strategies import Strategies, Subject
 from sekd.taxonomy import Names, Taxonomy
 
 
@@ -20,7 +21,7 @@ class Prediction:
     """An image's path, coarse to fine, and how many passes it took; ``fault`` says why there is none."""
 
     image: Path
-    levels: tuple[Level, ...]
+    levels: tuple[Decision, ...]
     passes: int
     fault: str = ""
 
@@ -53,7 +54,13 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
 
 
 def predict(
-    engine: Any, held: HeldJoint, images: Sequence[Path], taxonomy: Taxonomy, *, roots: Sequence[Names], most: int
+    engine: Any,
+    strategies: Strategies,
+    images: Sequence[Path],
+    taxonomy: Taxonomy,
+    *,
+    roots: Sequence[Names],
+    most: int,
 ) -> Iterator[Prediction]:
     """Predictions in the order in which they are ready.
 
@@ -62,16 +69,16 @@ def predict(
             model was never asked to choose between trees. The root's probability is its path's share of all.
         most: most options a question.
     """
-    yield from engine.drive(_conversation(held, image, taxonomy, roots=roots, most=most) for image in images)
+    yield from engine.drive(_conversation(strategies, image, taxonomy, roots=roots, most=most) for image in images)
 
 
 def _conversation(
-    held: HeldJoint, image: Path, taxonomy: Taxonomy, *, roots: Sequence[Names], most: int
-) -> Generator[Any, Any, Prediction]:
+    strategies: Strategies, image: Path, taxonomy: Taxonomy, *, roots: Sequence[Names], most: int
+) -> Conversation[Prediction]:
     try:
         found = []
         for root in roots:
-            found.append((yield from _below(held, image, taxonomy, root=root, most=most)))
+            found.append((yield from _below(strategies, image, taxonomy, root=root, most=most)))
     except UnreadableImageError as error:
         return Prediction(image, (), 0, fault=str(error))
     if len(found) == 1:
@@ -79,31 +86,32 @@ def _conversation(
     certainty = [0.0 if math.isnan(path.probability) else path.probability for path in found]
     best = certainty.index(max(certainty))
     share = certainty[best] / sum(certainty) if sum(certainty) else math.nan
-    level = Level(taxonomy.level_name(taxonomy.skip - 1), roots[best][-1], share)
+    level = Decision(taxonomy.level_name(taxonomy.skip - 1), roots[best][-1], share)
     return Prediction(image, (level, *found[best].levels), sum(path.passes for path in found))
 
 
 def _below(
-    held: HeldJoint, image: Path, taxonomy: Taxonomy, *, root: Names, most: int
-) -> Generator[Any, Any, Prediction]:
+    strategies: Strategies, image: Path, taxonomy: Taxonomy, *, root: Names, most: int
+) -> Conversation[Prediction]:
     """The path below one root."""
     narrowing = narrow(taxonomy, root=root, most=most, seed=image.name)
     try:
         asked = next(narrowing)
         while True:
-            answers = yield from _pass(held, image, asked)
+            answers = yield from _ask(strategies, image, asked)
             asked = narrowing.send(answers)
     except StopIteration as end:
         levels, passes = end.value
         return Prediction(image, tuple(levels), passes)
 
 
-def _pass(held: HeldJoint, image: Path, asked: Asked) -> Generator[Any, Any, list[Answer]]:
-    subject = Subject(image, str(image.resolve()), asked.questions)
-    answers = yield from held.guided(subject, asked.given)
-    still_open = asked.questions[len(asked.given) :]
+def _ask(strategies: Strategies, image: Path, asked: NarrowingStep) -> Conversation[list[Answer]]:
+    answers = yield from strategies.guided(Subject(image, str(image.resolve()), asked.questions), asked.decided)
     found = []
-    for question, result, chosen in zip(still_open, answers.results, answers.chosen, strict=True):
+    for question, result, chosen in zip(
+        asked.questions[len(asked.decided) :], answers.results, answers.chosen, strict=True
+    ):
         assert chosen is not None
-        found.append(Answer(chosen, held.probabilities(question, result)))
+        logprobs = strategies.letter_logprobs(question, result)
+        found.append(Answer(chosen, among_offered(logprobs) if logprobs else (math.nan,) * len(question.options)))
     return found

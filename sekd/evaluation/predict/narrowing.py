@@ -43,7 +43,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Level:
+class Decision:
     """One decided level of a path. ``probability`` is that among all children of the node above; 1 for an only one."""
 
     level: str
@@ -52,20 +52,20 @@ class Level:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One pass: every question of the path, of which the first ``len(given)`` are answered already, by option."""
+class NarrowingStep:
+    """One pass: every question of the path, of which the first ``len(decided)`` are answered already, by option."""
 
     questions: tuple[Question, ...]
-    given: tuple[int, ...]
+    decided: tuple[int, ...]
 
 
-Narrowing = Generator[Asked, Sequence[Answer], tuple[list[Level], int]]
+Narrowing = Generator[NarrowingStep, Sequence[Answer], tuple[list[Decision], int]]
 
 
 @dataclass
 class _State:
     node: Names  # the decided node; its first names may be skipped levels
-    levels: list[Level] = field(default_factory=list)
+    levels: list[Decision] = field(default_factory=list)
     asked: list[tuple[Question, int]] = field(default_factory=list)  # decided questions with their answers
     beaten: set[str] = field(default_factory=set)  # children of ``node`` that lost a knock-out
     leading: str | None = None  # the one they lost to, as folded
@@ -89,7 +89,7 @@ def narrow(taxonomy: Taxonomy, *, root: Names, most: int, seed: str) -> Narrowin
         rng = random.Random(f"{seed}/{state.passes}")
         questions = _open_questions(taxonomy, state, most, rng)
         done = tuple(question for question, _ in state.asked)
-        answers = yield Asked((*done, *questions), tuple(option for _, option in state.asked))
+        answers = yield NarrowingStep((*done, *questions), tuple(option for _, option in state.asked))
         assert len(answers) == len(questions), (len(answers), len(questions))
         state.passes += 1
         _accept(taxonomy, state, questions, answers)
@@ -181,7 +181,7 @@ def _among_children(state: _State, children: set[str], question: Question, answe
 def _descend(taxonomy: Taxonomy, state: _State, name: str, probability: float) -> None:
     level = taxonomy.level_name(len(state.node))
     state.node = taxonomy.path((*state.node, name))
-    state.levels.append(Level(level, state.node[-1], probability))
+    state.levels.append(Decision(level, state.node[-1], probability))
     state.beaten, state.leading, state.standing = set(), None, 1.0
 
 

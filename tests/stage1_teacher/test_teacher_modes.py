@@ -21,7 +21,7 @@ from sekd.store.verify import verify
 from stage1_teacher import worker as worker_module
 from stage1_teacher.config import Teacher, TeacherConfig
 from stage1_teacher.generate import prepare, run
-from stage1_teacher.teaching import TEACHING, teaching
+from stage1_teacher.teacher_modes import TEACHER_MODES, teacher_mode
 from stage1_teacher.worker import Worker
 
 Passes = dict[str, Store]
@@ -35,7 +35,7 @@ def passes(world: Path, model: Path, worker: Worker, tmp_path_factory: pytest.Te
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(worker_module, "Engine", lambda *_, **__: worker._engine)
         patch.setattr(Worker, "close", lambda self: None)
-        return {paradigm: run(settings(world, model, artifacts, paradigm=paradigm)) for paradigm in TEACHING}
+        return {paradigm: run(settings(world, model, artifacts, paradigm=paradigm)) for paradigm in TEACHER_MODES}
 
 
 def rows(store: Store) -> list[dict[str, Any]]:
@@ -43,17 +43,17 @@ def rows(store: Store) -> list[dict[str, Any]]:
 
 
 def prompts(
-    worker: Worker, paradigm: str, answer: Callable[[str], int], bad: tuple[Path, ...] = (), said: Store | None = None
+    worker: Worker, paradigm: str, answer: Callable[[str], int], bad: tuple[Path, ...] = (), stored: Store | None = None
 ) -> list[Any]:
-    """(image, prompt) of each request of a lesson, played without engine: ``answer`` chooses an option by prompt."""
-    teach = teaching(paradigm, worker._dataset, str(said.path) if said else None)
-    lesson = teach(worker._asker, worker._dataset, PLACE)
+    """(image, prompt) of each request, without engine: ``answer`` chooses an option by prompt."""
+    mode = teacher_mode(paradigm, worker._dataset, str(stored.path) if stored else None)
+    conversation = mode(worker._strategies, worker._dataset, PLACE)
     asked, reply = [], None
     try:
         while True:
-            request: StepRequest = lesson.send(reply)
+            request: StepRequest = conversation.send(reply)
             if request.image in bad:
-                request = lesson.throw(UnreadableImageError(Path("bad"), OSError()))
+                request = conversation.throw(UnreadableImageError(Path("bad"), OSError()))
             asked.append((request.image, request.prompt_text))
             assert request.letter_ids is not None
             letter = request.letter_ids[answer(request.prompt_text) % len(request.letter_ids)]
@@ -72,7 +72,7 @@ def image(dataset: Dataset, place: int) -> Path:
 
 
 def test_each_paradigm_makes_a_whole_store_of_its_own(passes: Passes) -> None:
-    assert len({store.fingerprint for store in passes.values()}) == len(TEACHING)
+    assert len({store.fingerprint for store in passes.values()}) == len(TEACHER_MODES)
     for paradigm, store in passes.items():
         assert verify(store) == []
         assert store.paradigm == paradigm
@@ -137,7 +137,7 @@ def test_shuffled_histories_are_the_teachers_own_answers_about_the_next_image(wo
     chosen = [by_length(prompt) % len(q.options) for (_, prompt), q in zip(asked, theirs, strict=False)]
     for step in range(4):
         expected = Prompter.named("terse").conditioned([*theirs[:step], *mine[step:]], step, chosen)
-        assert asked[4 + step][1] == Prompter.named("terse").render(worker._asker._processor, expected)
+        assert asked[4 + step][1] == Prompter.named("terse").render(worker._strategies.processor, expected)
 
 
 def test_a_shuffled_history_skips_an_image_that_cannot_be_read(worker: Worker) -> None:
@@ -151,9 +151,9 @@ def test_on_policy_is_told_what_the_other_pass_answered_whatever_the_model_says(
     questions = dataset.questions(dataset.examples[PLACE])
     answers = [row["answer"] for row in rows(said) if row["sample"] == dataset.examples[PLACE].id]
     for answer in (by_length, lambda prompt: 0):
-        for step, (_, prompt) in enumerate(prompts(worker, "on_policy", answer, said=said)):
+        for step, (_, prompt) in enumerate(prompts(worker, "on_policy", answer, stored=said)):
             expected = Prompter.named("terse").conditioned(questions, step, answers)
-            assert prompt == Prompter.named("terse").render(worker._asker._processor, expected)
+            assert prompt == Prompter.named("terse").render(worker._strategies.processor, expected)
 
 
 @pytest.mark.usefixtures("lent")
@@ -193,7 +193,7 @@ def test_truth_is_told_the_labels_whatever_the_model_says(worker: Worker) -> Non
     for answer in (by_length, lambda prompt: 0):
         for step, (_, prompt) in enumerate(prompts(worker, "truth", answer)):
             expected = Prompter.named("terse").conditioned(questions, step, [int(q.truth or 0) for q in questions])
-            assert prompt == Prompter.named("terse").render(worker._asker._processor, expected)
+            assert prompt == Prompter.named("terse").render(worker._strategies.processor, expected)
 
 
 def test_truth_without_labels_and_shuffled_with_one_image_are_refused(worker: Worker) -> None:
@@ -201,9 +201,9 @@ def test_truth_without_labels_and_shuffled_with_one_image_are_refused(worker: Wo
     example = dataset.examples[0]
     unknown = replace(example, questions=tuple(replace(q, truth=None) for q in dataset.questions(example)))
     with pytest.raises(SekdError, match="needs the labels of every image"):
-        next(TEACHING["truth"](worker._asker, replace(dataset, examples=[unknown]), 0))
+        next(TEACHER_MODES["truth"](worker._strategies, replace(dataset, examples=[unknown]), 0))
     with pytest.raises(SekdError, match="needs two"):
-        next(TEACHING["shuffled"](worker._asker, replace(dataset, examples=[example]), 0))
+        next(TEACHER_MODES["shuffled"](worker._strategies, replace(dataset, examples=[example]), 0))
 
 
 def test_a_control_is_never_taken_for_the_method(passes: Passes, config: TeacherConfig) -> None:

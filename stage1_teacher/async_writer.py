@@ -1,10 +1,10 @@
-"""Writing behind the engine: one thread, one shard ahead, no error lost."""
+"""Writes shards while the engine asks the next: one thread, at most one shard waiting, no error lost."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 
-class Behind:
+class AsyncWriter:
     """Runs jobs in order in a thread. At most one waits while one runs, so memory holds two shards at most."""
 
     def __init__(self) -> None:
@@ -20,7 +20,7 @@ class Behind:
         while len(self._jobs) > keep:
             self._jobs.pop(0).result()
 
-    def __enter__(self) -> "Behind":
+    def __enter__(self) -> "AsyncWriter":
         return self
 
     def __exit__(self, kind: type | None, *_: object) -> None:

@@ -6,7 +6,7 @@ LISTED = 5
 
 
 @dataclass(frozen=True)
-class Tally:
+class Stats:
     """``letter_mass`` is the sum over steps of the probability that the answer is any of the letters at all;
     ``reasons`` say why the first few images were skipped."""
 
@@ -19,6 +19,6 @@ class Tally:
     letter_mass: float = 0.0
     reasons: tuple[str, ...] = ()
 
-    def __add__(self, other: "Tally") -> "Tally":
-        both = Tally(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
+    def __add__(self, other: "Stats") -> "Stats":
+        both = Stats(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
         return replace(both, reasons=both.reasons[:LISTED])

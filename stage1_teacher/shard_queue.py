@@ -7,7 +7,7 @@ SILENCE_SECONDS = 1800.0  # without one image answered, a worker that has a shar
 START_SECONDS = 3600.0  # for a worker to load its engine, and on a cluster to find room
 
 
-class Dispatch:
+class ShardQueue:
     """Bookkeeping alone; knows neither processes nor clusters.
 
     A shard stays with its worker until it is written. A shard that was in the hands of ``patience`` lost workers is

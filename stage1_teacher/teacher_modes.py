@@ -1,0 +1,138 @@
+"""The teacher modes (``paradigm=…``): the method, and the controls that show which part of it does the work.
+
+| mode | how the teacher is asked about an image |
+|---|---|
+| conditioned | each level in turn, given its own answers to the levels above: the method |
+| independent | each level by itself |
+| joint | all levels in one forced reply: what the student could do before |
+| shuffled | as conditioned, but given its answers about another image |
+| truth | as conditioned, but given the labels, which are also stored as its answers: no self-distillation |
+| on_policy | as conditioned, but given the answers of another stored pass: a student's joint answers |
+
+``truth`` alone reads labels, and its store says so. ``on_policy`` scores the prefixes that the student itself comes
+upon, as DAgger does (arXiv 1011.0686): beyond the paper, and no control.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from sekd.datasets import Dataset
+from sekd.errors import SekdError
+from sekd.inference.requests import UnreadableImageError
+from sekd.inference.schedule import Conversation
+from sekd.inference.strategies import Answers, GivenAnswers, Strategies, Subject, labels
+from sekd.store import Store
+
+TeacherMode = Callable[[Strategies, Dataset, int], Conversation[Answers]]
+
+
+def subject(dataset: Dataset, place: int) -> Subject:
+    return Subject.of(dataset, dataset.examples[place])
+
+
+def conditioned(strategies: Strategies, dataset: Dataset, place: int) -> Conversation[Answers]:
+    return strategies.conditioned(subject(dataset, place))
+
+
+def independent(strategies: Strategies, dataset: Dataset, place: int) -> Conversation[Answers]:
+    return strategies.independent(subject(dataset, place))
+
+
+def joint(strategies: Strategies, dataset: Dataset, place: int) -> Conversation[Answers]:
+    return strategies.guided(subject(dataset, place))
+
+
+def shuffled(strategies: Strategies, dataset: Dataset, place: int) -> Conversation[Answers]:
+    """The other image is the next one that can be read: the examples' own order is shuffled."""
+    count = len(dataset.examples)
+    for other in ((place + distance) % count for distance in range(1, count)):
+        elsewhere = subject(dataset, other)
+        try:
+            theirs = yield from strategies.conditioned(elsewhere)
+        except UnreadableImageError:
+            continue
+        given = GivenAnswers(elsewhere.questions, tuple(answer for answer in theirs.chosen if answer is not None))
+        return (yield from strategies.conditioned(subject(dataset, place), given))
+    raise SekdError("paradigm=shuffled gives the answers about another image: it needs two that can be read")
+
+
+def truth(strategies: Strategies, dataset: Dataset, place: int) -> Conversation[Answers]:
+    about = subject(dataset, place)
+    true = labels(about, "paradigm=truth")
+    answers = yield from strategies.conditioned(about, GivenAnswers(about.questions, true))
+    return replace(answers, chosen=true)
+
+
+def on_policy(
+    strategies: Strategies, dataset: Dataset, place: int, *, stored: "StoredAnswers"
+) -> Conversation[Answers]:
+    about = subject(dataset, place)
+    given = GivenAnswers(about.questions, stored.about(place, about.sample))
+    return (yield from strategies.conditioned(about, given))
+
+
+TEACHER_MODES: dict[str, TeacherMode] = {
+    "conditioned": conditioned,
+    "independent": independent,
+    "joint": joint,
+    "shuffled": shuffled,
+    "truth": truth,
+}
+ON_POLICY = "on_policy"
+USES_LABELS = ("truth",)
+
+
+def teacher_mode(name: str, dataset: Dataset, prefixes: str | None) -> TeacherMode:
+    """The mode of that name; ``prefixes`` is the store whose answers ``on_policy`` gives."""
+    if name == ON_POLICY:
+        assert prefixes is not None, "the settings were checked"
+        return partial(on_policy, stored=StoredAnswers(Path(prefixes), dataset))
+    return TEACHER_MODES[name]
+
+
+class NoPrefixError(UnreadableImageError):
+    """An image that the pass with the prefixes skipped, so that this one skips it too. ``why`` it did so then."""
+
+    def __init__(self, sample: str, why: str) -> None:
+        Exception.__init__(self, sample, "no prefixes")
+        self.reason = f"no prefixes: {why}"
+
+
+class StoredAnswers:
+    """The answers of a stored pass, by example.
+
+    Args:
+        path: a whole store over the very examples of ``dataset``.
+
+    Raises:
+        SekdError: it is not whole, or of other examples or questions.
+    """
+
+    def __init__(self, path: Path, dataset: Dataset) -> None:
+        self.store = Store.open(path)
+        if missing := self.store.missing():
+            raise SekdError(f"teacher.prefixes: {path} lacks {len(missing)} of {self.store.plan.n_shards} shards")
+        if self.store.identity["data"] != dataset.identity():
+            raise SekdError(f"teacher.prefixes: {path} is of other images or questions than this pass")
+        self._shard = -1
+        self._answers: dict[str, tuple[int, ...]] = {}
+
+    def about(self, place: int, sample: str) -> tuple[int, ...]:
+        """The answers about the example at a place; the shards are expected one after the other.
+
+        Raises:
+            NoPrefixError: that pass skipped the example.
+        """
+        if (shard := place // self.store.plan.shard_size) != self._shard:
+            self._shard, self._answers = shard, self._read(shard)
+        if sample not in self._answers:
+            raise NoPrefixError(sample, self.store.entry(shard).skipped.get(sample, "no reason given"))
+        return self._answers[sample]
+
+    def _read(self, shard: int) -> dict[str, tuple[int, ...]]:
+        answers: dict[str, tuple[int, ...]] = {}
+        for row in self.store.read_targets(shard, ["sample", "answer"]).to_pylist():
+            answers[row["sample"]] = (*answers.get(row["sample"], ()), row["answer"])
+        return answers
