@@ -102,7 +102,7 @@ def image_batch(student: Student, size: int) -> Batch:
         shares_N=shares_N,
         shares_M=shares_N,
         candidates=Candidates(torch.randint(0, 1000, logprobs_NK.shape), logprobs_NK, torch.full(rows_N.shape, -4.6)),
-        trust_N=None,
+        parent_prob_N=None,
         hidden_NRD=torch.randn(len(rows_N), 1, settings.text_config.hidden_size, dtype=torch.float16),
         images=size,
         names=(),

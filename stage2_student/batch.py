@@ -4,9 +4,11 @@ Shape legend: B images, T tokens, N letters of all images (answer positions), M 
 R layers, D hidden size, A other requests. A *position* is the one whose logits predict a token: the position before it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
+import torch
 from torch import Tensor
 
 
@@ -36,11 +38,21 @@ class Positions(Movable):
 
 @dataclass(frozen=True)
 class Candidates(Movable):
-    """The teacher's most likely tokens at every answer position, and the log of all other tokens' mass."""
+    """The teacher's most likely tokens at every answer position of a path or a batch, likeliest first, and the log of
+    all other tokens' mass."""
 
     ids_NK: Tensor
     logprobs_NK: Tensor
     tail_N: Tensor
+
+    def __getitem__(self, positions: slice) -> "Candidates":
+        return Candidates(self.ids_NK[positions], self.logprobs_NK[positions], self.tail_N[positions])
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["Candidates"]) -> "Candidates":
+        """Those of all parts, in order."""
+        columns = ("ids_NK", "logprobs_NK", "tail_N")
+        return cls(*(torch.cat([getattr(part, column) for part in parts]) for column in columns))
 
 
 @dataclass(frozen=True)
@@ -73,7 +85,7 @@ class Batch(Movable):
         shares_N, shares_M: how much a position counts, so that a weighted sum over all ranks is the mean over the
             examples of the step (times the number of ranks, which gradient averaging divides by).
         candidates, hidden_NRD: as stored; None where no loss asks for them.
-        trust_N: the teacher's probability of the answer to the step above, 1 for the first step; by the candidates.
+        parent_prob_N: the teacher's probability of its answer to the step above, by the candidates; 1 for the first.
         images: how many images count; 0 where the one that is here fills a place.
         names: of the images, all that are here.
         requests: what else is asked about them; None where nothing is.
@@ -88,7 +100,7 @@ class Batch(Movable):
     shares_N: Tensor
     shares_M: Tensor
     candidates: Candidates | None
-    trust_N: Tensor | None
+    parent_prob_N: Tensor | None
     hidden_NRD: Tensor | None
     images: int
     names: tuple[str, ...]

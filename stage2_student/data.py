@@ -13,7 +13,7 @@ from stage2_student.config import StudentConfig
 from stage2_student.decode import Prompts
 from stage2_student.encode import Encoder
 from stage2_student.order import Order, Run
-from stage2_student.stored import Part, Reader
+from stage2_student.stored import Reader, SplitView
 from stage2_student.stream import Source, Stream, read
 
 
@@ -69,7 +69,7 @@ class StudentData(LightningDataModule):
         parts: what is trained on; first the paths, of which some are held out, then what is rehearsed, if anything.
     """
 
-    def __init__(self, config: StudentConfig, *, parts: Sequence[Part], encoder: Encoder) -> None:
+    def __init__(self, config: StudentConfig, *, parts: Sequence[SplitView], encoder: Encoder) -> None:
         super().__init__()
         self._config = config
         self._parts = tuple(parts)

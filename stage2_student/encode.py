@@ -22,7 +22,6 @@ from sekd.errors import SekdError
 from sekd.models import ModelConfig, load_processor
 from sekd.prompts import Prompter, request
 from sekd.questions import Question
-from stage2_student import stored
 from stage2_student.batch import Batch, Candidates, Positions, Requests
 from stage2_student.config import RehearsalConfig
 from stage2_student.stored import TeacherPath
@@ -84,7 +83,8 @@ class Encoder:
         letters, others = _positions(answers, starts)
         letters = replace(letters, tokens=torch.tensor([token for path in paths for token in self._targets(path)]))
         share = world / all_images if images else 0.0
-        candidates = _candidates([path.candidates for path in paths if path.candidates])
+        stored = [path.candidates for path in paths if path.candidates]
+        candidates = Candidates.concatenate(stored) if stored else None
         steps = [len(path.steps) for path in paths]
         names = tuple(dict.fromkeys(question.level for path in paths for question in path.questions))
         levels = [names.index(path.questions[step].level) for path in paths for step in path.steps]
@@ -98,7 +98,7 @@ class Encoder:
             shares_N=_shares(share, steps),
             shares_M=_shares(share, [len(ids) - n for (ids, _), n in zip(answers, steps, strict=True)]),
             candidates=candidates,
-            trust_N=None if candidates is None else _trust(candidates, letters.tokens, steps),
+            parent_prob_N=None if candidates is None else _parent_probs(candidates, letters.tokens, steps),
             hidden_NRD=_stacked([path.hidden_SRD for path in paths if path.hidden_SRD is not None]),
             images=images,
             names=tuple(path.image for path in paths),
@@ -128,7 +128,7 @@ class Encoder:
         """The answer's tokens with the end of the turn, and the index of each letter; of a single step, its letter."""
         if path.single is not None:
             return self._targets(path), [0]
-        ids, letters = self._prompter.answer_tokens(self.tokenizer, path.questions, path.said or path.answers)
+        ids, letters = self._prompter.answer_tokens(self.tokenizer, path.questions, path.given or path.answers)
         return [*ids, self.end_id], letters
 
     def _targets(self, path: TeacherPath) -> list[int]:
@@ -237,18 +237,8 @@ def _shares(share: float, counts: Sequence[int]) -> Tensor:
     return torch.tensor([share / count for count in counts for _ in range(count)], dtype=torch.float32)
 
 
-def _candidates(parts: Sequence[stored.Candidates]) -> Candidates | None:
-    if not parts:
-        return None
-    return Candidates(
-        ids_NK=torch.from_numpy(np.concatenate([one.ids_SK for one in parts])).long(),
-        logprobs_NK=torch.from_numpy(np.concatenate([one.logprobs_SK for one in parts])),
-        tail_N=torch.from_numpy(np.concatenate([one.tail_S for one in parts])),
-    )
-
-
-def _trust(candidates: Candidates, letters_N: Tensor, steps: Sequence[int]) -> Tensor:
-    """How sure the teacher was of the answer above, [N].
+def _parent_probs(candidates: Candidates, letters_N: Tensor, steps: Sequence[int]) -> Tensor:
+    """The teacher's probability of its answer to the step above, 1 for the first step, [N].
 
     A letter outside the stored candidates has at most the tail's probability, and at most the last candidate's.
     """

@@ -1,4 +1,4 @@
-"""Weighs the losses: by loss, by level, by trust in the step above. A loss of weight zero is not computed at all.
+"""Weighs the losses: by loss, by level, by the probability of the answer above. A loss of weight 0 is not computed.
 
 Shape legend: N answer positions, M other answer tokens, V vocabulary, K candidates, R layers, D hidden size,
 A other requests.
@@ -134,8 +134,8 @@ class Objective:
         by_level = torch.tensor([self.config.levels.get(name, 1.0) for name in batch.level_names])
         weights_N = batch.shares_N * by_level.to(batch.shares_N)[batch.levels_N]
         if self.config.confidence:
-            assert batch.trust_N is not None
-            weights_N = weights_N * batch.trust_N**self.config.confidence
+            assert batch.parent_prob_N is not None
+            weights_N = weights_N * batch.parent_prob_N**self.config.confidence
         return weights_N
 
 

@@ -11,27 +11,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from sekd.errors import SekdError
 from sekd.questions import Question
 from sekd.store import HiddenChunks, Store
+from stage2_student.batch import Candidates
 from stage2_student.config import ValidationConfig
 from stage2_student.order import Run
 
 TASK = ("image", "step", "depth", "level", "options", "answer")
 CANDIDATES = ("topk_ids", "topk_logprobs", "tail_logprob")
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """The most likely tokens at each answer position, likeliest first, and the log of all other tokens' mass."""
-
-    ids_SK: np.ndarray
-    logprobs_SK: np.ndarray
-    tail_S: np.ndarray
-
-    def __getitem__(self, steps: slice) -> "Candidates":
-        return Candidates(self.ids_SK[steps], self.logprobs_SK[steps], self.tail_S[steps])
 
 
 @dataclass(frozen=True)
@@ -47,7 +37,7 @@ class TeacherPath:
     """One image's path as the teacher answered it. What no loss asks for is None; bfloat16 states are their bits.
 
     ``single`` names the one step that the student is asked about, and ``candidates`` and ``hidden_SRD`` are then of
-    that step alone; None asks for the whole path at once. ``said`` are the answers that the reply gives, where they are
+    that step alone; None asks for the whole path at once. ``given`` are the answers in the reply, where they are
     not the teacher's own.
     """
 
@@ -57,7 +47,7 @@ class TeacherPath:
     candidates: Candidates | None
     hidden_SRD: np.ndarray | None
     single: Single | None = None
-    said: tuple[int, ...] | None = None
+    given: tuple[int, ...] | None = None
 
     @property
     def steps(self) -> range:
@@ -100,7 +90,7 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Fields:
     """What the losses with a weight ask for: candidates or not, and positions among the stored layers."""
 
     candidates: bool
@@ -108,22 +98,22 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Part:
+class SplitView:
     """Which examples of a stored pass are read: those trained on or those held out, as whole paths or step by step.
 
     Attributes:
         rehearsed: None for whole paths; else the share of the examples that are read, one step of each in turn.
         skipped: the numbers in the dataset of the examples that the pass has no rows of, for all its shards.
-        told: the pass whose answers the teacher was told, if not its own: those that the student's reply gives.
+        prefixes: the pass whose answers the teacher was given, if not its own: those in the student's reply.
     """
 
     store: Store
-    wanted: Wanted
+    fields: Fields
     apart: HeldOut
     held_out: bool = False
     rehearsed: float | None = None
     skipped: frozenset[int] = frozenset()
-    told: Store | None = None
+    prefixes: Store | None = None
 
     def seen(self, path: TeacherPath, number: int) -> TeacherPath:
         """What the student sees of a shard's path of this number, counted over those that are read."""
@@ -153,36 +143,36 @@ class Reader:
         parts: what is read; the shards of all parts are numbered as one line.
     """
 
-    def __init__(self, *parts: Part, open_shards: int) -> None:
+    def __init__(self, *parts: SplitView, open_shards: int) -> None:
         self._shards = [(part, shard) for part in parts for shard in range(part.store.plan.n_shards)]
         self._limit = open_shards
-        self._open: OrderedDict[int, Shard] = OrderedDict()
+        self._open: OrderedDict[int, OpenShard] = OrderedDict()
 
     def read(self, runs: tuple[Run, ...]) -> Iterator[TeacherPath]:
         """The examples of the runs, in order. A chunk of hidden states is read once for each run that needs it."""
         for run in runs:
             yield from self._shard(run.shard).read(run.start, run.stop)
 
-    def _shard(self, index: int) -> "Shard":
+    def _shard(self, index: int) -> "OpenShard":
         if index not in self._open:
-            self._open[index] = Shard(*self._shards[index])
+            self._open[index] = OpenShard(*self._shards[index])
             if len(self._open) > self._limit:
                 self._open.popitem(last=False)
         self._open.move_to_end(index)
         return self._open[index]
 
 
-class Shard:
-    """One shard's targets, and its hidden states where they are wanted."""
+class OpenShard:
+    """One shard's targets, and its hidden states where a loss asks for them."""
 
-    def __init__(self, part: Part, index: int) -> None:
-        store, wanted = part.store, part.wanted
-        rows = store.read_targets(index, TASK + (CANDIDATES if wanted.candidates else ())).combine_chunks()
+    def __init__(self, part: SplitView, index: int) -> None:
+        store, fields = part.store, part.fields
+        rows = store.read_targets(index, TASK + (CANDIDATES if fields.candidates else ())).combine_chunks()
         self._task = rows.select(list(TASK)).to_pydict()
-        self._candidates = Candidates(*(_values(rows, name) for name in CANDIDATES)) if wanted.candidates else None
-        self._chunks: HiddenChunks | None = store.hidden_chunks(index) if wanted.layers else None
-        self._layers = _columns(wanted.layers, len(store.layout.layers))
-        self._said = None if part.told is None else _answers(part.told, index, like=rows)
+        self._candidates = _candidates(rows) if fields.candidates else None
+        self._chunks: HiddenChunks | None = store.hidden_chunks(index) if fields.layers else None
+        self._layers = _columns(fields.layers, len(store.layout.layers))
+        self._given = None if part.prefixes is None else _answers(part.prefixes, index, like=rows)
         self._part = part
         self._places = part.places(index)
         # The first row of every example, and the end of the last one.
@@ -198,7 +188,7 @@ class Shard:
             yield self._part.seen(self._path(own, hidden_SRD), number)
 
     def _hidden(self, chunks: HiddenChunks, first: int, end: int) -> np.ndarray:
-        """Rows [first, end) of the wanted layers as stored, [rows, R, D]."""
+        """Rows [first, end) of the layers asked for, as stored, [rows, R, D]."""
         size = chunks.chunk_rows
         read = [chunks.read(chunk)[:, self._layers] for chunk in range(first // size, -(-end // size))]
         offset = first // size * size
@@ -213,7 +203,7 @@ class Shard:
                 for depth, level, options in zip(task["depth"], task["level"], task["options"], strict=True)
             ),
             answers=tuple(task["answer"]),
-            said=None if self._said is None else tuple(self._said[own]),
+            given=None if self._given is None else tuple(self._given[own]),
             candidates=None if self._candidates is None else self._candidates[own],
             hidden_SRD=hidden_SRD,
         )
@@ -228,26 +218,30 @@ def _answers(store: Store, shard: int, *, like: pa.Table) -> list[int]:
         SekdError: it lacks a step.
     """
     rows = store.read_targets(shard, ["image", "step", "answer"])
-    said = dict(zip(_steps(rows), rows.column("answer").to_pylist(), strict=True))
+    answers = dict(zip(_steps(rows), rows.column("answer").to_pylist(), strict=True))
     wanted = _steps(like)
-    if lacking := next((image for image, step in wanted if (image, step) not in said), None):
+    if lacking := next((image for image, step in wanted if (image, step) not in answers), None):
         raise SekdError(
-            f"{store.path}: shard {shard} has no answers about {lacking}, though the teacher was told them: "
+            f"{store.path}: shard {shard} has no answers about {lacking}, though the teacher was given them: "
             "run `make teacher` with teacher.prefixes again"
         )
-    return [said[step] for step in wanted]
+    return [answers[step] for step in wanted]
 
 
 def _steps(rows: pa.Table) -> list[tuple[str, int]]:
     return list(zip(rows.column("image").to_pylist(), rows.column("step").to_pylist(), strict=True))
 
 
-def _columns(wanted: tuple[int, ...], stored: int) -> slice | list[int]:
-    """An index of the wanted layers that copies nothing where they are all the stored ones."""
-    return slice(None) if wanted == tuple(range(stored)) else list(wanted)
+def _columns(layers: tuple[int, ...], stored: int) -> slice | list[int]:
+    """An index of the layers asked for that copies nothing where they are all the stored ones."""
+    return slice(None) if layers == tuple(range(stored)) else list(layers)
 
 
-def _values(rows: pa.Table, name: str) -> np.ndarray:
-    """A column of numbers [rows], or of fixed-size lists of them [rows, K]."""
-    column = rows.column(name).combine_chunks()
-    return np.asarray(column.flatten()).reshape(len(column), -1) if name != "tail_logprob" else np.asarray(column)
+def _candidates(rows: pa.Table) -> Candidates:
+    """Those of all rows, copied out of the file's buffers."""
+    ids, logprobs, tail = (rows.column(name).combine_chunks() for name in CANDIDATES)
+    return Candidates(
+        ids_NK=torch.tensor(np.asarray(ids.flatten()), dtype=torch.long).view(len(rows), -1),
+        logprobs_NK=torch.tensor(np.asarray(logprobs.flatten())).view(len(rows), -1),
+        tail_N=torch.tensor(np.asarray(tail)),
+    )

@@ -28,7 +28,7 @@ from stage2_student.module import StudentModule
 from stage2_student.objective import Objective, wants_candidates
 from stage2_student.order import Run
 from stage2_student.runs import RunFolder
-from stage2_student.stored import HeldOut, Part, Reader, Wanted
+from stage2_student.stored import Fields, HeldOut, Reader, SplitView
 from stage2_student.trainer import checked, make_trainer, validation_interval, weights_dtype
 
 SAMPLE = 8  # stored paths by which the length of a batch is estimated
@@ -116,7 +116,7 @@ def assemble(config: StudentConfig, store: Store, rehearsed: Store | None = None
 
 def _estimate_memory(config: StudentConfig, store: Store, encoder: Encoder) -> None:
     """Say what a step needs, by the length of the first stored paths, and refuse what cannot fit."""
-    part = Part(store, Wanted(candidates=False, layers=()), HeldOut(0), skipped=_skipped(config, store))
+    part = SplitView(store, Fields(candidates=False, layers=()), HeldOut(0), skipped=_skipped(config, store))
     paths = list(Reader(part, open_shards=1).read((Run(0, 0, min(SAMPLE, part.counts()[0])),)))
     batch = encoder.batch(paths, images=len(paths), all_images=len(paths), world=1)
     share = config.optim.batch_size / len(paths)
@@ -142,19 +142,19 @@ def _estimate_memory(config: StudentConfig, store: Store, encoder: Encoder) -> N
     )
 
 
-def _parts(config: StudentConfig, objective: Objective, store: Store, rehearsed: Store | None) -> list[Part]:
+def _parts(config: StudentConfig, objective: Objective, store: Store, rehearsed: Store | None) -> list[SplitView]:
     """The paths, then what is rehearsed beside them; of both, what the losses ask for."""
-    wanted = Wanted(
+    fields = Fields(
         candidates=wants_candidates(config.loss),
         layers=tuple(store.layout.layers.index(layer) for layer in objective.stored_layers),
     )
     apart = HeldOut.of(config.validation, store.plan.n_examples)
-    part = Part(store, wanted, apart, skipped=_skipped(config, store))
+    part = SplitView(store, fields, apart, skipped=_skipped(config, store))
     prefixes = store.identity.get("prefixes")
-    paths = replace(part, told=Store.open(store.path.parent / prefixes) if prefixes else None)
+    paths = replace(part, prefixes=Store.open(store.path.parent / prefixes) if prefixes else None)
     if rehearsed is None:
         return [paths]
-    singles = Part(rehearsed, wanted, apart, rehearsed=config.rehearsal.share, skipped=_skipped(config, rehearsed))
+    singles = SplitView(rehearsed, fields, apart, rehearsed=config.rehearsal.share, skipped=_skipped(config, rehearsed))
     return [paths, singles]
 
 

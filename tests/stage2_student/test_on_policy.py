@@ -88,7 +88,7 @@ def test_prefixes_that_are_gone_or_of_other_images_are_refused(
         one(settings(configure), gone)
     moved = copied(store, tmp_path, images="elsewhere/", paradigm="joint")
     other = copied(store, tmp_path, paradigm="on_policy", prefixes=moved.fingerprint)
-    with pytest.raises(SekdError, match=r"shard \d has no answers about .*, though the teacher was told them"):
+    with pytest.raises(SekdError, match=r"shard \d has no answers about .*, though the teacher was given them"):
         one(settings(configure), other)
 
 
