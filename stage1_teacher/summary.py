@@ -16,7 +16,7 @@ COLUMNS = ["sample", "level", "options", "answer", "truth", "topk_ids", "topk_lo
 
 
 @dataclass
-class Level:
+class LevelSums:
     """One level's steps. ``entropy`` (nats) is that of the options' probabilities, renormalised over the letters."""
 
     steps: int = 0
@@ -35,7 +35,7 @@ class Summary:
     skipped: int = 0
     bytes: int = 0
     answers: Counter = field(default_factory=Counter)
-    levels: dict[str, Level] = field(default_factory=lambda: defaultdict(Level))
+    levels: dict[str, LevelSums] = field(default_factory=lambda: defaultdict(LevelSums))
     scores: dict[str, Any] | None = None
 
 

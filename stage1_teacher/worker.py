@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +15,6 @@ from sekd.models import load_processor
 from sekd.prompts import Prompter
 from sekd.store import Store
 from sekd.store.provenance import collect
-from stage1_teacher.async_writer import AsyncWriter
 from stage1_teacher.config import TeacherConfig
 from stage1_teacher.identity import check_questioning
 from stage1_teacher.shard import Report, Shard, ask_shard
@@ -96,6 +96,36 @@ class Worker:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class AsyncWriter:
+    """Runs jobs in order in a thread, and loses no error. At most one waits while one runs: memory holds two shards."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="writer")
+        self._jobs: list[Future] = []
+
+    def submit(self, job: Callable[[], None]) -> None:
+        """Queue a job; raises what an earlier one raised."""
+        self._wait(keep=1)
+        self._jobs.append(self._pool.submit(job))
+
+    def _wait(self, *, keep: int) -> None:
+        while len(self._jobs) > keep:
+            self._jobs.pop(0).result()
+
+    def __enter__(self) -> "AsyncWriter":
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        """Finish what was queued: a shard that is complete is written even when the run stops."""
+        try:
+            self._wait(keep=0)
+        except Exception:
+            if kind is None:
+                raise
+        finally:
+            self._pool.shutdown()
 
 
 def count_written(report: Report) -> Callable[[int], None]:

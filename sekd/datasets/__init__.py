@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sekd.datasets import choices, cub, folder, food101, imagenet, inat
 from sekd.datasets.base import Dataset, Example, Listing
-from sekd.datasets.config import DataConfig, Part, check_config, known_datasets, part_of
+from sekd.datasets.config import DataConfig, SplitPart, check_config, known_datasets, part_of
 from sekd.datasets.images import present
 from sekd.datasets.select import in_asking_order, in_share, of_classes
 from sekd.errors import SekdError
@@ -14,7 +14,7 @@ from sekd.taxonomy import Taxonomy
 
 __all__ = ["DataConfig", "Dataset", "Example", "known_datasets", "load_dataset"]
 
-FORMATS: dict[str, Callable[[DataConfig, Part], Listing]] = {
+FORMATS: dict[str, Callable[[DataConfig, SplitPart], Listing]] = {
     "inat": inat.read,
     "cub": cub.read,
     "food101": food101.read,

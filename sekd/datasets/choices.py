@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sekd.datasets.base import Example, Listing
-from sekd.datasets.config import DataConfig, Part
+from sekd.datasets.config import DataConfig, SplitPart
 from sekd.datasets.tables import read_lines
 from sekd.errors import SekdError
 from sekd.questions import Question
@@ -21,7 +21,7 @@ from sekd.taxonomy import Taxonomy, fold
 TRIED = 100  # recorded paths looked for on disk to find what stands for the root
 
 
-def read(config: DataConfig, part: Part) -> Listing:
+def read(config: DataConfig, part: SplitPart) -> Listing:
     """Every line of a question file, which lies in the root or where the command runs."""
     places = [Path(config.root) / part.source, Path(part.source)]
     file = next((place for place in places if place.is_file()), places[0])

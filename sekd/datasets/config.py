@@ -41,18 +41,18 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
-class Part:
+class SplitPart:
     """What one split reads: a file or part of the dataset, and the share [low, high) of it, in percent."""
 
     source: str
     low: float = 0
     high: float = 100
 
-    def overlaps(self, other: "Part") -> bool:
+    def overlaps(self, other: "SplitPart") -> bool:
         return self.source == other.source and self.low < other.high and other.low < self.high
 
 
-def part_of(config: DataConfig, split: str) -> Part:
+def part_of(config: DataConfig, split: str) -> SplitPart:
     """What a split reads.
 
     Raises:
@@ -90,7 +90,7 @@ def known_datasets() -> list[str]:
     return sorted(file.stem for file in CONFIGS.glob("*.yaml"))
 
 
-def _part(config: DataConfig, split: str, text: str) -> Part:
+def _part(config: DataConfig, split: str, text: str) -> SplitPart:
     match = re.fullmatch(r"(?P<source>[^@]+)(?:@(?P<low>[\d.]+)-(?P<high>[\d.]+)%)?", text)
     if not match or (match["low"] and not 0 <= float(match["low"]) < float(match["high"]) <= 100):
         raise SekdError(
@@ -98,5 +98,5 @@ def _part(config: DataConfig, split: str, text: str) -> Part:
             "val.json@0-10%"
         )
     if match["low"] is None:
-        return Part(match["source"])
-    return Part(match["source"], float(match["low"]), float(match["high"]))
+        return SplitPart(match["source"])
+    return SplitPart(match["source"], float(match["low"]), float(match["high"]))

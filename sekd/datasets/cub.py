@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from sekd.datasets.base import Example, Listing
-from sekd.datasets.config import DataConfig, Part
+from sekd.datasets.config import DataConfig, SplitPart
 from sekd.datasets.hierarchy import leaves_of, read_hierarchy
 from sekd.datasets.tables import read_pairs
 from sekd.errors import SekdError
@@ -11,7 +11,7 @@ from sekd.errors import SekdError
 IS_TRAINING = {"train": "1", "test": "0"}
 
 
-def read(config: DataConfig, part: Part) -> Listing:
+def read(config: DataConfig, part: SplitPart) -> Listing:
     """The images of the authors' own training or test part."""
     if part.source not in IS_TRAINING:
         raise SekdError(f"data {config.name}: CUB has the parts train and test, not {part.source!r}; set data.splits")

@@ -3,14 +3,14 @@
 from pathlib import Path
 
 from sekd.datasets.base import Example, Listing
-from sekd.datasets.config import DataConfig, Part
+from sekd.datasets.config import DataConfig, SplitPart
 from sekd.datasets.hierarchy import leaves_of, read_hierarchy
 from sekd.datasets.images import image_files
 from sekd.datasets.tables import subfolders
 from sekd.taxonomy import Names
 
 
-def read(config: DataConfig, part: Part) -> Listing:
+def read(config: DataConfig, part: SplitPart) -> Listing:
     """The images of every class folder in ``<root>/<part>``."""
     classes = subfolders(Path(config.root) / part.source, "a folder of class folders with images in them")
     taxonomy = read_hierarchy(config)

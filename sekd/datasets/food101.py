@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from sekd.datasets.base import Example, Listing
-from sekd.datasets.config import DataConfig, Part
+from sekd.datasets.config import DataConfig, SplitPart
 from sekd.datasets.hierarchy import leaves_of, read_hierarchy
 from sekd.datasets.tables import read_lines
 from sekd.errors import SekdError
 
 
-def read(config: DataConfig, part: Part) -> Listing:
+def read(config: DataConfig, part: SplitPart) -> Listing:
     """The images that ``meta/<part>.txt`` lists."""
     meta = Path(config.root) / "meta"
     listed = read_lines(meta / f"{part.source}.txt")

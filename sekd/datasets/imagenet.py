@@ -8,7 +8,7 @@ import csv
 from pathlib import Path
 
 from sekd.datasets.base import Example, Listing
-from sekd.datasets.config import DataConfig, Part
+from sekd.datasets.config import DataConfig, SplitPart
 from sekd.datasets.folder import in_class_folders
 from sekd.datasets.hierarchy import leaves_of, read_hierarchy
 from sekd.datasets.images import image_files
@@ -21,7 +21,7 @@ SYNSETS = "LOC_synset_mapping.txt"
 SOLUTION = "LOC_val_solution.csv"
 
 
-def read(config: DataConfig, part: Part) -> Listing:
+def read(config: DataConfig, part: SplitPart) -> Listing:
     """The images of ``train`` or ``val`` whose class is in the tree, and between the configured WordNet ids."""
     root = Path(config.root)
     synsets = read_pairs(root / SYNSETS)
@@ -43,7 +43,7 @@ def read(config: DataConfig, part: Part) -> Listing:
     return Listing(taxonomy, examples, [*notes, *skipped])
 
 
-def _part_folder(root: Path, part: Part) -> Path:
+def _part_folder(root: Path, part: SplitPart) -> Path:
     for folder in (Path(part.source), UNPACKED / part.source):
         if (root / folder).is_dir():
             return folder

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sekd.datasets.base import Example, Listing
-from sekd.datasets.config import DataConfig, Part
+from sekd.datasets.config import DataConfig, SplitPart
 from sekd.datasets.tables import read_json
 from sekd.errors import SekdError
 from sekd.taxonomy import Names, Taxonomy, fold
@@ -17,7 +17,7 @@ LEVELS = ("kingdom", "phylum", "class", "order", "family", "genus", "species")
 COLUMNS = {"species": "name"}  # the species' own column holds its epithet alone
 
 
-def read(config: DataConfig, part: Part) -> Listing:
+def read(config: DataConfig, part: SplitPart) -> Listing:
     """Every annotated image of ``<root>/<part>`` whose category lies within the configured values."""
     file = Path(config.root) / part.source
     table = read_json(file, holds=("images", "annotations", "categories"))

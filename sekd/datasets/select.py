@@ -5,12 +5,12 @@ from hashlib import blake2b
 from heapq import nsmallest
 
 from sekd.datasets.base import Example
-from sekd.datasets.config import DataConfig, Part
+from sekd.datasets.config import DataConfig, SplitPart
 from sekd.errors import SekdError
 from sekd.taxonomy import Taxonomy, fold, fold_path
 
 
-def in_share(examples: Iterable[Example], part: Part) -> list[Example]:
+def in_share(examples: Iterable[Example], part: SplitPart) -> list[Example]:
     """The examples of a split's share. Membership depends on the id alone, never on a seed."""
     if (part.low, part.high) == (0, 100):
         return list(examples)

@@ -10,7 +10,7 @@ import pytest
 from miniatures import BIRDS, FOODS, config, inat_categories, write_image
 
 from sekd.datasets import Dataset, Example, known_datasets, load_dataset
-from sekd.datasets.config import SPLITS, Part
+from sekd.datasets.config import SPLITS, SplitPart
 from sekd.datasets.images import open_image
 from sekd.datasets.select import in_share
 from sekd.embedded.kingdoms import IN_DOMAIN, UNSEEN
@@ -175,10 +175,10 @@ def test_classes_choose_images_by_any_name_of_their_path(load: Load) -> None:
 
 def test_shares_of_one_file_are_disjoint_stable_and_sized() -> None:
     examples = [Example(f"images/{i}.jpg", Path(f"images/{i}.jpg"), ("a",)) for i in range(5000)]
-    shares = [in_share(examples, Part("f", low, high)) for low, high in ((0, 10), (10, 40), (40, 100))]
+    shares = [in_share(examples, SplitPart("f", low, high)) for low, high in ((0, 10), (10, 40), (40, 100))]
     assert sorted(chain.from_iterable(shares), key=lambda each: each.id) == sorted(examples, key=lambda each: each.id)
     assert [len(share) / 5000 for share in shares] == pytest.approx([0.1, 0.3, 0.6], abs=0.02)
-    assert set(in_share(examples[:1000], Part("f", 0, 10))) <= set(shares[0]), "images added later move none"
+    assert set(in_share(examples[:1000], SplitPart("f", 0, 10))) <= set(shares[0]), "images added later move none"
 
 
 def test_identity_follows_the_items_and_the_questions_and_not_the_place(load: Load, tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from sekd.errors import SekdError
 from sekd.store import Layout
-from stage1_teacher.async_writer import AsyncWriter
 from stage1_teacher.config import TeacherConfig
 from stage1_teacher.progress import clock, describe
 from stage1_teacher.shard_queue import ShardQueue
@@ -19,6 +18,7 @@ from stage1_teacher.stats import Stats
 from stage1_teacher.stop import Stop
 from stage1_teacher.summary import entropy, letter_probabilities
 from stage1_teacher.team import run_team
+from stage1_teacher.worker import AsyncWriter
 
 
 @given(st.integers(0, 12), st.lists(st.sampled_from(["a", "b", "c"]), max_size=40), st.randoms(use_true_random=False))
