@@ -1,6 +1,7 @@
 """A stand-in of each released family through the whole pipeline in bfloat16, one engine a family.
 
-Teacher, verification, student of all three losses, merged student, and joint answers of base and student.
+Teacher, verification, what is stored held to transformers, student of all three losses, merged student, and joint
+answers of base and student. One student also rehearses the questions of an independent pass.
 """
 
 import math
@@ -9,9 +10,14 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from engine_reference import Reference, relative_error
 from standins import Photos, Standin, write_photos
 
+from sekd.datasets import load_dataset
+from sekd.datasets.images import decode
 from sekd.evaluation import workers as evaluating
 from sekd.evaluation.config import EvaluateConfig
 from sekd.evaluation.evaluate import evaluate
@@ -19,6 +25,8 @@ from sekd.evaluation.scores import read_run
 from sekd.inference.config import EngineConfig
 from sekd.inference.engine import Engine
 from sekd.models import ModelConfig, load_vlm
+from sekd.prompts import Prompter
+from sekd.store import Store
 from sekd.store.verify import verify
 from stage1_teacher import worker as teaching
 from stage1_teacher.config import TeacherConfig
@@ -27,6 +35,7 @@ from stage1_teacher.worker import Worker
 from stage2_student.config import (
     LoraSettings,
     OptimConfig,
+    RehearsalConfig,
     StreamConfig,
     StudentConfig,
     TrainerConfig,
@@ -36,8 +45,9 @@ from stage2_student.merge import merge
 from stage2_student.runs import RunFolder
 from stage2_student.training import train
 
-FAMILIES = ("qwen2_5_vl",)
+FAMILIES = ("qwen2_5_vl", "qwen3_vl", "internvl3", "llava_onevision")
 KINDS = ("odd", "square", "grey", "rotated", "transparent", "portrait", "cmyk", "landscape")
+REHEARSED = ("internvl3",)
 LAST = 3
 RANK = 8
 
@@ -50,7 +60,8 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Photos:
 
 @pytest.fixture(params=FAMILIES)
 def model(request: pytest.FixtureRequest, standin: Standin) -> ModelConfig:
-    return standin(request.param, "bfloat16")
+    model = standin(request.param, "bfloat16")
+    return replace(model, max_tiles=4) if request.param == "internvl3" else model
 
 
 @pytest.fixture
@@ -71,13 +82,18 @@ def test_a_family_goes_from_photos_to_an_evaluated_student(
     shared = {"data": few.data, "model": model}
     artifacts, runs = str(tmp_path / "artifacts"), str(tmp_path / "runs")
 
-    store = run_teacher(TeacherConfig(**shared, engine=engine, artifacts=artifacts, shard_size=4, progress=False))
+    asked = TeacherConfig(**shared, engine=engine, artifacts=artifacts, shard_size=4, progress=False)
+    store = run_teacher(asked)
     assert verify(store) == []
     assert store.layout.layers == (LAST,)
     assert not [entry for shard in range(store.plan.n_shards) for entry in store.entry(shard).skipped]
 
+    assert_stored_as_in_transformers(store, model, few)
+    rehearsed = run_teacher(replace(asked, paradigm="independent")) if model.name in REHEARSED else None
+
     config = StudentConfig(
         **shared,
+        rehearsal=RehearsalConfig(paradigm="independent" if rehearsed else None),
         lora=LoraSettings(rank=RANK, alpha=RANK),
         optim=OptimConfig(lr=1e-2, batch_size=4, warmup_steps=0),
         stream=StreamConfig(buffer=8, open_shards=2, workers=1),
@@ -88,21 +104,38 @@ def test_a_family_goes_from_photos_to_an_evaluated_student(
         name="student",
         runs=runs,
     )
-    run = RunFolder.of(config, fingerprint=store.fingerprint)
+    run = RunFolder.of(config, fingerprint=store.fingerprint, rehearsed=rehearsed.fingerprint if rehearsed else None)
     assert run.prepare(force=False)
-    metrics = train(config, store, run)
-    assert metrics["steps"] == len(KINDS) // 4
+    metrics = train(config, store, run, rehearsed=rehearsed)
+    assert metrics["steps"] == len(KINDS) // 4 + (rehearsed is not None)  # half as many questions as paths
     assert math.isfinite(metrics["loss"])
     columns = next(run.path.glob("logs/*/metrics.csv")).read_text().splitlines()[0].split(",")
     assert {"train/hard", "train/soft", "train/hidden"} <= {*columns}
     load_vlm(ModelConfig(name="merged", path=str(merge(run.path))))
 
-    asked = EvaluateConfig(
+    examined = EvaluateConfig(
         **shared, engine=engine, name="student", runs=runs, split="train", base=["joint"], limit=4, workers=1,
         resamples=10, progress=False,
     )  # fmt: skip
-    evaluate(asked, unseen=[])
+    evaluate(examined, unseen=[])
     replies = {each.cell.model: [one.texts for one in each.generations] for each in read_run(run.path)}
     assert sorted(replies) == ["base", "student"]
     assert len(replies["student"]) == 4
     assert replies["student"] != replies["base"], "the adapter changes no answer"
+
+
+def assert_stored_as_in_transformers(store: Store, model: ModelConfig, photos: Photos) -> None:
+    """The first image's rows, within the rounding of bfloat16."""
+    reference, prompter = Reference(model, torch.bfloat16), Prompter.named(model.wording)
+    dataset = load_dataset(photos.data, "train")
+    states = torch.from_numpy(store.hidden(0)[:]).view(torch.bfloat16).float().numpy()
+    rows = store.read_targets(0).to_pylist()
+    questions = dataset.questions(next(one for one in dataset.examples if one.id == rows[0]["sample"]))
+    answers = [row["answer"] for row in rows[: len(questions)]]
+    for step in (0, len(questions) - 1):
+        row, prompt = rows[step], prompter.conditioned(questions, step, answers[:step])
+        expected = reference(prompter.render(reference.processor, prompt), decode(photos.root / row["image"]))
+        found = np.array(row["topk_logprobs"])
+        assert relative_error(states[step], expected.hidden[[LAST]]) <= 2**-5
+        assert np.abs(found - expected.logprobs[row["topk_ids"]]).max() <= 0.25
+        assert row["topk_ids"][0] in np.argsort(-expected.logprobs)[:3]
