@@ -1,6 +1,6 @@
 """One shard: its examples become conversations, and their answers the rows and hidden states of the store."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,7 @@ from sekd.inference.requests import UnreadableImageError
 from sekd.inference.schedule import Conversation
 from sekd.inference.strategies import Answers, Strategies
 from sekd.store import Layout, as_float32, build_rows
+from sekd.store.schema import COLUMNS
 from stage1_teacher.stats import Stats
 from stage1_teacher.teacher_modes import TeacherMode
 
@@ -79,7 +80,7 @@ def _stats(answered: Answered, image: str) -> Stats:
 
 def assemble(dataset: Dataset, examples: Sequence[Example], answered: Sequence[Answered], layout: Layout) -> Shard:
     """Rows in order of example, then step. Truth goes into its own column here and nowhere else."""
-    columns: dict[str, list] = {field: [] for field in FIELDS}
+    columns: dict[str, list] = {name: [] for name in COLUMNS}
     hidden: list[np.ndarray] = []
     skipped: dict[str, str] = {}
     for example, answers in zip(examples, answered, strict=True):
@@ -87,47 +88,28 @@ def assemble(dataset: Dataset, examples: Sequence[Example], answered: Sequence[A
             skipped[example.id] = answers
             continue
         for row in _rows(example, dataset.questions(example), answers):
-            for field, value in zip(FIELDS, row, strict=True):
-                columns[field].append(value)
+            for name, value in row.items():
+                columns[name].append(value)
         hidden += [result.hidden for result in answers.results if result.hidden is not None]
-    arrays: dict[str, Any] = dict(columns)
-    for field in ("topk_ids", "topk_logprobs"):
-        arrays[field] = np.stack(columns[field]) if columns[field] else np.empty((0, layout.k))
-    return Shard(build_rows(layout, arrays), _stack(hidden, layout), skipped)
+    return Shard(build_rows(layout, columns), _stack(hidden, layout), skipped)
 
 
-FIELDS = (
-    "sample",
-    "image",
-    "step",
-    "n_steps",
-    "depth",
-    "level",
-    "options",
-    "answer",
-    "truth",
-    "topk_ids",
-    "topk_logprobs",
-    "tail_logprob",
-)
-
-
-def _rows(example: Example, questions: Sequence[Any], answers: Answers) -> Generator[tuple, None, None]:
+def _rows(example: Example, questions: Sequence[Any], answers: Answers) -> Iterator[dict[str, Any]]:
     for step, (question, answer, result) in enumerate(zip(questions, answers.chosen, answers.results, strict=True)):
-        yield (
-            example.id,
-            example.image.as_posix(),
-            step,
-            len(questions),
-            question.depth,
-            question.level,
-            list(question.options),
-            answer,
-            -1 if question.truth is None else question.truth,
-            result.topk_ids,
-            result.topk_logprobs,
-            result.tail_logprob,
-        )
+        yield {
+            "sample": example.id,
+            "image": example.image.as_posix(),
+            "step": step,
+            "n_steps": len(questions),
+            "depth": question.depth,
+            "level": question.level,
+            "options": list(question.options),
+            "answer": answer,
+            "truth": -1 if question.truth is None else question.truth,
+            "topk_ids": result.topk_ids,
+            "topk_logprobs": result.topk_logprobs,
+            "tail_logprob": result.tail_logprob,
+        }
 
 
 def _stack(hidden: list[np.ndarray], layout: Layout) -> np.ndarray | None:

@@ -11,8 +11,7 @@ from rich.table import Table
 from sekd.metrics import METRICS, score
 from sekd.questions import LETTERS
 from sekd.store import Layout, Store
-
-COLUMNS = ["sample", "level", "options", "answer", "truth", "topk_ids", "topk_logprobs"]
+from sekd.store.schema import SCORED
 
 
 @dataclass
@@ -48,7 +47,7 @@ def summarise(store: Store) -> Summary:
         entry = store.entry(index)
         summary.bytes += sum(file["bytes"] for file in entry.files.values())
         summary.skipped += len(entry.skipped)
-        rows = store.read_targets(index, columns=COLUMNS).to_pylist()
+        rows = store.read_targets(index, columns=SCORED).to_pylist()
         summary.rows += len(rows)
         for row in rows:
             _add(summary, row, store.layout)

@@ -16,12 +16,10 @@ import torch
 from sekd.errors import SekdError
 from sekd.questions import Question
 from sekd.store import HiddenChunks, Store
+from sekd.store.schema import CANDIDATES, QUESTION
 from stage2_student.batch import Candidates
 from stage2_student.config import ValidationConfig
 from stage2_student.order import Run
-
-TASK = ("image", "step", "depth", "level", "options", "answer")
-CANDIDATES = ("topk_ids", "topk_logprobs", "tail_logprob")
 
 
 @dataclass(frozen=True)
@@ -167,8 +165,8 @@ class OpenShard:
 
     def __init__(self, part: SplitView, index: int) -> None:
         store, fields = part.store, part.fields
-        rows = store.read_targets(index, TASK + (CANDIDATES if fields.candidates else ())).combine_chunks()
-        self._task = rows.select(list(TASK)).to_pydict()
+        rows = store.read_targets(index, QUESTION + (CANDIDATES if fields.candidates else ())).combine_chunks()
+        self._task = rows.select(list(QUESTION)).to_pydict()
         self._candidates = _candidates(rows) if fields.candidates else None
         self._chunks: HiddenChunks | None = store.hidden_chunks(index) if fields.layers else None
         self._layers = _columns(fields.layers, len(store.layout.layers))

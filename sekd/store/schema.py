@@ -37,8 +37,16 @@ COLUMNS = {
     "tail_logprob": pa.float32(),
 }
 TOPK = ("topk_ids", "topk_logprobs")  # fixed-size lists of K of the type above
-QUESTION = ("image", "step", "depth", "level", "options", "answer")  # what a step asked, and the teacher's answer
+QUESTION = (
+    "image",
+    "step",
+    "depth",
+    "level",
+    "options",
+    "answer",
+)  # the question and its answer
 CANDIDATES = (*TOPK, "tail_logprob")
+SCORED = ("sample", "level", "options", "answer", "truth", *TOPK)  # what a pass's summary reads
 
 
 @dataclass(frozen=True)
@@ -107,7 +115,7 @@ def schema(layout: Layout) -> pa.Schema:
 
 
 def build_rows(layout: Layout, columns: Mapping[str, Any]) -> pa.Table:
-    """Rows from plain columns: sequences of length R, and ``topk_*`` as ``[R, K]`` arrays.
+    """Rows from plain columns: sequences of length R, and ``topk_*`` as ``[R, K]`` arrays or R arrays ``[K]``.
 
     Raises:
         SekdError: a column is missing, unknown, of another length, or does not fit its type.
@@ -130,7 +138,7 @@ def _check_names(names: Mapping[str, Any] | Sequence[str]) -> None:
 def _array(values: Any, kind: pa.DataType) -> pa.Array:
     if not pa.types.is_fixed_size_list(kind):
         return pa.array(values, type=kind)
-    flat_RK = np.asarray(values, dtype=kind.value_type.to_pandas_dtype())
+    flat_RK = np.asarray(values if len(values) else np.empty((0, kind.list_size)), kind.value_type.to_pandas_dtype())
     if flat_RK.ndim != 2 or flat_RK.shape[1] != kind.list_size:
         raise SekdError(f"top-k columns have the shape [rows, {kind.list_size}], not {list(flat_RK.shape)}")
     return pa.FixedSizeListArray.from_arrays(pa.array(flat_RK.ravel()), type=kind)
