@@ -77,16 +77,17 @@ class RunFolder:
         A run of the same settings that was interrupted stays, to go on from its checkpoint. ``force`` begins afresh.
 
         Raises:
-            SekdError: a whole run with other settings is there.
+            SekdError: a run with other settings is there, whole or with a checkpoint.
         """
         there = read_settings(self.path)
         same = there is not None and digest(there) == self.digest
         if there is not None and not force:
             if same and self.metrics():
                 return False
-            if not same and self.metrics():
+            if not same and (self.metrics() or self.last_checkpoint()):
+                kind = "a run" if self.metrics() else "an interrupted run"
                 raise SekdError(
-                    f"{self.path} holds a run with other settings ({_differences(there, self.settings)}): "
+                    f"{self.path} holds {kind} with other settings ({_differences(there, self.settings)}): "
                     "give this one another name=…, or force=true to replace that one"
                 )
         if there is not None and (force or not same):

@@ -117,7 +117,8 @@ def assemble(config: StudentConfig, store: Store, rehearsed: Store | None = None
 def _estimate_memory(config: StudentConfig, store: Store, encoder: Encoder) -> None:
     """Say what a step needs, by the length of the first stored paths, and refuse what cannot fit."""
     part = SplitView(store, Fields(candidates=False, layers=()), HeldOut(0), skipped=_skipped(config, store))
-    paths = list(Reader(part, open_shards=1).read((Run(0, 0, min(SAMPLE, part.counts()[0])),)))
+    shard, count = next((shard, count) for shard, count in enumerate(part.counts()) if count)
+    paths = list(Reader(part, open_shards=1).read((Run(shard, 0, min(SAMPLE, count)),)))
     batch = encoder.batch(paths, images=len(paths), all_images=len(paths), world=1)
     share = config.optim.batch_size / len(paths)
     trainer = config.trainer

@@ -62,7 +62,11 @@ def test_an_interrupted_run_keeps_its_checkpoints_and_only_for_the_same_settings
     (run.checkpoints / "step=3.ckpt").touch()
     assert folder(configure()).prepare(force=False)
     assert run.last_checkpoint() is not None
-    assert folder(configure(stream=StreamConfig(buffer=99))).prepare(force=False)
+    other = folder(configure(stream=StreamConfig(buffer=99)))
+    with pytest.raises(SekdError, match=r"an interrupted run with other settings \(stream\.buffer"):
+        other.prepare(force=False)
+    assert run.last_checkpoint() is not None
+    assert other.prepare(force=True)
     assert run.last_checkpoint() is None
 
 
