@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from sekd.store.provenance import machine, software
+from sekd.provenance import machine, software
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from sekd.inference.engine import Engine
 from sekd.inference.strategies import Strategies
 from sekd.models import load_processor
 from sekd.prompts import Prompter
+from sekd.provenance import collect
 from sekd.store import Store
-from sekd.store.provenance import collect
 from stage1_teacher.config import TeacherConfig
 from stage1_teacher.identity import check_questioning
 from stage1_teacher.shard import Report, Shard, ask_shard

@@ -37,14 +37,7 @@ COLUMNS = {
     "tail_logprob": pa.float32(),
 }
 TOPK = ("topk_ids", "topk_logprobs")  # fixed-size lists of K of the type above
-QUESTION = (
-    "image",
-    "step",
-    "depth",
-    "level",
-    "options",
-    "answer",
-)  # the question and its answer
+QUESTION = ("image", "step", "depth", "level", "options", "answer")  # what the student is asked, and its label
 CANDIDATES = (*TOPK, "tail_logprob")
 SCORED = ("sample", "level", "options", "answer", "truth", *TOPK)  # what a pass's summary reads
 

@@ -136,7 +136,7 @@ def _shard_faults(path: Path, index: int, store: Store | None) -> Iterator[tuple
     damaged = False
     for file, what in _byte_faults(folder, entry):
         damaged = True
-        yield file, (store and _chunk_fault(store, index, file)) or what
+        yield file, (_chunk_fault(store, index, file) if store else None) or what
     if store and not damaged:
         yield from _content_faults(store, folder, entry)
 

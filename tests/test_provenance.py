@@ -6,7 +6,7 @@ import sys
 import pyarrow
 import pytest
 
-from sekd.store.provenance import collect, git_state
+from sekd.provenance import collect, git_state
 
 
 def test_it_names_settings_device_versions_and_machine():
@@ -46,6 +46,6 @@ def test_a_folder_outside_any_checkout_has_no_commit(tmp_path):
 
 
 def test_versions_are_known_without_loading_what_they_are_of():
-    code = "import sys; from sekd.store.provenance import collect; collect(settings={}, device=''); "
+    code = "import sys; from sekd.provenance import collect; collect(settings={}, device=''); "
     code += "sys.exit(any(name in sys.modules for name in ('torch', 'vllm', 'transformers')))"
     subprocess.run([sys.executable, "-c", code], check=True)

