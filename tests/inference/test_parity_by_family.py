@@ -1,11 +1,10 @@
 """Every family's engine against transformers, prompt by prompt, on photos of every kind; one engine a family."""
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from engine_reference import Reference, assert_agrees, relative_error
@@ -14,6 +13,7 @@ from standins import FAMILIES, Photos, Standin
 from sekd.datasets import load_dataset
 from sekd.datasets.images import decode
 from sekd.errors import SekdError
+from sekd.inference import environment
 from sekd.inference.config import EngineConfig
 from sekd.inference.engine import Engine
 from sekd.inference.requests import StepRequest, StepResult, UnusableImageError
@@ -22,8 +22,10 @@ from sekd.prompts import Prompter
 
 LAYERS, K = (0, 1, 3), 20
 ROOMY = EngineConfig(kv_cache_gb=0.125, max_model_len=4096, max_num_seqs=8, image_cache_gb=0.5)
-BFLOAT16 = ("qwen3_vl", "internvl3", "llava_onevision")  # one of each way to look at an image
+# Qwen2.5-VL with its embeddings tied; untied it is in test_families, where bfloat16 is held to transformers, too.
+SERVED = [name for name in FAMILIES if name not in ("qwen2_5_vl", "qwen3_vl_tied")]
 STEPS = 2
+ODD = ("grey", "cmyk", "transparent", "rotated", "low", "narrow", "odd")
 Asked = list[tuple[StepRequest, StepResult]]
 
 
@@ -56,37 +58,13 @@ def recorded(conversation: Generator[StepRequest, StepResult, Any]) -> Generator
         return error.reason
 
 
-@pytest.fixture(scope="module")
-def serve(standin: Standin, photos: Photos) -> Iterator[Callable[..., Served]]:
-    """Starts the engine of one family after the other."""
-    running: dict[tuple[str, str], Served] = {}
-
-    def get(family: str, dtype: str = "float32") -> Served:
-        if (family, dtype) not in running:
-            while running:
-                running.popitem()[1].engine.close()
-            model, asked = standin(family, dtype), subjects(photos)
-            if family.startswith("internvl"):
-                model = replace(model, max_tiles=5)  # not the processor's own 12
-            reference = Reference(model, getattr(torch, dtype))
-            engine = Engine(model, ROOMY, layers=LAYERS, max_lora_rank=8)
-            running[family, dtype] = Served(family, engine, reference, asked)
-        return running[family, dtype]
-
-    def stop() -> None:
-        while running:
-            running.popitem()[1].engine.close()
-
-    get.stop = stop  # type: ignore[attr-defined]
-    yield get
-    stop()
-
-
-@pytest.fixture(
-    scope="module", params=[*((name, "float32") for name in FAMILIES if name != "qwen3_vl_tied")], ids=lambda of: of[0]
-)
-def served(request: pytest.FixtureRequest, serve: Callable[..., Served]) -> Served:
-    return serve(*request.param)
+@pytest.fixture(scope="module", params=SERVED)
+def served(request: pytest.FixtureRequest, standin: Standin, photos: Photos) -> Iterator[Served]:
+    model = standin(request.param)
+    if request.param.startswith("internvl"):
+        model = replace(model, max_tiles=5)  # not the processor's own 12
+    with Engine(model, ROOMY, layers=LAYERS, max_lora_rank=8) as engine:
+        yield Served(request.param, engine, Reference(model), subjects(photos))
 
 
 def subjects(photos: Photos) -> dict[str, Subject]:
@@ -115,7 +93,8 @@ def test_another_photo_gives_other_states(served: Served) -> None:
 def test_pixels_and_tokens_are_those_of_the_student_s_processor_bit_for_bit(served: Served) -> None:
     processor = served.reference.processor
     prompter = Prompter.named("taxonomist")
-    for kind, subject in served.subjects.items():
+    for kind in ODD:
+        subject = served.subjects[kind]
         text = prompter.render(processor, prompter.joint(subject.questions))
         image = decode(subject.image)
         try:
@@ -167,18 +146,6 @@ def test_a_photo_that_cannot_be_used_is_left_out_with_its_reason(served: Served)
         assert len(low) == STEPS
 
 
-@pytest.mark.parametrize("family", BFLOAT16)
-def test_bfloat16_agrees_within_its_rounding(serve: Callable[..., Served], family: str) -> None:
-    served = serve(family, "bfloat16")
-    for request, result in served.ask("grey"):
-        expected = served.reference(request.prompt_text, decode(request.image))
-        assert result.hidden is not None
-        hidden = torch.from_numpy(result.hidden.copy()).view(torch.bfloat16).float().numpy()
-        assert relative_error(hidden, expected.hidden[list(LAYERS)]) <= 2**-5
-        assert np.abs(result.topk_logprobs - expected.logprobs[result.topk_ids]).max() <= 0.25
-        assert result.topk_ids[0] in np.argsort(-expected.logprobs)[:3]
-
-
 @pytest.mark.parametrize(
     ("interface", "asked", "said"),
     [
@@ -187,16 +154,12 @@ def test_bfloat16_agrees_within_its_rounding(serve: Callable[..., Served], famil
     ],
 )
 def test_what_a_model_s_class_cannot_do_is_refused_before_weights_are_loaded(
-    standin: Standin,
-    serve: Callable[..., Served],
-    monkeypatch: pytest.MonkeyPatch,
-    interface: str,
-    asked: Any,
-    said: str,
+    standin: Standin, monkeypatch: pytest.MonkeyPatch, interface: str, asked: Any, said: str
 ) -> None:
+    model = standin("llava1_6")
+    environment.prepare(model, ROOMY)
     from sekd.inference import settings
 
-    serve.stop()  # type: ignore[attr-defined]
     monkeypatch.setattr(settings, interface, lambda _: False)
     with pytest.raises(SekdError, match=said):
-        Engine(standin("llava1_6"), ROOMY, **asked)
+        settings.build(model, ROOMY, **{"layers": (), "max_lora_rank": 0, **asked}, slots=8)
