@@ -35,7 +35,7 @@ RUN_FOLDER = $(if $(RUN)$(DATA),runs/$(or $(RUN),$(if $(wildcard runs/$(DATA)-$(
 NAMED = $(if $(filter command environment,$(firstword $(origin RUN))),name=$(RUN))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo world preview peek teacher verify student sweep compare merge evaluate report general lmms-task predict controls figures base bench lint test test-fast test-kills clean
+.PHONY: help setup demo world preview peek teacher verify student sweep compare merge evaluate report general lmms-task predict controls figures base bench families lint test test-fast test-kills clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -127,6 +127,9 @@ base: $(READY) ## pretrain the embedded base model again (about 25 minutes on tw
 
 bench: $(READY) ## side by side with the obvious alternatives, as ratios
 	$(KEEP_MEMORY) $(PYTHON) -m benchmarks $(ARGS)
+
+families: $(READY) ## docs/models.md: every command on a stand-in of every family (takes about an hour)
+	PYTHONPATH=tests $(PYTHON) -m standins.table $(ARGS)
 
 lint: $(READY) ## style, types and import rules
 	.venv/bin/ruff check .

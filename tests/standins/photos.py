@@ -87,7 +87,8 @@ def picture(width: int, height: int, *, seed: int) -> Image.Image:
 
 
 def _category(index: int) -> dict[str, int | str]:
-    """A species in a tree that parts in two at each rank and in more at the last."""
+    """An animal in a tree that parts in two at each rank and in more at the last."""
     places = [0, *(index % (2 ** (depth + 1)) for depth in range(len(RANKS) - 1))]
     names = {rank: f"{rank.capitalize()} {place}" for rank, place in zip(RANKS, places, strict=True)}
-    return {"id": index, "name": f"Species {index}", "image_dir_name": f"{index:05d}_species_{index}", **names}
+    names |= {"kingdom": "Animalia", "name": f"Species {index}"}
+    return {"id": index, "image_dir_name": f"{index:05d}_species_{index}", **names}

@@ -1,0 +1,196 @@
+"""``make families``: every command on a stand-in of every family, as it is typed; the outcome goes to docs/models.md.
+
+Each family has a folder of its own with its stand-in, a few photos, and what the commands make there. A cell is "ok" or
+the first line of the error. With --folder families can be run one by one: what ended well is not run again, and the
+page is written from all outcomes in the folder.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from sekd.datasets.config import CONFIGS
+from sekd.inference.config import EngineConfig
+from sekd.models import SETTINGS, ModelConfig, load_processor
+from standins import FAMILIES as FOLDERS
+from standins import build, write_photos
+
+REPOSITORY = CONFIGS.parents[1]
+PAGE = REPOSITORY / "docs" / "models.md"
+# A stand-in, and the entry of conf/model whose place it takes.
+FAMILIES = {
+    "qwen2_5_vl": "qwen2_5_vl_7b",
+    "qwen2_5_vl_tied": "qwen2_5_vl_3b",
+    "qwen3_vl": "qwen3_vl_8b",
+    "qwen3_vl_tied": "qwen3_vl_4b",
+    "internvl3": "internvl3_8b",
+    "internvl2_5": "internvl2_5_8b",
+    "llava_onevision": "llava_onevision_7b",
+    "llava1_6": "llava1_6_7b",
+    "llava1_5": "llava1_5_7b",
+}
+KINDS = ("odd", "square", "grey", "rotated", "transparent")  # three to learn from, two to be asked about
+OUTCOMES = "outcomes.json"
+OUTER = ("ARGS", "MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "PYTHONPATH")  # of the `make` that runs this
+LIMIT = 1800  # seconds a command
+SPLITS = "data.splits.train=photos.json@0-60% data.splits.val=null data.splits.test=photos.json@60-100%"
+ENGINE = "engine.kv_cache_gb=0.125 engine.max_model_len=4096 engine.max_num_seqs=8 engine.image_cache_gb=0.25"
+STEP = (
+    "lora.rank=8 optim.batch_size=3 optim.accumulate=1 trainer.max_steps=1 stream.workers=1 "
+    "trainer.precision=bf16-mixed validation.times=0 validation.held_out=0 validation.images=1 validation.split=train"
+)
+
+
+def commands(folder: Path, entry: str) -> Iterator[tuple[str, list[str]]]:
+    """Each command's name, and what follows ``make``."""
+    named = [f"MODEL={entry}", "DATA=inat", f"ROOT={folder / 'photos'}"]
+    model = f"model.path={folder / 'model'} {SPLITS}"
+    yield "preview", ["preview", *named, f"ARGS={model} count=2"]
+    yield "teacher", ["teacher", *named, "WORKERS=1", f"ARGS={model} {ENGINE}"]
+    yield "verify", ["verify"]
+    yield "student", ["student", f"ARGS={STEP}"]
+    yield "evaluate", ["evaluate", f"ARGS={ENGINE} unseen=[] limit=1 workers=1 resamples=10"]
+    yield "merge", ["merge"]
+    yield "report", ["report"]
+    yield "predict", ["predict", f"IMAGES={folder / 'photos'}"]
+    yield "sweep", ["sweep", f"ARGS=loss=soft,hidden {STEP}"]
+    yield (
+        "controls",
+        [
+            "controls",
+            *named,
+            "WORKERS=1",
+            "PARADIGMS=joint",
+            "SEEDS=0",
+            f"COMMON=data=inat model={entry} data.root={folder / 'photos'} {model}",
+            f"ARGS={STEP}",
+        ],
+    )
+
+
+def run(family: str, folder: Path) -> None:
+    """Every command in turn that has not ended well in this folder before."""
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        for name in (".venv", ".venv-general", "pyproject.toml"):
+            if (REPOSITORY / name).exists():
+                (folder / name).symlink_to(REPOSITORY / name)
+        build(family, folder / "model", dtype="bfloat16")
+        write_photos(folder / "photos", kinds=KINDS)
+    outcomes = read_outcomes(folder)
+    for name, arguments in commands(folder, FAMILIES[family]):
+        if outcomes.get(name) == "ok":
+            continue
+        command = ["make", "-f", str(REPOSITORY / "Makefile"), *arguments]
+        outcomes[name] = outcome(command, folder, folder / f"{name}.log")
+        (folder / OUTCOMES).write_text(json.dumps(outcomes, indent=1))
+        print(f"{family} {name}: {outcomes[name]}", flush=True)
+
+
+def read_outcomes(folder: Path) -> dict[str, str]:
+    """By command; empty where none was run."""
+    return json.loads((folder / OUTCOMES).read_text()) if (folder / OUTCOMES).exists() else {}
+
+
+def outcome(command: list[str], folder: Path, log: Path) -> str:
+    """ "ok", or the first line of what the command says is wrong; all it says is in the log."""
+    environment = {name: value for name, value in os.environ.items() if name not in OUTER}
+    with log.open("w") as stream:
+        try:
+            ended = subprocess.run(
+                command, cwd=folder, stdout=stream, stderr=subprocess.STDOUT, timeout=LIMIT, env=environment
+            )
+        except subprocess.TimeoutExpired:
+            return f"did not end within {LIMIT} seconds"
+    if ended.returncode == 0:
+        return "ok"
+    said = [line for line in log.read_text().splitlines() if line.strip() and not line.startswith("make")]
+    errors = [line for line in said if line.startswith("error:")]
+    return (errors or said[-1:] or [f"exit status {ended.returncode}"])[0]
+
+
+def supported(family: str) -> dict[str, str]:
+    """What vLLM's class of the model and its image processor can do."""
+    from sekd.inference import environment
+
+    folder = Path(tempfile.mkdtemp(prefix=family))
+    FOLDERS[family](folder, "bfloat16")
+    model, engine = ModelConfig(name=family, path=str(folder), dtype="bfloat16"), EngineConfig()
+    environment.prepare(model, engine)
+    from vllm import EngineArgs
+    from vllm.model_executor.models.interfaces import supports_eagle3, supports_lora
+
+    from sekd.inference import plugin
+    from sekd.inference.settings import engine_arguments
+
+    plugin.load()
+    config = EngineArgs(**engine_arguments(model, engine, max_lora_rank=0)).create_model_config()
+    served, _ = config.registry.resolve_model_cls(config.architectures, config)
+    known = type(load_processor(model).image_processor).valid_kwargs.__annotations__
+    bounds = [f"`model.{setting}`" for setting, name in SETTINGS.items() if name in known]
+    states = supports_eagle3(served)
+    return {
+        "losses": "hard, soft, hidden" if states else "hard, soft",
+        "layers": "0 to the last" if states else "none",
+        "LoRA in vLLM": "yes" if supports_lora(served) else "no, `make merge`",
+        "bound on an image": ", ".join(bounds) or "none, the model fixes it",
+    }
+
+
+def page(ran: dict[str, dict[str, str]], able: dict[str, dict[str, str]]) -> str:
+    """The page, from each family's outcomes by command, and what it supports."""
+    names = [name for name, _ in commands(Path(), "")]
+    kinds = list(next(iter(able.values())))
+    ended = [[f"`{FAMILIES[one]}`", *(ran[one].get(name, "not run") for name in names)] for one in FAMILIES]
+    can = [[f"`{FAMILIES[one]}`", *able[one].values()] for one in FAMILIES]
+    return "\n".join(
+        [
+            "# Models and commands",
+            "",
+            "`make families` writes this page. Each command was run as it is typed, on CPU, in bfloat16, on a stand-in",
+            "of the model: the released architecture, processor class, vocabulary size, special tokens and image",
+            "bounds, with a few small layers of random weights, and on five photos. A cell that is not ok holds the",
+            'error; "not run" is not known yet. **No released weights were run.** `make test` takes a stand-in of',
+            "Qwen2.5-VL, Qwen3-VL, InternVL3 and LLaVA-OneVision through teacher, verify, student, merge and evaluate, and holds the engine's answers",
+            "and hidden states of all families to those of transformers.",
+            "",
+            *_table(["`MODEL=`", *names], ended),
+            "",
+            "## What each family supports",
+            "",
+            *_table(["`MODEL=`", *kinds], can),
+            "",
+            "Layers are numbered as in transformers' `hidden_states`; 0 is the embeddings. `make merge` writes a",
+            "student as a model of its own, which needs no LoRA support. Other sizes of a family use the same classes.",
+            "",
+        ]
+    )
+
+
+def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+    lines = [head, ["---"] * len(head), *rows]
+    return [f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m standins.table", description=__doc__)
+    parser.add_argument("families", nargs="*", help=f"of {', '.join(FAMILIES)}; by default all")
+    parser.add_argument("--folder", type=Path, help="where the families' folders are made; by default a temporary one")
+    arguments = parser.parse_args()
+    folder = (arguments.folder or Path(tempfile.mkdtemp(prefix="families-"))).resolve()
+    for family in arguments.families or FAMILIES:
+        run(family, folder / family)
+    write_page(folder)
+
+
+def write_page(folder: Path) -> None:
+    ran = {family: read_outcomes(folder / family) for family in FAMILIES}
+    PAGE.write_text(page(ran, {family: supported(family) for family in FAMILIES}))
+
+
+if __name__ == "__main__":
+    main()
