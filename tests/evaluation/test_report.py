@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -350,3 +351,10 @@ def test_what_was_not_scored_is_a_row_that_says_so_and_a_dollar_sign_stays_one()
     rows = [Interval("a $x$ <b>", None, None, None, 0), Interval("c", 50.0, 50.1, 60.0, 1)]
     words = list(ElementTree.fromstring(svg(intervals({"t": rows}, "x", limits=(0, 100)), "t")).itertext())
     assert {"a $x$ <b>", "not scored", "50.0"} <= set(words)
+
+
+def test_a_panel_without_rows_and_letters_that_the_font_lacks_are_drawn_without_a_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        panels = {"empty": [], "t": [Interval("鸟", 50.0, None, None, 2)]}
+        assert "鸟" in svg(intervals(panels, "x", limits=(0, 100)), "t")

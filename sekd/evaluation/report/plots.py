@@ -90,7 +90,7 @@ def intervals(panels: Mapping[str, Sequence[Interval]], xlabel: str, *, limits: 
         height = 0.95 + 0.27 * max(map(len, panels.values()), default=0)
         figure, grid = _panels(panels, height=height, left=0.2 + 0.07 * min(longest, 28), right=0.6)
         for axes, rows in zip(grid, panels.values(), strict=True):
-            axes.set(xlabel=xlabel, ylim=(len(rows) - 0.5, -0.5), yticks=range(len(rows)))
+            axes.set(xlabel=xlabel, ylim=(max(1, len(rows)) - 0.5, -0.5), yticks=range(len(rows)))
             axes.set_xlim(limits[0] - 0.03 * (limits[1] - limits[0]), limits[1] + 0.03 * (limits[1] - limits[0]))
             axes.set_yticklabels([_short(row.name, 28) for row in rows])
             axes.spines["left"].set_visible(False)
