@@ -1,4 +1,4 @@
-"""The code, packages, machine and settings that made a shard; kept beside the data, so that equal data has equal bytes."""
+"""The code, packages, machine and settings that made a shard. Kept beside the data: equal data has equal bytes."""
 
 import platform
 import socket

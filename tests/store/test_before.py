@@ -1,6 +1,7 @@
 """A store that an earlier version wrote is read, verified, written again byte for byte, and distilled from.
 
-``before/`` holds eight of the demo's images in two shards, written by version 0.1.0 in format 1.
+``before/`` holds two passes over eight of the demo's images in two shards, written by version 0.1.0 in format 1: one
+by vLLM, and one by transformers whose hidden states are bfloat16.
 """
 
 import shutil
@@ -22,16 +23,18 @@ from stage2_student.runs import RunFolder
 from stage2_student.training import train
 
 BEFORE = Path(__file__).parent / "before"
-FINGERPRINT = "89ffe4fa0e4eecf5"
+PASSES = {"float32": "407a947ce02bb756", "bfloat16": "89ffe4fa0e4eecf5"}  # by the type of their hidden states
 
 
-@pytest.fixture
-def before(tmp_path: Path) -> Store:
-    return Store.open(shutil.copytree(BEFORE / FINGERPRINT, tmp_path / "artifacts" / "demo" / FINGERPRINT))
+@pytest.fixture(params=PASSES)
+def before(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    name = PASSES[request.param]
+    store = Store.open(shutil.copytree(BEFORE / name, tmp_path / "artifacts" / "demo" / name))
+    assert (store.fingerprint, store.layout.hidden_dtype) == (name, request.param)
+    return store
 
 
 def test_it_is_found_whole_and_without_a_fault(before: Store) -> None:
-    assert before.fingerprint == FINGERPRINT
     assert Store.find(before.path.parents[1], "demo").path == before.path
     assert verify(before) == []
 
