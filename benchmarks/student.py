@@ -49,7 +49,7 @@ def compare_steps(setup: Setup, *, rounds: int) -> Comparison:
     student = module.student
 
     def step() -> None:
-        loss = module.training_outcome(batch).total
+        loss = module.training_loss(batch).total
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)

@@ -15,7 +15,7 @@ from stage2_student.batch import Batch
 from stage2_student.config import OptimConfig
 from stage2_student.decode import Asked, scored
 from stage2_student.model import Student
-from stage2_student.objective import Objective, Outcome
+from stage2_student.objective import LossResult, Objective
 from stage2_student.stream import Stream
 
 Sums = dict[str, tuple[float, int]]  # the sum of a value over positions, and how many they are
@@ -87,7 +87,7 @@ class StudentModule(LightningModule):
         torch.manual_seed(hash((self._seed, self.global_rank, batch_idx)) % 2**31)
         self._recording = (self.global_step + 1) % self._log_every == 0
 
-    def training_outcome(self, batch: Batch) -> Outcome:
+    def training_loss(self, batch: Batch) -> LossResult:
         """The student's forward pass and the losses of one batch."""
         states = self.student(
             batch, layers=self._objective.student_layers, others=self._objective.config.format.weight > 0
@@ -95,13 +95,13 @@ class StudentModule(LightningModule):
         return self._objective(states, batch, head=self.student.head, norm=self.student.norm)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        outcome = self.training_outcome(batch)
-        self._loss = outcome.total.detach()
+        loss = self.training_loss(batch)
+        self._loss = loss.total.detach()
         self.log("loss", self._loss, prog_bar=True, logger=False)
         if self._recording:
             self.log("train/loss", self._loss, sync_dist=True)
-            self._record(means([sums(outcome, batch, self._letter_ids)]), "train")
-        return outcome.total
+            self._record(means([sums(loss, batch, self._letter_ids)]), "train")
+        return loss.total
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         stream = self.trainer.train_dataloader
@@ -135,9 +135,9 @@ class StudentModule(LightningModule):
         if isinstance(batch, Asked):
             self._replies.append((self.student.answer(self._tokenizer, batch), batch))
             return
-        outcome = self.training_outcome(batch)
+        loss = self.training_loss(batch)
         if batch.images:
-            self._held_out.append(sums(outcome, batch, self._letter_ids))
+            self._held_out.append(sums(loss, batch, self._letter_ids))
 
     def on_validation_epoch_end(self) -> None:
         self._record(means(self._of_all_ranks(self._held_out)), "val")
@@ -214,14 +214,14 @@ def learning_rate_factor(step: int, steps: int, optim: OptimConfig) -> float:
 
 
 @torch.no_grad()
-def sums(outcome: Outcome, batch: Batch, letter_ids: list[int]) -> Sums:
+def sums(loss: LossResult, batch: Batch, letter_ids: list[int]) -> Sums:
     """Each loss and the agreement with the teacher's answers, overall and by level.
 
     A level without a step in the batch is left out: it has no mean.
     """
-    choices_N = outcome.logits_NV[:, letter_ids].argmax(dim=-1)
-    by_position = {**outcome.terms_N, "agreement": (choices_N == batch.answers_N).float()}
-    columns: dict[str, Tensor | None] = {**by_position, "format": outcome.format_M, "requests": outcome.requests_A}
+    choices_N = loss.logits_NV[:, letter_ids].argmax(dim=-1)
+    by_position = {**loss.terms_N, "agreement": (choices_N == batch.answers_N).float()}
+    columns: dict[str, Tensor | None] = {**by_position, "format": loss.format_M, "requests": loss.requests_A}
     for index, level in enumerate(batch.level_names):
         own_N = batch.levels_N == index
         columns |= {f"{name}/{level}": column[own_N] for name, column in by_position.items()}

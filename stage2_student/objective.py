@@ -20,7 +20,7 @@ Layer = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class LossResult:
     """The loss to minimise, and for the record each loss by itself: unweighted, one value a position."""
 
     total: Tensor
@@ -45,7 +45,7 @@ class Objective:
         self.stored_layers = wanted_layers(config, n_layers)
         self.student_layers = tuple(layer for layer in self._compared if not self._normed(layer))
 
-    def __call__(self, states: States, batch: Batch, *, head: Layer, norm: Layer) -> Outcome:
+    def __call__(self, states: States, batch: Batch, *, head: Layer, norm: Layer) -> LossResult:
         """The weighted loss of one batch. ``head`` and ``norm`` are the model's own, frozen."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and self._needs_logits):
             logits_NV = head(states.last_ND)
@@ -61,7 +61,7 @@ class Objective:
             requests_A = losses.exact(*states.replies, head, temperature=1.0, chunk=self.config.soft.chunk)
             total = total + (batch.requests.shares_A * requests_A).sum()
         assert isinstance(total, Tensor)
-        return Outcome(total, terms, format_M, requests_A, logits_NV.detach())
+        return LossResult(total, terms, format_M, requests_A, logits_NV.detach())
 
     @property
     def _needs_logits(self) -> bool:

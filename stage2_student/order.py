@@ -83,7 +83,7 @@ class Order:
 
     def blocks(self, epoch: int, *, first: int = 0) -> Iterator[Block]:
         """The rank's blocks of one epoch in order, from number ``first`` on."""
-        line = Line(self._chunks(epoch))
+        line = RunLine(self._chunks(epoch))
         for number in range(self.blocks_per_epoch):
             shares = self._shares(number)
             mine = sum(shares[: self.rank])
@@ -119,7 +119,7 @@ class Order:
             yield sizes[self.rank][step], sum(size[step] for size in sizes)
 
 
-class Line:
+class RunLine:
     """A line of runs, from which examples are taken at the front."""
 
     def __init__(self, runs: Iterator[Run]) -> None:
@@ -144,7 +144,7 @@ def split(total: int, parts: int) -> list[int]:
 
 def _cut(runs: Sequence[Run], start: int, stop: int) -> tuple[Run, ...]:
     """Examples [start, stop) of a line of runs."""
-    line = Line(iter(runs))
+    line = RunLine(iter(runs))
     line.take(start)
     return line.take(stop - start)
 

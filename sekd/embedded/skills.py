@@ -23,7 +23,7 @@ from sekd.embedded.world import categories
 from sekd.errors import SekdError, exit_on_error
 from sekd.evaluation.general.outcome import Outcome, write_outcomes
 from sekd.evaluation.general.table import print_outcomes
-from sekd.evaluation.students import STUDENT, Student, find_students, read_base
+from sekd.evaluation.students import STUDENT, TrainedStudent, find_students, read_base
 from sekd.inference.schedule import read_image
 from sekd.metrics import paired_difference
 from sekd.models import ModelConfig, load_processor, load_vlm
@@ -120,7 +120,7 @@ def measure_skills(run: Path, datasets: Sequence[Dataset]) -> list[Outcome]:
     return outcomes
 
 
-def _measure(model: ModelConfig, students: Sequence[Student], dataset: Dataset) -> list[Outcome]:
+def _measure(model: ModelConfig, students: Sequence[TrainedStudent], dataset: Dataset) -> list[Outcome]:
     test = SkillTest(dataset, model)
     before = test.scores(load_vlm(model, dtype=torch.float32))
     trained = [
@@ -138,7 +138,7 @@ def _outcome(task: str, before: np.ndarray, after: np.ndarray, metric: str) -> O
     return Outcome(task, metric, float(before.mean()), float(after.mean()), samples=len(before), **change)
 
 
-def _embedded_base(student: Student) -> ModelConfig:
+def _embedded_base(student: TrainedStudent) -> ModelConfig:
     model = read_base(student.adapter.parent)
     if Path(model.path).resolve() != BASE.resolve():
         raise SekdError(

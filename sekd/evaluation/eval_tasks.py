@@ -14,7 +14,7 @@ from typing import Any
 from sekd.datasets.base import Dataset, Example
 from sekd.evaluation.generations import Cell, kept_keys
 from sekd.evaluation.scores import BASE
-from sekd.evaluation.students import Student
+from sekd.evaluation.students import TrainedStudent
 from sekd.inference.strategies import ANSWER_LENGTH
 from sekd.models import ADAPTER_FILES, ModelConfig, digest, model_identity
 from sekd.prompts import Prompter
@@ -56,7 +56,7 @@ class Answering:
     paradigms: Sequence[str]
 
 
-def answering(students: Sequence[Student], *, base: Sequence[str], student: Sequence[str]) -> list[Answering]:
+def answering(students: Sequence[TrainedStudent], *, base: Sequence[str], student: Sequence[str]) -> list[Answering]:
     """The base first, then every training."""
     trained = [Answering(each.name, each.seed, each.adapter, student) for each in students]
     return [Answering(BASE, "", None, base), *trained]

@@ -37,25 +37,25 @@ class Bootstrap:
 
 
 @dataclass(frozen=True)
-class Kept:
-    """A cell as kept, with its answers: per image, per question the option index, None where none could be read."""
+class CellResult:
+    """A cell's generations with their answers: per image and question the option index, None where unread."""
 
     cell: Cell
     generations: list[Generation]
     answers: list[list[int | None]]
 
     @classmethod
-    def of(cls, cell: Cell, generations: list[Generation], *, parser: Parser = "lenient") -> "Kept":
+    def of(cls, cell: Cell, generations: list[Generation], *, parser: Parser = "lenient") -> "CellResult":
         return cls(cell, generations, [read_answers(each, cell.paradigm, parser=parser) for each in generations])
 
 
-def read_run(run: Path, *, parser: Parser = "lenient") -> list[Kept]:
+def read_run(run: Path, *, parser: Parser = "lenient") -> list[CellResult]:
     """Every cell of a run's last evaluation.
 
     Raises:
         SekdError: the run has not been evaluated.
     """
-    return [Kept.of(cell, generations, parser=parser) for cell, generations in read_evaluated(run)]
+    return [CellResult.of(cell, generations, parser=parser) for cell, generations in read_evaluated(run)]
 
 
 def read_answers(generation: Generation, paradigm: str, *, parser: Parser) -> list[int | None]:
@@ -66,17 +66,17 @@ def read_answers(generation: Generation, paradigm: str, *, parser: Parser) -> li
     return [parse_single(text, question, parser=parser) for text, question in pairs]
 
 
-def score_run(kept: Sequence[Kept], *, bootstrap: Bootstrap) -> Scores:
+def score_run(results: Sequence[CellResult], *, bootstrap: Bootstrap) -> Scores:
     """``{"in_domain": {model: {paradigm: cell}}, "unseen": {tree: {model: {paradigm: cell}}}}``."""
     scores: Scores = {"in_domain": {}, "unseen": {}}
-    for (part, tree), cells in _grouped(kept, lambda each: (each.cell.part, each.cell.tree)).items():
+    for (part, tree), cells in _grouped(results, lambda each: (each.cell.part, each.cell.tree)).items():
         target = scores["in_domain"] if part == "in_domain" else scores["unseen"].setdefault(tree, {})
         target |= _score_tree(cells, bootstrap=bootstrap)
     return scores
 
 
-def _score_tree(kept: Sequence[Kept], *, bootstrap: Bootstrap) -> Scores:
-    groups = _grouped(kept, lambda each: (each.cell.model, each.cell.paradigm))
+def _score_tree(results: Sequence[CellResult], *, bootstrap: Bootstrap) -> Scores:
+    groups = _grouped(results, lambda each: (each.cell.model, each.cell.paradigm))
     columns = {way: image_scores(cells) for way, cells in groups.items()}
 
     def minus(way: Way, other: Way) -> Scores | None:
@@ -106,7 +106,7 @@ def _score_tree(kept: Sequence[Kept], *, bootstrap: Bootstrap) -> Scores:
     return table
 
 
-def _add_mistakes(table: Scores, first: Mapping[Way, Kept]) -> None:
+def _add_mistakes(table: Scores, first: Mapping[Way, CellResult]) -> None:
     """What the first training of each way got wrong: the commonest mistaken pairs, and changes from the base."""
     shown = [way for way in first if way[0] in (BASE, STUDENT) and way[1] not in INTERVENTIONS]
     counts = [count_pairs(first[way].generations, first[way].answers) for way in shown]
@@ -116,22 +116,22 @@ def _add_mistakes(table: Scores, first: Mapping[Way, Kept]) -> None:
     after = student if student in first else teacher
     if before in first and after in first:
         ways = {way: first[way] for way in (before, teacher, student) if way in first}
-        answered = {way: _by_sample(kept) for way, kept in ways.items()}
+        answered = {way: _by_sample(result) for way, result in ways.items()}
         table[after[0]][after[1]][f"from_{BASE}_joint"] = changes(answered, before, after)
 
 
-def _by_sample(kept: Kept) -> dict[str, Answered]:
-    pairs = zip(kept.generations, kept.answers, strict=True)
+def _by_sample(result: CellResult) -> dict[str, Answered]:
+    pairs = zip(result.generations, result.answers, strict=True)
     return {generation.sample: (generation, answers) for generation, answers in pairs}
 
 
-def score_cell(kept: Sequence[Kept], columns: Mapping[str, np.ndarray], *, bootstrap: Bootstrap) -> Scores:
+def score_cell(results: Sequence[CellResult], columns: Mapping[str, np.ndarray], *, bootstrap: Bootstrap) -> Scores:
     """One entry of ``scores.json``; several trainings of one model are averaged, but for the first one's calibration.
 
     Args:
         columns: the trainings' ``image_scores``.
     """
-    seeds = [_score_training(each) for each in kept]
+    seeds = [_score_training(each) for each in results]
     cell: Scores = {
         name: _mean([each[name] for each in seeds]) for name in seeds[0] if name not in ("per_level", "calibration")
     }
@@ -139,30 +139,30 @@ def score_cell(kept: Sequence[Kept], columns: Mapping[str, np.ndarray], *, boots
     cell["per_level"] = _mean_levels([each["per_level"] for each in seeds])
     cell["calibration"] = seeds[0]["calibration"]
     cell["intervals"] = {name: interval(values, bootstrap) for name, values in columns.items()}
-    if len(kept) > 1:
-        cell["seeds"] = {each.cell.seed: scores for each, scores in zip(kept, seeds, strict=True)}
+    if len(results) > 1:
+        cell["seeds"] = {each.cell.seed: scores for each, scores in zip(results, seeds, strict=True)}
         cell["spread"] = {name: _spread([each[name] for each in seeds]) for name in (*METRICS, "parse_failures")}
     return cell
 
 
-def image_scores(kept: Sequence[Kept]) -> dict[str, np.ndarray]:
+def image_scores(results: Sequence[CellResult]) -> dict[str, np.ndarray]:
     """Every metric of every image with known truth [image], in percent, averaged over the trainings."""
-    trainings = [_per_image(each) for each in kept]
+    trainings = [_per_image(each) for each in results]
     return {name: np.mean([training[name] for training in trainings], axis=0) for name in METRICS}
 
 
-def _per_image(kept: Kept) -> dict[str, np.ndarray]:
-    truth, predicted = paths(kept)
+def _per_image(result: CellResult) -> dict[str, np.ndarray]:
+    truth, predicted = paths(result)
     if not truth:
         return dict.fromkeys(METRICS, np.empty(0))
     return {name: 100 * values for name, values in per_path(truth, predicted).items()}
 
 
-def paths(kept: Kept) -> tuple[list[list[str]], list[list[str | None]]]:
+def paths(result: CellResult) -> tuple[list[list[str]], list[list[str | None]]]:
     """True and answered names of every image whose truth is known."""
     truth: list[list[str]] = []
     predicted: list[list[str | None]] = []
-    for generation, answers in zip(kept.generations, kept.answers, strict=True):
+    for generation, answers in zip(result.generations, result.answers, strict=True):
         if any(question.truth is None for question in generation.questions):
             continue
         truth.append([str(question.truth_name) for question in generation.questions])
@@ -214,26 +214,26 @@ def interval(values: np.ndarray, bootstrap: Bootstrap) -> list[float] | None:
     return list(bootstrap_interval(values, resamples=bootstrap.resamples, seed=bootstrap.seed))
 
 
-def _score_training(kept: Kept) -> Scores:
-    truth, predicted = paths(kept)
+def _score_training(result: CellResult) -> Scores:
+    truth, predicted = paths(result)
     numbers = score(truth, predicted) if truth else {"n": 0, **dict.fromkeys(METRICS)}
-    calibration = calibrate(kept.generations, kept.answers)
-    unread = [answer is None for answers in kept.answers for answer in answers]
+    calibration = calibrate(result.generations, result.answers)
+    unread = [answer is None for answers in result.answers for answer in answers]
     return {
         **{name: numbers[name] for name in ("n", *METRICS)},
-        "parse_failures": 100 * float(np.mean([None in answers for answers in kept.answers])),
+        "parse_failures": 100 * float(np.mean([None in answers for answers in result.answers])),
         "unread_answers": 100 * float(np.mean(unread)),
         "calibration_error": calibration.error,
         "answers_without_confidence": calibration.without,
         "calibration": {**asdict(calibration), "bins": [asdict(each) for each in calibration.bins]},
-        **_cost(kept.generations),
-        "per_level": _levels(kept, numbers) if truth else [],
+        **_cost(result.generations),
+        "per_level": _levels(result, numbers) if truth else [],
     }
 
 
-def _levels(kept: Kept, numbers: Scores) -> list[Scores]:
+def _levels(result: CellResult, numbers: Scores) -> list[Scores]:
     """One entry a level, coarse to fine: its name, accuracy and count, over all and given the parent's answer."""
-    longest = max((generation.questions for generation in kept.generations), key=len)
+    longest = max((generation.questions for generation in result.generations), key=len)
     names = [question.level for question in longest]
     keys = ("per_level", "per_level_n", "given_right_parent", "given_wrong_parent")
     rows = zip(names, *(numbers[key] for key in keys), strict=False)
@@ -275,14 +275,14 @@ def _cost(generations: Sequence[Generation]) -> Scores:
     }
 
 
-def _grouped(kept: Sequence[Kept], key: Callable[[Kept], Any]) -> dict[Any, list[Kept]]:
-    groups: dict[Any, list[Kept]] = defaultdict(list)
-    for each in kept:
+def _grouped(results: Sequence[CellResult], key: Callable[[CellResult], Any]) -> dict[Any, list[CellResult]]:
+    groups: dict[Any, list[CellResult]] = defaultdict(list)
+    for each in results:
         groups[key(each)].append(each)
     return dict(groups)
 
 
-def _same_images(ours: Sequence[Kept], theirs: Sequence[Kept]) -> bool:
+def _same_images(ours: Sequence[CellResult], theirs: Sequence[CellResult]) -> bool:
     samples = [[generation.sample for generation in each.generations] for each in (*ours, *theirs)]
     return all(each == samples[0] for each in samples)
 

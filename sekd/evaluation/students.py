@@ -21,7 +21,7 @@ SEED = re.compile(r"seed[-_]?\d+")
 
 
 @dataclass(frozen=True)
-class Student:
+class TrainedStudent:
     """One training: ``name`` is shared by the trainings that differ in ``seed`` ("" where there is only one)."""
 
     name: str
@@ -29,7 +29,7 @@ class Student:
     adapter: Path
 
 
-def find_students(run: Path) -> list[Student]:
+def find_students(run: Path) -> list[TrainedStudent]:
     """Every adapter below a run folder, in stable order; none is fine, the base is evaluated alone then.
 
     Trainings of one student with the very same settings count once, wherever they stand.
@@ -39,18 +39,18 @@ def find_students(run: Path) -> list[Student]:
     return list({(student.name, _settings(student)): student for student in found}.values())
 
 
-def _settings(student: Student) -> str:
+def _settings(student: TrainedStudent) -> str:
     """Tells one training's settings from another's, as its metrics record it; where they do not, its folder does."""
     file = student.adapter.parent / "metrics.json"
     recorded = json.loads(file.read_text(encoding="utf-8")).get("settings") if file.is_file() else None
     return recorded or str(student.adapter)
 
 
-def _student(run: Path, adapter: Path) -> Student:
+def _student(run: Path, adapter: Path) -> TrainedStudent:
     *arm, last = ("", *adapter.parent.relative_to(run).parts)
     seed = last if SEED.fullmatch(last) else ""
     name = "/".join(part for part in (*arm, "" if seed else last) if part)
-    return Student(name or STUDENT, seed, adapter)
+    return TrainedStudent(name or STUDENT, seed, adapter)
 
 
 def read_base(training: Path) -> ModelConfig:

@@ -142,7 +142,7 @@ def learn_in_turns(config: StudentConfig, store: Store, *, world: int) -> list[f
     found = []
     for step, batches in enumerate(zip(*(data.stream_of(rank, world) for rank in range(world)), strict=True)):
         optimizer.param_groups[0]["lr"] = config.optim.lr * learning_rate_factor(step, steps, config.optim)
-        loss = torch.stack([module.training_outcome(batch).total for batch in batches]).mean()
+        loss = torch.stack([module.training_loss(batch).total for batch in batches]).mean()
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, config.optim.clip_norm)

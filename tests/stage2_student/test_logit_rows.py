@@ -32,7 +32,7 @@ def test_a_step_makes_logits_at_the_answer_tokens_only(configure: Configure, sto
     answers = len(batch.letters.rows) + len(batch.others.rows)
     assert answers < batch.inputs["input_ids"].numel() / 2
     with LogitRows(vocabulary, hidden) as rows:
-        module.training_outcome(batch).total.backward()
+        module.training_loss(batch).total.backward()
     assert 0 < rows.most <= answers
     with LogitRows(vocabulary, hidden) as rows:
         module.student.vlm(**batch.inputs, use_cache=False)

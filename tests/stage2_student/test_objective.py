@@ -54,7 +54,7 @@ def first(config: StudentConfig, store: Store) -> tuple[StudentModule, StudentDa
 def test_the_total_is_the_weighted_sum_of_the_means_over_examples(configure: Configure, store: Store) -> None:
     loss = weighing(hard=0.5, soft=2.0, hidden=3.0, format=0.1)
     module, _, batch = first(configure(loss=loss, lora=PLAIN), store)
-    got = module.training_outcome(batch)
+    got = module.training_loss(batch)
     assert got.format_M is not None
     expected = (
         0.5 * got.terms_N["hard"].mean()
@@ -90,7 +90,7 @@ def sureness(path: list[dict[str, Any]], letters: Sequence[int]) -> list[float]:
 def test_level_weights_and_trust_in_the_parent_scale_each_step(configure: Configure, store: Store) -> None:
     loss = weighing(hard=1.0, levels={"order": 0.0, "genus": 2.0}, confidence=0.5)
     module, _, batch = first(configure(loss=loss, lora=PLAIN), store)
-    got = module.training_outcome(batch)
+    got = module.training_loss(batch)
     values = got.terms_N["hard"].view(-1, 4)  # order, family, genus, species
     trust = torch.tensor([sureness(path, store.layout.letter_ids) for path in stored_paths(store, batch)]) ** 0.5
     expected = (values * torch.tensor([0.0, 1.0, 2.0, 1.0]) * trust).sum(1).mean() / 4
@@ -129,7 +129,7 @@ def test_what_no_loss_asks_for_is_not_read(
     assert bool(opened) == (batch.hidden_NRD is not None) == states
     assert ("topk_ids" in columns) == (batch.candidates is not None) == candidates
     assert "truth" not in columns
-    assert module.training_outcome(batch).total.requires_grad
+    assert module.training_loss(batch).total.requires_grad
 
 
 def test_a_loss_without_weight_is_not_even_computed(
@@ -141,7 +141,7 @@ def test_a_loss_without_weight_is_not_even_computed(
     for name in ("soft", "exact", "hidden", "chunked_hard"):
         monkeypatch.setattr(losses, name, refuse)
     module, _, batch = first(configure(loss=weighing(hard=1.0)), store)
-    assert set(module.training_outcome(batch).terms_N) == {"hard"}
+    assert set(module.training_loss(batch).terms_N) == {"hard"}
 
 
 def test_exact_equals_the_dense_kl_from_the_stored_layer_to_1e_5(configure: Configure, unrounded: Store) -> None:
@@ -155,7 +155,7 @@ def test_exact_equals_the_dense_kl_from_the_stored_layer_to_1e_5(configure: Conf
         dense = torch.nn.functional.kl_div(
             own.log_softmax(-1), teacher.log_softmax(-1), log_target=True, reduction="none"
         )
-    torch.testing.assert_close(module.training_outcome(batch).terms_N["soft"], 4 * dense.sum(-1), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(module.training_loss(batch).terms_N["soft"], 4 * dense.sum(-1), atol=1e-5, rtol=1e-5)
 
 
 def test_the_stored_last_layer_gives_back_the_stored_candidates(configure: Configure, unrounded: Store) -> None:
@@ -176,16 +176,16 @@ def test_student_states_follow_the_stores_numbering(after_norm: bool, configure:
     states = module.student(batch, layers=(2, 4))
     own = torch.stack([states.layers[2], states.layers[4]], dim=1).detach()
     torch.testing.assert_close(module.student.norm(own[:, 1]), states.last_ND.detach())
-    values = module.training_outcome(replace(batch, hidden_NRD=own)).terms_N["hidden"]
+    values = module.training_loss(replace(batch, hidden_NRD=own)).terms_N["hidden"]
     torch.testing.assert_close(values, torch.zeros_like(values), atol=1e-6, rtol=0)
-    assert (module.training_outcome(batch).terms_N["hidden"] > 1e-3).all()
+    assert (module.training_loss(batch).terms_N["hidden"] > 1e-3).all()
 
 
 def test_the_head_sees_the_answers_positions_alone_however_long_the_prompt(configure: Configure, store: Store) -> None:
     module, _, batch = first(configure(loss=weighing(hard=1.0, soft=1.0, format=0.1), lora=PLAIN), store)
     rows: list[tuple[int, ...]] = []
     module.student.head.register_forward_pre_hook(lambda _, args: rows.append(args[0].shape[:-1]))
-    module.training_outcome(batch)
+    module.training_loss(batch)
     assert rows == [(len(batch.letters.rows),), (len(batch.others.rows),)]
     assert sum(map(sum, rows)) < batch.inputs["input_ids"].numel() / 4
 
@@ -212,7 +212,7 @@ def test_gradient_checkpointing_changes_no_gradient(configure: Configure, store:
         torch.manual_seed(0)
         config = replace(config, trainer=replace(config.trainer, gradient_checkpointing=wanted))
         module, _, batch = first(config, store)
-        module.training_outcome(batch).total.backward()
+        module.training_loss(batch).total.backward()
         gradients.append({name: p.grad for name, p in module.named_parameters() if p.requires_grad})
     assert any(value.abs().max() > 0 for value in gradients[0].values())
     for name, value in gradients[0].items():
@@ -229,7 +229,7 @@ def test_gradients_averaged_over_ranks_are_those_of_the_mean_over_all_their_exam
     assert len({len(batches) for batches in streams}) == 1
     batches = [stream[-1] for stream in streams]
     assert len({batch.images for batch in batches}) > 1, "the step is even: the test shows nothing"
-    averaged = sum(module.training_outcome(batch).total for batch in batches) / 4
-    values = torch.cat([module.training_outcome(batch).terms_N["hard"].view(-1, 4).mean(1) for batch in batches])
-    formats = torch.cat([module.training_outcome(batch).format_M.view(batch.images, -1).mean(1) for batch in batches])
+    averaged = sum(module.training_loss(batch).total for batch in batches) / 4
+    values = torch.cat([module.training_loss(batch).terms_N["hard"].view(-1, 4).mean(1) for batch in batches])
+    formats = torch.cat([module.training_loss(batch).format_M.view(batch.images, -1).mean(1) for batch in batches])
     torch.testing.assert_close(averaged, values.mean() + 0.1 * formats.mean())

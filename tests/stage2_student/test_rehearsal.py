@@ -64,7 +64,7 @@ def test_an_untrained_student_agrees_with_a_teacher_that_was_asked_the_same(
     singles = [batch for batch in epoch if letters_of(batch) == {0: 1}]
     assert len(singles) == len(epoch) / 2
     for batch in singles:
-        terms = module.training_outcome(batch).terms_N
+        terms = module.training_loss(batch).terms_N
         assert float(terms["hidden"]) < 1e-5
         assert float(terms["soft"]) < 1e-4
 

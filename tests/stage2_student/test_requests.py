@@ -77,8 +77,8 @@ def test_the_adapter_is_back_and_learns_after_its_base_was_asked(configure: Conf
 def test_a_request_counts_as_much_as_a_path(configure: Configure, store: Store) -> None:
     module, data = assemble(configure(rehearsal=ASKED), store)
     batch = next(iter(data.train_dataloader()))
-    with_requests = module.training_outcome(batch)
-    without = module.training_outcome(replace(batch, requests=None))
+    with_requests = module.training_loss(batch)
+    without = module.training_loss(replace(batch, requests=None))
     assert with_requests.requests_A is not None
     torch.testing.assert_close(
         with_requests.total - without.total, with_requests.requests_A.sum() / batch.images, atol=1e-5, rtol=1e-4
@@ -110,9 +110,9 @@ def test_a_student_that_is_asked_replies_more_like_its_base(configure: Configure
         optimizer = torch.optim.AdamW([w for w in module.parameters() if w.requires_grad], lr=1e-2)
         for own in data.train_dataloader():
             optimizer.zero_grad()
-            module.training_outcome(own).total.backward()
+            module.training_loss(own).total.backward()
             optimizer.step()
-        reached = module.training_outcome(batch).requests_A
+        reached = module.training_loss(batch).requests_A
         assert reached is not None
         divergence[name] = reached.mean().item()
     assert divergence["asked"] < divergence["not_asked"] / 2

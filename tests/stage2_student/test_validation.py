@@ -61,7 +61,7 @@ def test_ranks_share_the_held_out_images_in_equally_many_batches_and_their_means
     assert sorted(names) == sorted(name for batch in alone for name in batch.names)
 
     def parts(batches: list[Batch]) -> list:
-        return [sums(module.training_outcome(batch), batch, letters) for batch in batches]
+        return [sums(module.training_loss(batch), batch, letters) for batch in batches]
 
     together = means(parts([batch for loader in by_rank for batch in seen(loader)]))
     assert together == pytest.approx(means(parts(alone)), rel=1e-5)
@@ -105,7 +105,7 @@ def test_nothing_is_written_down_of_a_level_without_a_step_in_the_batch(
     module, parts = assemble(config, store, independent)
     batches = list(parts.train_dataloader())
     single = next(batch for batch in batches if len(batch.answers_N) == 2)
-    recorded = means([sums(module.training_outcome(single), single, list(store.layout.letter_ids))])
+    recorded = means([sums(module.training_loss(single), single, list(store.layout.letter_ids))])
     assert not any(math.isnan(value) for value in recorded.values())
     levels = {single.level_names[level] for level in single.levels_N}
     assert {name.partition("/")[2] for name in recorded} - {""} == levels

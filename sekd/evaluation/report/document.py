@@ -27,7 +27,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Step:
+class PathStep:
     """One level of a path; ``right`` is None where there is nothing to compare with."""
 
     level: str
@@ -42,7 +42,7 @@ class Case:
     title: str
     image: str | None
     words: str
-    paths: Mapping[str, Sequence[Step]]
+    paths: Mapping[str, Sequence[PathStep]]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from PIL import Image
 from sekd.datasets.images import DECODE_ERRORS, decode
 from sekd.evaluation.confusion import CHANGES
 from sekd.evaluation.report import plots
-from sekd.evaluation.report.document import Case, Section, Step, Table
+from sekd.evaluation.report.document import Case, PathStep, Section, Table
 from sekd.evaluation.report.sections import base_and_student, name_of, style_of
 from sekd.evaluation.table import trees
 
@@ -108,7 +108,7 @@ def _case(title: str, example: dict[str, Any], root: Path) -> Case:
     levels, truth = example["levels"], example["true"]
     image = _embed(root / example["image"])
     words = f"Image {example['sample']}: {', '.join(map(' '.join, zip(levels, truth, strict=True)))}."
-    paths = {"True path": [Step(level, name, None) for level, name in zip(levels, truth, strict=True)]}
+    paths = {"True path": [PathStep(level, name, None) for level, name in zip(levels, truth, strict=True)]}
     for model, answers in example["answers"].items():
         for way, names in answers.items():
             paths[name_of(model, way)] = _steps(levels, truth, names)
@@ -116,9 +116,9 @@ def _case(title: str, example: dict[str, Any], root: Path) -> Case:
     return Case(f"{title} ({example['sample']})", image, words if image else missing, paths)
 
 
-def _steps(levels: Sequence[str], truth: Sequence[str], names: Sequence[str | None]) -> list[Step]:
+def _steps(levels: Sequence[str], truth: Sequence[str], names: Sequence[str | None]) -> list[PathStep]:
     answered = zip(levels, truth, names, strict=True)
-    return [Step(level, name or "no readable answer", name == right) for level, right, name in answered]
+    return [PathStep(level, name or "no readable answer", name == right) for level, right, name in answered]
 
 
 def _embed(file: Path) -> str | None:

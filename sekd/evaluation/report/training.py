@@ -11,13 +11,13 @@ import yaml
 from sekd.evaluation.generations import Listed
 from sekd.evaluation.report import plots
 from sekd.evaluation.report.document import Section, Table, Value
-from sekd.evaluation.students import Student
+from sekd.evaluation.students import TrainedStudent
 
 Curve = tuple[list[int], list[float]]  # optimiser steps and values
 POINTS = 120  # of a curve at most: what a plot can show
 
 
-def training_curves(students: Sequence[Student]) -> Section | None:
+def training_curves(students: Sequence[TrainedStudent]) -> Section | None:
     """Every logged number of the trainings, one panel each. None without a log."""
     curves = {_title(student): read_curves(student) for student in students}
     names = sorted({name for found in curves.values() for name in found}, key=_order)
@@ -44,7 +44,7 @@ def training_curves(students: Sequence[Student]) -> Section | None:
     return Section("training", "Training curves", tables=[figure])
 
 
-def read_curves(student: Student) -> dict[str, Curve]:
+def read_curves(student: TrainedStudent) -> dict[str, Curve]:
     """Every number that Lightning's CSV log beside the adapter holds more than once; empty without a log."""
     logs = sorted((student.adapter.parent / "logs").rglob("metrics.csv"), key=lambda log: log.stat().st_mtime)
     if not logs:
@@ -65,7 +65,7 @@ def _thin(pairs: Sequence[tuple[int, float]]) -> Curve:
     return [part[len(part) // 2][0] for part in stretches], [sum(y for _, y in part) / len(part) for part in stretches]
 
 
-def provenance(run: Path, cells: Sequence[Listed], students: Sequence[Student]) -> Section:
+def provenance(run: Path, cells: Sequence[Listed], students: Sequence[TrainedStudent]) -> Section:
     """What the generations were made with, the teacher's store, and each training's settings."""
     facts = [(_model(each), each.cell.facts) for each in cells]
     kept: list[Sequence[Value]] = [
@@ -112,7 +112,7 @@ def _model(listed: Listed) -> str:
     return f"{listed.cell.model}/{listed.cell.seed}" if listed.cell.seed else listed.cell.model
 
 
-def _title(student: Student) -> str:
+def _title(student: TrainedStudent) -> str:
     return f"{student.name} {student.seed}".strip()
 
 
