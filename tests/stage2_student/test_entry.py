@@ -14,6 +14,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 from test_training import losses_of, store_bytes
 
+from sekd import machine
 from sekd.datasets import DataConfig
 from sekd.entry import CONF
 from sekd.models import ModelConfig
@@ -69,6 +70,7 @@ def command(tmp_path: Path, model: ModelConfig, data: DataConfig, store: Store) 
 
 def settings_of(*overrides: str) -> StudentConfig:
     ConfigStore.instance().store(name="student_schema", node=StudentConfig)
+    machine.register()
     with initialize_config_dir(CONF, version_base="1.3"):
         config = OmegaConf.to_object(compose("student", overrides=list(overrides)))
     assert isinstance(config, StudentConfig)
