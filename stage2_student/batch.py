@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 
-class Movable:
+class OnDevice:
     """A dataclass that goes to another device as one, with every tensor in it; Lightning calls ``to``."""
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
@@ -21,14 +21,14 @@ class Movable:
         def move(item: Any) -> Any:
             if isinstance(item, dict):
                 return {name: move(inner) for name, inner in item.items()}
-            return item.to(*args, **kwargs) if isinstance(item, Tensor | Movable) else item
+            return item.to(*args, **kwargs) if isinstance(item, Tensor | OnDevice) else item
 
         values = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
         return replace(self, **move(values))  # type: ignore[type-var]
 
 
 @dataclass(frozen=True)
-class Positions(Movable):
+class Positions(OnDevice):
     """Places in a batch: which row [N], which position in it [N], and the token that follows there [N]."""
 
     rows: Tensor
@@ -37,7 +37,7 @@ class Positions(Movable):
 
 
 @dataclass(frozen=True)
-class Candidates(Movable):
+class Candidates(OnDevice):
     """The teacher's most likely tokens at every answer position of a path or a batch, likeliest first, and the log of
     all other tokens' mass."""
 
@@ -56,7 +56,7 @@ class Candidates(Movable):
 
 
 @dataclass(frozen=True)
-class Requests(Movable):
+class Requests(OnDevice):
     """Other requests about some of a batch's images, of which the reply's first token is held to the base's.
 
     Attributes:
@@ -73,13 +73,13 @@ class Requests(Movable):
 
 
 @dataclass(frozen=True)
-class Batch(Movable):
+class Batch(OnDevice):
     """Prompts with the teacher's answers, ready for the model: joint ones, and single steps that are rehearsed.
 
     Attributes:
         inputs: what the model's forward takes.
-        letters: the answer positions, [N]; images in order, steps in order.
-        others: the other answer tokens and the end of the turn, [M].
+        answer_positions: where the letters are predicted, [N]; images in order, steps in order.
+        format_positions: where the other answer tokens and the end of the turn are predicted, [M].
         answers_N: the teacher's option index.
         levels_N: index in ``level_names``.
         shares_N, shares_M: how much a position counts, so that a weighted sum over all ranks is the mean over the
@@ -92,8 +92,8 @@ class Batch(Movable):
     """
 
     inputs: dict[str, Tensor]
-    letters: Positions
-    others: Positions
+    answer_positions: Positions
+    format_positions: Positions
     answers_N: Tensor
     levels_N: Tensor
     level_names: tuple[str, ...]

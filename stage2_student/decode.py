@@ -13,14 +13,14 @@ from sekd.answers import parse_joint
 from sekd.datasets import Dataset, Example
 from sekd.metrics import parse_failures, score
 from sekd.questions import Question
-from stage2_student.batch import Movable
+from stage2_student.batch import OnDevice
 from stage2_student.encode import Encoder
 
 SPARE_TOKENS = 8  # beyond the longest answer that could be right
 
 
 @dataclass(frozen=True)
-class Asked(Movable):
+class PromptBatch(OnDevice):
     """Joint prompts of several images, padded on the left, their questions, and the token that ends an answer."""
 
     inputs: dict[str, torch.Tensor]
@@ -41,13 +41,13 @@ class Prompts:
     def __len__(self) -> int:
         return -(-len(self._examples) // self._batch_size)
 
-    def __iter__(self) -> Iterator[Asked]:
+    def __iter__(self) -> Iterator[PromptBatch]:
         for start in range(0, len(self._examples), self._batch_size):
             examples = self._examples[start : start + self._batch_size]
             questions = [self._dataset.questions(example) for example in examples]
             longest = max(self._encoder.answer_length(asked) for asked in questions)
             inputs = self._encoder.prompts([self._dataset.image_path(example) for example in examples], questions)
-            yield Asked(inputs, questions, longest + SPARE_TOKENS, self._encoder.end_id)
+            yield PromptBatch(inputs, questions, longest + SPARE_TOKENS, self._encoder.end_id)
 
 
 def spread(examples: Sequence[Example], count: int) -> list[Example]:
@@ -68,7 +68,7 @@ def decode_plainly(vlm: Any) -> None:
 
 
 @torch.no_grad()
-def answer(vlm: Any, tokenizer: Any, asked: Asked, *, in_step: bool = False) -> list[str]:
+def answer(vlm: Any, tokenizer: Any, asked: PromptBatch, *, in_step: bool = False) -> list[str]:
     """The model's greedy replies. The model must have been made to ``decode_plainly``.
 
     Args:

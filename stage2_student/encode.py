@@ -80,8 +80,10 @@ class Encoder:
         with _named(*(self._root / path.image for path in paths)):
             prompts = self._process([self._prompt(path) for path in paths], pictures)
         inputs, starts = self._extended(prompts, [ids for ids, _ in answers])
-        letters, others = _positions(answers, starts)
-        letters = replace(letters, tokens=torch.tensor([token for path in paths for token in self._targets(path)]))
+        answer_positions, format_positions = _positions(answers, starts)
+        answer_positions = replace(
+            answer_positions, tokens=torch.tensor([token for path in paths for token in self._targets(path)])
+        )
         share = world / all_images if images else 0.0
         stored = [path.candidates for path in paths if path.candidates]
         candidates = Candidates.concatenate(stored) if stored else None
@@ -90,15 +92,15 @@ class Encoder:
         levels = [names.index(path.questions[step].level) for path in paths for step in path.steps]
         return Batch(
             inputs=inputs,
-            letters=letters,
-            others=others,
+            answer_positions=answer_positions,
+            format_positions=format_positions,
             answers_N=torch.tensor([path.answers[step] for path in paths for step in path.steps]),
             levels_N=torch.tensor(levels),
             level_names=names,
             shares_N=_shares(share, steps),
             shares_M=_shares(share, [len(ids) - n for (ids, _), n in zip(answers, steps, strict=True)]),
             candidates=candidates,
-            parent_prob_N=None if candidates is None else _parent_probs(candidates, letters.tokens, steps),
+            parent_prob_N=None if candidates is None else _parent_probs(candidates, answer_positions.tokens, steps),
             hidden_NRD=_stacked([path.hidden_SRD for path in paths if path.hidden_SRD is not None]),
             images=images,
             names=tuple(path.image for path in paths),

@@ -18,7 +18,7 @@ from torch.distributed import DeviceMesh
 from sekd.errors import SekdError
 from stage2_student.batch import Batch, Positions, Requests
 from stage2_student.config import LoraSettings
-from stage2_student.decode import Asked, answer, decode_plainly
+from stage2_student.decode import PromptBatch, answer, decode_plainly
 from stage2_student.vision import VisionCache, check_takes_vision
 
 
@@ -33,7 +33,7 @@ class States:
 
     last_ND: Tensor
     layers: dict[int, Tensor]
-    others_MD: Tensor | None
+    format_MD: Tensor | None
     replies: tuple[Tensor, Tensor] | None = None
 
 
@@ -84,19 +84,19 @@ class Student(nn.Module):
     def n_layers(self) -> int:
         return len(self.decoder.layers)
 
-    def forward(self, batch: Batch, *, layers: Sequence[int] = (), others: bool = True) -> States:
+    def forward(self, batch: Batch, *, layers: Sequence[int] = (), with_format: bool = True) -> States:
         """States at the answer positions; ``layers`` as the store numbers them."""
         replies = None if batch.requests is None else self._replies(batch.requests)
         with self._watched(layers) as seen:
             last_BTD = self._last(batch)
         return States(
-            last_ND=_gather(last_BTD, batch.letters),
-            layers={layer: _gather(seen[layer], batch.letters) for layer in layers},
-            others_MD=_gather(last_BTD, batch.others) if others else None,
+            last_ND=_gather(last_BTD, batch.answer_positions),
+            layers={layer: _gather(seen[layer], batch.answer_positions) for layer in layers},
+            format_MD=_gather(last_BTD, batch.format_positions) if with_format else None,
             replies=replies,
         )
 
-    def answer(self, tokenizer: Any, asked: Asked) -> list[str]:
+    def answer(self, tokenizer: Any, asked: PromptBatch) -> list[str]:
         """Greedy replies."""
         return answer(self.vlm, tokenizer, asked, in_step=self.sharded)
 

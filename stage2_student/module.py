@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from stage2_student.batch import Batch
 from stage2_student.config import OptimConfig
-from stage2_student.decode import Asked, scored
+from stage2_student.decode import PromptBatch, scored
 from stage2_student.model import Student
 from stage2_student.objective import LossResult, Objective
 from stage2_student.stream import Stream
@@ -53,7 +53,7 @@ class StudentModule(LightningModule):
         self._seed = seed
         self._log_every = log_every
         self._shard = shard
-        self._replies: list[tuple[list[str], Asked]] = []
+        self._replies: list[tuple[list[str], PromptBatch]] = []
         self._held_out: list[Sums] = []
         self._speed = Speed()
         self._recording = False  # whether the step that the current batch belongs to is written down
@@ -90,7 +90,7 @@ class StudentModule(LightningModule):
     def training_loss(self, batch: Batch) -> LossResult:
         """The student's forward pass and the losses of one batch."""
         states = self.student(
-            batch, layers=self._objective.student_layers, others=self._objective.config.format.weight > 0
+            batch, layers=self._objective.student_layers, with_format=self._objective.config.format.weight > 0
         )
         return self._objective(states, batch, head=self.student.head, norm=self.student.norm)
 
@@ -131,8 +131,8 @@ class StudentModule(LightningModule):
 
     # --- validation ---
 
-    def validation_step(self, batch: Batch | Asked, batch_idx: int, dataloader_idx: int = 0) -> None:
-        if isinstance(batch, Asked):
+    def validation_step(self, batch: Batch | PromptBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        if isinstance(batch, PromptBatch):
             self._replies.append((self.student.answer(self._tokenizer, batch), batch))
             return
         loss = self.training_loss(batch)

@@ -53,8 +53,8 @@ class Objective:
         weights_N = self._weights(batch)
         total = sum(self._weight(name) * (weights_N * values_N).sum() for name, values_N in terms.items())
         format_M = None
-        if states.others_MD is not None:
-            format_M = losses.chunked_hard(states.others_MD, batch.others.tokens, head, chunk=FORMAT_CHUNK)
+        if states.format_MD is not None:
+            format_M = losses.chunked_hard(states.format_MD, batch.format_positions.tokens, head, chunk=FORMAT_CHUNK)
             total = total + self.config.format.weight * (batch.shares_M * format_M).sum()
         requests_A = None
         if states.replies is not None and batch.requests is not None:
@@ -73,7 +73,7 @@ class Objective:
     def _terms(self, states: States, batch: Batch, logits_NV: Tensor, *, head: Layer, norm: Layer) -> dict[str, Tensor]:
         terms: dict[str, Tensor] = {}
         if self.config.hard.weight:
-            terms["hard"] = losses.hard(logits_NV, batch.letters.tokens)
+            terms["hard"] = losses.hard(logits_NV, batch.answer_positions.tokens)
         if self.config.soft.weight:
             terms["soft"] = self._soft(states, batch, logits_NV, head=head, norm=norm)
         if self.config.hidden.weight:

@@ -127,7 +127,7 @@ def _estimate_memory(config: StudentConfig, store: Store, encoder: Encoder) -> N
         read_size(config.model),
         dtype=str(weights_dtype(trainer)).removeprefix("torch."),
         tokens=round(batch.inputs["input_ids"].numel() * share),
-        positions=round((len(batch.letters.rows) + len(batch.others.rows)) * share),
+        positions=round((len(batch.answer_positions.rows) + len(batch.format_positions.rows)) * share),
         rank=config.lora.rank,
         targets=config.lora.targets,
         dropout=config.lora.dropout > 0,

@@ -21,7 +21,7 @@ from sekd.models import load_processor, load_vlm
 from sekd.prompts import Prompter
 from sekd.questions import Question
 from stage2_student.config import LossConfig, SoftConfig, StreamConfig, ValidationConfig
-from stage2_student.decode import Asked, answer
+from stage2_student.decode import PromptBatch, answer
 from stage2_student.encode import Encoder
 from stage2_student.merge import merge
 from stage2_student.model import Student
@@ -78,8 +78,8 @@ def test_a_row_is_its_own_prompt_and_then_its_answer(
         alone = processor(text=[prompt], images=[decode(few.root / path.image)], return_tensors="pt")["input_ids"][0]
         said, letters = prompter.answer_tokens(encoder.tokenizer, path.questions, path.answers)
         assert row.tolist() == [*alone.tolist(), *said, end_id]
-        own = batch.letters.rows == number
-        assert batch.letters.places[own].tolist() == [len(alone) + letter - 1 for letter in letters]
+        own = batch.answer_positions.rows == number
+        assert batch.answer_positions.places[own].tolist() == [len(alone) + letter - 1 for letter in letters]
         text = encoder.tokenizer.decode(row)
         assert all(option in text for question in path.questions for option in question.options)
         assert abs(encoder.length(path) - len(row)) < 100, "the estimate of a row's length is far off"
@@ -163,9 +163,9 @@ def test_what_is_taught_stands_where_a_free_answer_has_it(
     batch = batch_of(encoder, taught)
     student = Student(vlm, PLAIN).eval()
     with torch.no_grad():
-        logits_NV = student.head(student(batch, others=False).last_ND)
+        logits_NV = student.head(student(batch, with_format=False).last_ND)
     lengths = batch.inputs["attention_mask"].sum(dim=1)
-    for row, place, token, logits_V in zip(*astuple(batch.letters), logits_NV, strict=True):
+    for row, place, token, logits_V in zip(*astuple(batch.answer_positions), logits_NV, strict=True):
         ids = reply.sequences[row, start:].tolist()
         length = ids.index(encoder.end_id) + 1
         step = int(place + 1 - (lengths[row] - length))
@@ -183,7 +183,7 @@ def test_greedy_answers_on_the_way_know_no_repetition_penalty(
     vlm.generation_config.repetition_penalty = 0.01  # so far from 1 that it shows
     encoder, student, path = Encoder(model, few.root), Student(vlm, PLAIN).eval(), paths[0]
     prompt = encoder.prompts([few.root / path.image], [path.questions])
-    (reply,) = answer(student.vlm, encoder.tokenizer, Asked(prompt, [path.questions], 12, encoder.end_id))
+    (reply,) = answer(student.vlm, encoder.tokenizer, PromptBatch(prompt, [path.questions], 12, encoder.end_id))
     said: list[int] = []
     while len(said) < 12 and not {*said} & {151645, 151643}:
         tokens = torch.cat([prompt["input_ids"], torch.tensor([said], dtype=torch.long)], dim=1)
@@ -193,7 +193,7 @@ def test_greedy_answers_on_the_way_know_no_repetition_penalty(
             said.append(int(student.vlm(**{**prompt, **whole}, logits_to_keep=1).logits[0, -1].argmax()))
     assert reply == encoder.tokenizer.decode(said, skip_special_tokens=True)
     vlm.generation_config.repetition_penalty = 0.01
-    assert answer(student.vlm, encoder.tokenizer, Asked(prompt, [path.questions], 12, encoder.end_id)) != [reply]
+    assert answer(student.vlm, encoder.tokenizer, PromptBatch(prompt, [path.questions], 12, encoder.end_id)) != [reply]
 
 
 RUNS = [

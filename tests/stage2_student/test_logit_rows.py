@@ -29,7 +29,7 @@ def test_a_step_makes_logits_at_the_answer_tokens_only(configure: Configure, sto
     module, data = assemble(configure(), store)
     batch = next(iter(data.train_dataloader()))
     vocabulary, hidden = module.student.head.weight.shape
-    answers = len(batch.letters.rows) + len(batch.others.rows)
+    answers = len(batch.answer_positions.rows) + len(batch.format_positions.rows)
     assert answers < batch.inputs["input_ids"].numel() / 2
     with LogitRows(vocabulary, hidden) as rows:
         module.training_loss(batch).total.backward()

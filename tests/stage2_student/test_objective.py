@@ -186,7 +186,7 @@ def test_the_head_sees_the_answers_positions_alone_however_long_the_prompt(confi
     rows: list[tuple[int, ...]] = []
     module.student.head.register_forward_pre_hook(lambda _, args: rows.append(args[0].shape[:-1]))
     module.training_loss(batch)
-    assert rows == [(len(batch.letters.rows),), (len(batch.others.rows),)]
+    assert rows == [(len(batch.answer_positions.rows),), (len(batch.format_positions.rows),)]
     assert sum(map(sum, rows)) < batch.inputs["input_ids"].numel() / 4
 
 
@@ -196,12 +196,12 @@ def test_gathered_states_are_those_of_transformers(configure: Configure, store: 
     with torch.no_grad():
         states = student(batch, layers=(0, 2, 4))
         whole = student.vlm(**batch.inputs, output_hidden_states=True)
-        place = (batch.letters.rows, batch.letters.places)
+        place = (batch.answer_positions.rows, batch.answer_positions.places)
         torch.testing.assert_close(states.layers[0], whole.hidden_states[0][place])
         torch.testing.assert_close(states.layers[2], whole.hidden_states[2][place])
         torch.testing.assert_close(student.head(states.last_ND), whole.logits[place])
-    predicted = batch.inputs["input_ids"][batch.letters.rows, batch.letters.places + 1]
-    assert predicted.equal(batch.letters.tokens)
+    predicted = batch.inputs["input_ids"][batch.answer_positions.rows, batch.answer_positions.places + 1]
+    assert predicted.equal(batch.answer_positions.tokens)
 
 
 def test_gradient_checkpointing_changes_no_gradient(configure: Configure, store: Store) -> None:

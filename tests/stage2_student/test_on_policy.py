@@ -66,7 +66,7 @@ def test_the_reply_says_the_students_answers_and_aims_at_the_teachers(
     rows = [row for row in _rows(store) if row["image"] == batch.names[0]]
     teachers = [row["answer"] for row in rows]
     assert batch.answers_N.tolist() == teachers
-    assert batch.letters.tokens.tolist() == [letters[answer] for answer in teachers]
+    assert batch.answer_positions.tokens.tolist() == [letters[answer] for answer in teachers]
     questions = [Question(row["depth"], row["level"], tuple(row["options"]), truth=None) for row in rows]
     students = [(answer + 1) % 4 for answer in teachers]
     expected, _ = prompter.answer_tokens(tokenizer, questions, students)
@@ -76,8 +76,8 @@ def test_the_reply_says_the_students_answers_and_aims_at_the_teachers(
 
 def test_a_pass_that_was_told_its_own_answers_says_them(configure: Configure, store: Store) -> None:
     batch = one(settings(configure), store)
-    in_text = batch.inputs["input_ids"][batch.letters.rows, batch.letters.places + 1]
-    assert in_text.tolist() == batch.letters.tokens.tolist()
+    in_text = batch.inputs["input_ids"][batch.answer_positions.rows, batch.answer_positions.places + 1]
+    assert in_text.tolist() == batch.answer_positions.tokens.tolist()
 
 
 def test_prefixes_that_are_gone_or_of_other_images_are_refused(
@@ -103,7 +103,7 @@ def test_an_image_that_was_skipped_when_its_answers_were_scored_shifts_no_other(
     batches = [batch for batch, _ in zip(data.train_dataloader(), range(48), strict=True)]
     assert len({batch.names[0] for batch in batches}) == 48
     for batch in batches:
-        in_text = batch.inputs["input_ids"][batch.letters.rows, batch.letters.places + 1].tolist()
+        in_text = batch.inputs["input_ids"][batch.answer_positions.rows, batch.answer_positions.places + 1].tolist()
         letters = list(store.layout.letter_ids)
         assert [letters.index(token) for token in in_text] == students[batch.names[0]]
 

@@ -45,7 +45,7 @@ def batches(config: StudentConfig, store: Store, rehearsed: Store) -> tuple[Stud
 
 def letters_of(batch: Batch) -> Counter[int]:
     """How many letters each row of a batch is asked for."""
-    return Counter(batch.letters.rows.tolist())
+    return Counter(batch.answer_positions.rows.tolist())
 
 
 @pytest.mark.parametrize("paradigm", ["independent", "conditioned"])
@@ -99,7 +99,7 @@ def test_every_second_path_brings_a_single_question_and_the_levels_take_turns(
     asked = Counter(
         batch.level_names[batch.levels_N[place]]
         for batch in epoch
-        for place, row in enumerate(batch.letters.rows.tolist())
+        for place, row in enumerate(batch.answer_positions.rows.tolist())
         if letters_of(batch)[row] == 1
     )
     assert set(asked) == set(LEVELS)
@@ -109,7 +109,7 @@ def test_every_second_path_brings_a_single_question_and_the_levels_take_turns(
 def test_a_single_question_weighs_as_much_as_a_path(configure: Configure, store: Store, independent: Store) -> None:
     _, epoch = batches(configure(rehearsal=RehearsalConfig(paradigm="independent")), store, independent)
     for batch in epoch:
-        rows = batch.letters.rows
+        rows = batch.answer_positions.rows
         shares = torch.zeros(int(rows.max()) + 1).index_add(0, rows, batch.shares_N)
         torch.testing.assert_close(shares, torch.full_like(shares, 1 / batch.images))
 
