@@ -96,8 +96,11 @@ class NoPrefixError(UnreadableImageError):
     """An image that the pass with the prefixes skipped, so that this one skips it too. ``why`` it did so then."""
 
     def __init__(self, sample: str, why: str) -> None:
-        Exception.__init__(self, sample, "no prefixes")
+        Exception.__init__(self, sample, why)
         self.reason = f"no prefixes: {why}"
+
+    def __str__(self) -> str:
+        return f"{self.args[0]}: {self.reason}"
 
 
 class StoredAnswers:

@@ -10,14 +10,17 @@ from typing import Any
 import pytest
 
 from sekd.errors import SekdError
-from sekd.inference.requests import UnreadableImageError
+from sekd.inference.requests import UnreadableImageError, UnusableImageError
 from sekd.store import DamagedStoreError
 from stage1_teacher.stop import Stopped
+from stage1_teacher.teacher_modes import NoPrefixError
 
 REPOSITORY = Path(__file__).parents[1]
 ARGUMENTS: dict[type[BaseException], tuple[Any, ...]] = {
     DamagedStoreError: (Path("shard-0/targets.parquet"), "the checksum does not match"),
     UnreadableImageError: (Path("a.jpg"), OSError("truncated")),
+    UnusableImageError: ("a.jpg", "9,000 tokens"),
+    NoPrefixError: ("a", "unreadable image: OSError"),
     Stopped: (signal.SIGTERM,),
 }
 
