@@ -1,9 +1,8 @@
-"""Keeps what the frozen vision tower makes of an image, so that later epochs need not compute it again.
+"""Caches the frozen vision tower's output, so that later epochs need not compute it again.
 
-One file of bounded size beside the run, one for each process, written front to back and never read by another run: what
-is where is known to this process alone, and the file is gone when the process is. An image that finds no room is
-computed every time. An image is computed in the batch that it is first seen in; in another batch it would round
-otherwise, so a run with a cache is repeated to rounding and no longer to the bit where it is resumed.
+Each process has one file of bounded size beside the run. No other process reads it, and it is gone when the process ends.
+An image that finds no room is computed every time. The output is that of the batch in which the image was first seen, and
+other batches round differently. So a resumed run with a cache equals an uninterrupted one to rounding, not bit for bit.
 
 How a family's tower takes and gives images is read off its own function, ``get_image_features``: which of a batch's
 inputs it wants, and whether its output is a list of images or one tensor, with maps of further layers or without.
