@@ -8,7 +8,6 @@ from sekd.recent import PASS_FILE, record
 from sekd.store import Store
 from stage1_teacher.config import TeacherConfig
 from stage1_teacher.generate import run
-from stage1_teacher.stop import Stopped
 
 
 @entry("teacher", TeacherConfig)
@@ -21,10 +20,7 @@ def main(config: TeacherConfig) -> None:
 def finish(config: TeacherConfig) -> Store:
     """Run the pass and turn how it ends into an exit status."""
     with exit_on_error():
-        try:
-            return run(config)
-        except Stopped as stopped:
-            raise SystemExit(128 + stopped.signum) from None
+        return run(config)
 
 
 if __name__ == "__main__":

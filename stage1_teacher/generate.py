@@ -3,6 +3,7 @@
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -10,16 +11,15 @@ from rich.console import Console
 
 from sekd.datasets import Dataset, load_dataset
 from sekd.evaluation.adapters import check_adapter
+from sekd.inference.pool import run_jobs
 from sekd.memory import engine_memory, read_size
 from sekd.prompts import Prompter
+from sekd.stop import Stop, Stopped
 from sekd.store import Store
 from sekd.store.lock import hold
 from stage1_teacher import identity, summary
 from stage1_teacher.config import TeacherConfig, check
 from stage1_teacher.progress import Progress, clock
-from stage1_teacher.shard import Report
-from stage1_teacher.stats import Stats
-from stage1_teacher.stop import Stop, Stopped
 from stage1_teacher.teacher_modes import USES_LABELS
 from stage1_teacher.unreadable import Tolerance, look_at_images, named
 
@@ -79,8 +79,8 @@ def run(config: TeacherConfig) -> Store:
         tolerance = Tolerance.of(job.store, job.dataset, share=config.unreadable_share)
         try:
             _look_at_images(job, tolerance, stop, console)
-            with Progress(images=job.images, shown=config.progress) as progress:
-                _ask(job, _reporter(progress, tolerance), stop)
+            with Progress(tolerance, images=job.images, shown=config.progress) as progress:
+                _ask(job, progress, stop)
         except Stopped as stopped:
             _say_goodbye(job, stopped)
             raise
@@ -88,24 +88,19 @@ def run(config: TeacherConfig) -> Store:
     return job.store
 
 
-def _ask(job: Pass, report: Report, stop: Stop) -> None:
-    if job.config.cluster == "ray":
-        from stage1_teacher.ray_team import run_ray
+def _ask(job: Pass, progress: Progress, stop: Stop) -> None:
+    from stage1_teacher.worker import Worker
 
-        run_ray(job.config, job.store.path, job.missing, report=report, stop=stop)
-    elif job.config.workers > 1 and len(job.missing) > 1:
-        from stage1_teacher.team import run_team
-
-        run_team(job.config, job.store.path, job.missing, report=report, stop=stop)
-    else:
-        from stage1_teacher.worker import Worker, count_written
-
-        def polite(stats: Stats) -> None:
-            stop.check()
-            report(stats)
-
-        with Worker(job.config, job.store.path, at_once=stop.at_once) as worker:
-            worker.work(job.missing, report=polite, written=count_written(report))
+    run_jobs(
+        job.missing,
+        partial(Worker, job.config, job.store.path.resolve()),
+        progress,
+        engine=job.config.engine,
+        workers=job.config.workers,
+        stop=stop,
+        unit="shard",
+        cluster=job.config.cluster,
+    )
 
 
 def _look_at_images(job: Pass, tolerance: Tolerance, stop: Stop, console: Console) -> None:
@@ -115,16 +110,6 @@ def _look_at_images(job: Pass, tolerance: Tolerance, stop: Stop, console: Consol
         note = look_at_images(job.dataset, places, tolerance, progress=job.config.progress)
     if note:
         console.print(f"{job.config.data.name}: {note}", highlight=False)
-
-
-def _reporter(progress: Progress, tolerance: Tolerance) -> Report:
-    """Counts, and ends a pass over which too many images turn out to be unreadable after all."""
-
-    def report(stats: Stats) -> None:
-        progress.add(stats)
-        tolerance.check(progress.stats.skipped, named(progress.stats.reasons, progress.stats.skipped))
-
-    return report
 
 
 def _root(config: TeacherConfig) -> Path:

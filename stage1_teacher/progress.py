@@ -9,26 +9,30 @@ from rich.live import Live
 from rich.text import Text
 
 from stage1_teacher.stats import Stats
+from stage1_teacher.unreadable import Tolerance, named
 
 QUIET_SECONDS = 15.0
 BAR = 24
 
 
 class Progress:
-    """Adds up stats as they come in, and shows them.
+    """Hears from the pool, adds up the stats, and shows them. Those of a shard that is asked again count once.
 
     Args:
+        tolerance: ends a pass over which too many images turn out to be unreadable after all.
         images: of the whole pass that are still to be asked about.
         shown: print at all.
     """
 
-    def __init__(self, *, images: int, shown: bool) -> None:
-        self._images, self._shown = images, shown
+    def __init__(self, tolerance: Tolerance, *, images: int, shown: bool) -> None:
+        self._tolerance, self._images, self._shown = tolerance, images, shown
         self._console = Console(stderr=True)
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
         self._start: float | None = None
         self._drawn = time.monotonic()
         self.stats = Stats()
+        self._written = Stats()
+        self._open: dict[int, Stats] = {}  # of shards that are not written yet
 
     def __enter__(self) -> "Progress":
         if self._shown and self._console.is_terminal:
@@ -39,16 +43,31 @@ class Progress:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._live.stop()
 
-    def add(self, stats: Stats) -> None:
-        """Count, and draw when it is time."""
+    def progress(self, job: int, news: Stats) -> None:
+        """Count what was asked of a shard, and draw when it is time.
+
+        Raises:
+            SekdError: too many images are unreadable.
+        """
         now = time.monotonic()
         if self._start is None:
             self._start = self._drawn = now
-        self.stats += stats
+        self._open[job] = self._open.get(job, Stats()) + news
+        self.stats += news
+        self._tolerance.check(self.stats.skipped, named(self.stats.reasons, self.stats.skipped))
         pause = 0.2 if self._console.is_terminal else QUIET_SECONDS
         if self._shown and now - self._drawn >= pause:
             self._drawn = now
             self._draw(now - self._start)
+
+    def done(self, job: int, result: None) -> None:
+        """A shard is written."""
+        self._written += self._open.pop(job, Stats())
+
+    def requeued(self, job: int) -> None:
+        """A shard is asked again."""
+        self._open.pop(job, None)
+        self.stats = sum(self._open.values(), self._written)
 
     def _draw(self, seconds: float) -> None:
         line = describe(self.stats, images=self._images, seconds=seconds)

@@ -1,4 +1,4 @@
-"""What a pass has done so far, in numbers that add up over shards and workers."""
+"""What a pass has done so far, in numbers that add up over images and shards."""
 
 from dataclasses import astuple, dataclass, replace
 
@@ -12,7 +12,6 @@ class Stats:
 
     images: int = 0
     steps: int = 0
-    shards: int = 0
     skipped: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0

@@ -3,9 +3,10 @@
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from sekd.datasets import load_dataset
 from sekd.inference.adapters import adapter_rank
@@ -18,22 +19,18 @@ from sekd.store import Store
 from stage1_teacher.config import TeacherConfig
 from stage1_teacher.identity import check_questioning
 from stage1_teacher.shard import Report, Shard, ask_shard
-from stage1_teacher.stats import Stats
 from stage1_teacher.teacher_modes import teacher_mode
-
-Quickly = Callable[[], AbstractContextManager]
 
 
 class Worker:
-    """Starts its engine at once; that takes seconds on CPU and a minute or two on GPU.
+    """A worker of the pool, whose jobs are shards. Its engine takes seconds to start on CPU, a minute or two on GPU.
 
     Args:
         config: the pass.
         path: its store.
-        at_once: entered while the engine starts (see ``Stop.at_once``).
     """
 
-    def __init__(self, config: TeacherConfig, path: Path, *, at_once: Quickly) -> None:
+    def __init__(self, config: TeacherConfig, path: Path) -> None:
         self._config = config
         self._store = Store.open(path)
         self._dataset = load_dataset(config.data, config.split)
@@ -41,32 +38,25 @@ class Worker:
         check_questioning(self._store, config, self._dataset, prompter)
         self._mode = teacher_mode(config.paradigm, self._dataset, config.teacher.prefixes)
         layers = tuple(self._store.layout.layers)
-        with at_once():
-            self._engine = Engine(
-                config.taught_by,
-                config.engine,
-                layers=layers,
-                adapter=config.adapter,
-                max_lora_rank=adapter_rank(config.adapter) if config.adapter else 0,
-            )
+        self._engine = Engine(
+            config.taught_by,
+            config.engine,
+            layers=layers,
+            adapter=config.adapter,
+            max_lora_rank=adapter_rank(config.adapter) if config.adapter else 0,
+        )
         processor = load_processor(config.taught_by)
         self._strategies = Strategies(prompter, processor, topk=config.topk, capture=bool(layers))
 
-    def work(self, shards: Iterable[int], *, report: Report, written: Callable[[int], None]) -> None:
-        """Ask and write shards as they are handed in; ``written`` hears of each that is safe on disk."""
+    def work(self, jobs: Iterable[int], *, progress: Report, done: Callable[[Any], None]) -> None:
+        """Ask and write shards as they are handed in; one is done when it is safe on disk."""
         with AsyncWriter() as writer:
-            for index in shards:
+            for index in jobs:
                 start = time.perf_counter()
-                shard = self._ask(index, report)
-                seconds = time.perf_counter() - start
+                shard = self._ask(index, progress)
+                writer.submit(partial(self._write, index, shard, time.perf_counter() - start, done))
 
-                def write(index: int = index, shard: Shard = shard, seconds: float = seconds) -> None:
-                    self._write(index, shard, seconds)
-                    written(index)
-
-                writer.submit(write)
-
-    def _ask(self, index: int, report: Report) -> Shard:
+    def _ask(self, index: int, progress: Report) -> Shard:
         return ask_shard(
             self._engine,
             self._strategies,
@@ -74,10 +64,10 @@ class Worker:
             self._store.plan.examples(index),
             mode=self._mode,
             layout=self._store.layout,
-            report=report,
+            report=progress,
         )
 
-    def _write(self, index: int, shard: Shard, seconds: float) -> None:
+    def _write(self, index: int, shard: Shard, seconds: float, done: Callable[[Any], None]) -> None:
         provenance = collect(settings=asdict(self._config), device=self._engine.device_name)
         self._store.write_shard(
             index,
@@ -86,16 +76,11 @@ class Worker:
             {**provenance, "seconds": round(seconds, 3)},
             skipped=shard.skipped,
         )
+        done(None)
 
     def close(self) -> None:
         """Stop the engine."""
         self._engine.close()
-
-    def __enter__(self) -> "Worker":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 class AsyncWriter:
@@ -126,8 +111,3 @@ class AsyncWriter:
                 raise
         finally:
             self._pool.shutdown()
-
-
-def count_written(report: Report) -> Callable[[int], None]:
-    """Reports each written shard as a shard more."""
-    return lambda index: report(Stats(shards=1))

@@ -11,8 +11,8 @@ import pytest
 
 from sekd.errors import SekdError
 from sekd.inference.requests import UnreadableImageError, UnusableImageError
+from sekd.stop import Stopped
 from sekd.store import DamagedStoreError
-from stage1_teacher.stop import Stopped
 from stage1_teacher.teacher_modes import NoPrefixError
 
 REPOSITORY = Path(__file__).parents[1]

@@ -2,8 +2,11 @@
 
 import json
 import math
+import multiprocessing
+import os
 import re
 import shutil
+import signal
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -406,6 +409,32 @@ def test_several_engines_keep_what_one_keeps(scores: dict, config: EvaluateConfi
     evaluate(together, unseen=[])
     one = {key: said for key, said in texts(config).items() if key[0] == config.data.name and key[3] != "joint"}
     assert texts(together) == one
+
+
+@pytest.mark.slow
+def test_a_killed_engines_cell_goes_on_in_another_after_the_parts_that_were_kept(
+    scores: dict, config: EvaluateConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    struck: list[int] = []
+
+    def strike(title: str, count: int) -> None:
+        done.append(count)
+        if next((tmp_path / "demo" / "generations").rglob("part-*.parquet"), None) and not struck:
+            struck.append(multiprocessing.active_children()[0].pid or 0)
+            os.kill(struck[0], signal.SIGKILL)
+
+    def striking(config: EvaluateConfig, tasks: list[EvalTask], **_: object) -> list:
+        return generate_all(config, tasks, done=strike)
+
+    done: list[int] = []
+    monkeypatch.setattr("sekd.evaluation.evaluate.generate_all", striking)
+    evaluate(
+        replace(config, workers=2, runs=str(tmp_path), base=["independent", "conditioned"], part_size=2), unseen=[]
+    )
+    assert "is lost (exit status -9): cells" in capfd.readouterr().err
+    assert sum(done) == 2 * IMAGES
+    one = {key: said for key, said in texts(config).items() if key[0] == config.data.name and key[3] != "joint"}
+    assert texts(replace(config, runs=str(tmp_path))) == one
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """A small world, an untrained model, and one worker whose engine all tests of this folder share."""
 
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -35,7 +34,7 @@ def config(world: Path, model: Path, tmp_path: Path) -> TeacherConfig:
 def worker(world: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Worker:
     """A worker with a started engine; tests lend it to their own passes."""
     job = prepare(settings(world, model, tmp_path_factory.mktemp("artifacts")))
-    STARTED.append(Worker(job.config, job.store.path, at_once=nullcontext))
+    STARTED.append(Worker(job.config, job.store.path))
     return STARTED[-1]
 
 

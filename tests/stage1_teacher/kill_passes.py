@@ -11,7 +11,6 @@ import random
 import signal
 import sys
 import time
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from stage1_teacher.worker import Worker
 def main(artifacts: Path, kills: int) -> None:
     config: TeacherConfig = pickle.load(sys.stdin.buffer)
     first = replace(config, artifacts=str(artifacts / "first"))
-    engine = Worker(first, prepare(first).store.path, at_once=nullcontext)._engine
+    engine = Worker(first, prepare(first).store.path)._engine
     worker_module.Engine = lambda *_, **__: engine
     Worker.close = lambda self: None
     start = time.perf_counter()

@@ -5,7 +5,6 @@ import pickle
 import random
 import subprocess
 import sys
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -196,7 +195,7 @@ def test_a_worker_that_would_ask_other_questions_than_planned_refuses(config: Te
     path = prepare(config).store.path
     reseeded = replace(config, data=replace(config.data, seed=5))
     with pytest.raises(SekdError, match="data changed since this pass was planned"):
-        Worker(reseeded, path, at_once=nullcontext)
+        Worker(reseeded, path)
 
 
 def test_layers_the_model_does_not_have_are_refused_with_what_it_has(config: TeacherConfig) -> None:

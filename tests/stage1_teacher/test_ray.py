@@ -8,20 +8,24 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-import ray
 from teacher_passes import contents
 
 from sekd.errors import SekdError
-from stage1_teacher import ray_team
+from sekd.inference import pool
+from sekd.inference.pool import Pool, run_jobs
+from sekd.inference.ray_pool import RayPool
+from sekd.stop import Stop
 from stage1_teacher.config import TeacherConfig
 from stage1_teacher.generate import prepare, run
-from stage1_teacher.ray_team import run_ray
-from stage1_teacher.stop import Stop
+from stage1_teacher.progress import Progress
+from stage1_teacher.unreadable import Tolerance
+from stage1_teacher.worker import Worker
 
 pytestmark = pytest.mark.slow
 
@@ -41,21 +45,19 @@ def cluster() -> Iterator[Any]:
 
 
 @pytest.fixture
-def when_done(monkeypatch: pytest.MonkeyPatch) -> Callable:
-    """Has a function called with an actor's process id and the shard that it has just written, None at its start."""
+def when_heard(monkeypatch: pytest.MonkeyPatch) -> Callable:
+    """Has a function called with an actor's process id and each kind of message that the pool hears from it."""
 
-    def install(hook: Callable[[int, int | None], None]) -> None:
-        take, pids = ray_team._Crew._take, {}
+    def install(hook: Callable[[int, str], None]) -> None:
+        hear, pids = Pool._hear, {}
 
-        def taken(self: Any, call: Any, report: Any) -> None:
-            name, shard = self._busy[call]
-            take(self, call, report)
-            if shard is None:
-                pids[name] = ray.get(call)
-            if name in self._actors:
-                hook(pids[name], shard)
+        def heard(self: Any, name: str, kind: str, content: Any) -> None:
+            hear(self, name, kind, content)
+            if kind == "started":
+                pids[name] = int(content.split()[1])
+            hook(pids.get(name, 0), kind)
 
-        monkeypatch.setattr(ray_team._Crew, "_take", taken)
+        monkeypatch.setattr(Pool, "_hear", heard)
 
     return install
 
@@ -68,42 +70,44 @@ def test_a_killed_actors_shard_and_a_hanging_ones_go_to_others_and_the_pass_is_w
     config: TeacherConfig,
     whole: Path,
     cluster: Any,
-    when_done: Callable,
+    when_heard: Callable,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture,
 ) -> None:
-    monkeypatch.setattr(ray_team, "SILENCE_SECONDS", 8.0)
-    faults = [signal.SIGKILL, signal.SIGSTOP]
+    monkeypatch.setattr(pool, "SILENCE_SECONDS", 8.0)
+    faults, struck = [signal.SIGKILL, signal.SIGSTOP], list[int]()
 
-    def strike(pid: int, shard: int | None) -> None:
-        if shard is None and faults:
+    def strike(pid: int, kind: str) -> None:
+        if kind == "idle" and faults and pid not in struck:
+            struck.append(pid)
             threading.Timer(0.1, os.kill, (pid, faults.pop(0))).start()
 
-    when_done(strike)
+    when_heard(strike)
     store = run(on_cluster(config))
     assert not faults
     assert contents(store.path) == contents(whole)
     said = capfd.readouterr().err
     assert "is lost (The actor" in said
     assert "is lost (silent for 8 s)" in said
+    assert "18 images in" in said, "an image that was asked twice was counted twice"
     assert not prepare(config).missing
 
 
 @pytest.mark.usefixtures("lent")
 def test_a_lost_nodes_shard_goes_to_the_node_that_is_left_and_the_pass_is_whole(
-    config: TeacherConfig, tmp_path: Path, cluster: Any, when_done: Callable, capfd: pytest.CaptureFixture
+    config: TeacherConfig, tmp_path: Path, cluster: Any, when_heard: Callable, capfd: pytest.CaptureFixture
 ) -> None:
     raylet = cluster.second.all_processes["raylet"][0].process.pid
     written: list[int] = []
 
-    def take_the_node_down(pid: int, shard: int | None) -> None:
-        if shard is not None and not written and psutil.Process(pid).ppid() == raylet:
-            written.append(shard)
+    def take_the_node_down(pid: int, kind: str) -> None:
+        if kind == "done" and not written and psutil.Process(pid).ppid() == raylet:
+            written.append(pid)
             cluster.remove_node(cluster.second, allow_graceful=False)
 
     config = replace(config, shard_size=2)
     uninterrupted = run(replace(config, artifacts=str(tmp_path / "uninterrupted")))
-    when_done(take_the_node_down)
+    when_heard(take_the_node_down)
     store = run(on_cluster(config))
     assert written, "the second node's actor wrote no shard"
     assert "is lost" in capfd.readouterr().err
@@ -113,21 +117,23 @@ def test_a_lost_nodes_shard_goes_to_the_node_that_is_left_and_the_pass_is_whole(
 def test_an_actor_that_refuses_the_pass_ends_it_in_its_own_words(config: TeacherConfig, cluster: Any) -> None:
     path = prepare(config).store.path
     reseeded = on_cluster(replace(config, data=replace(config.data, seed=5)))
-    with Stop() as stop, pytest.raises(SekdError, match=r"^actor-1: .*data changed since this pass was planned"):
-        run_ray(reseeded, path, [0], report=lambda stats: None, stop=stop)
+    progress = Progress(Tolerance(path, 0.0, 18), images=18, shown=False)
+    opener = partial(Worker, reseeded, path)
+    with Stop() as stop, pytest.raises(SekdError, match=r"^worker-0: .*data changed since this pass was planned"):
+        run_jobs([0], opener, progress, engine=config.engine, workers=2, stop=stop, unit="shard", cluster="ray")
 
 
 def test_an_actor_that_no_node_can_hold_is_refused_at_once(config: TeacherConfig, cluster: Any) -> None:
     large = on_cluster(replace(config, engine=replace(config.engine, threads=64)))
-    with pytest.raises(SekdError, match="has room for an actor: each needs 64 CPUs and 0 GPUs on one node"):
+    with pytest.raises(SekdError, match="has room for a worker: each needs 64 CPUs and 0 GPUs on one node"):
         run(large)
 
 
 def test_actors_that_find_no_room_end_the_pass_in_the_end(
     config: TeacherConfig, cluster: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ray_team, "START_SECONDS", 2.0)
-    monkeypatch.setattr(ray_team._Crew, "_fits", lambda self: True)
+    monkeypatch.setattr(pool, "START_SECONDS", 2.0)
+    monkeypatch.setattr(RayPool, "_fits", lambda self: True)
     large = on_cluster(replace(config, engine=replace(config.engine, threads=64)))
-    with pytest.raises(SekdError, match="no Ray actor was ready within 2 s: each needs 64 CPUs"):
+    with pytest.raises(SekdError, match="no worker was ready within 2 s: each needs 64 CPUs"):
         run(large)

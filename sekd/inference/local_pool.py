@@ -1,0 +1,113 @@
+"""The pool's workers as processes of this machine, each with its own GPUs."""
+
+import multiprocessing
+import os
+import pickle
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from sekd.inference.pool import POLL_SECONDS, Job, Message, Worker, serve
+from sekd.stop import Stop, Stopped
+
+EXIT_SECONDS = 30.0  # for a worker to write what it has, and exit
+
+
+class LocalProcesses:
+    """Workers in processes of this machine.
+
+    Args:
+        cards: what each sets CUDA_VISIBLE_DEVICES to. A worker that takes a lost one's place takes its GPUs.
+    """
+
+    def __init__(self, open_worker: Callable[[], Worker], cards: Sequence[str | None]) -> None:
+        self._open_worker = pickle.dumps(open_worker)
+        self._free = list(reversed(cards))
+        self._running: dict[str, tuple[BaseProcess, Connection, str | None]] = {}
+
+    def start(self, name: str) -> None:
+        context = multiprocessing.get_context("spawn")
+        here, there = context.Pipe()
+        cards = self._free.pop()
+        process = context.Process(target=_main, args=(there, self._open_worker, cards), name=name)
+        process.start()
+        there.close()
+        self._running[name] = (process, here, cards)
+
+    def send(self, name: str, job: Job) -> None:
+        with suppress(BrokenPipeError, ConnectionResetError):  # its end is noticed in the next round
+            self._running[name][1].send(job)
+
+    def receive(self, timeout: float) -> list[Message]:
+        handles: dict[Any, str] = {}
+        for name, (process, pipe, _) in self._running.items():
+            handles |= {pipe: name, process.sentinel: name}
+        names = dict.fromkeys(handles[handle] for handle in wait(list(handles), timeout))
+        return [message for name in names for message in self._hear(name)]
+
+    def _hear(self, name: str) -> Iterator[Message]:
+        process, pipe, _ = self._running[name]
+        ended = not process.is_alive()  # looked at first: what it said before its end is still in the pipe
+        try:
+            while pipe.poll():
+                yield (name, *pipe.recv())
+        except (EOFError, ConnectionResetError):
+            ended = True
+        if ended:
+            self._forget(name)
+            yield name, "lost", f"exit status {process.exitcode}"
+
+    def _forget(self, name: str) -> None:
+        process, pipe, cards = self._running.pop(name)
+        pipe.close()
+        _end(process)
+        self._free.append(cards)
+
+    def kill(self, name: str) -> None:
+        self._running[name][0].kill()
+        self._forget(name)
+
+    def shutdown(self, busy: Sequence[str]) -> None:
+        """Idle workers exit when the pipe closes, others on SIGTERM."""
+        for name, (process, pipe, _) in self._running.items():
+            pipe.close()
+            if name in busy:
+                process.terminate()
+        for process, _, _ in self._running.values():
+            _end(process)
+
+    def room(self) -> str:
+        return ""
+
+
+def _end(process: BaseProcess) -> None:
+    process.join(EXIT_SECONDS)
+    if process.is_alive():
+        process.kill()
+        process.join()
+
+
+# --- in the worker's process ---
+
+
+def _main(pipe: Connection, open_worker: bytes, cards: str | None) -> None:
+    if cards is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = cards
+    lock = threading.Lock()
+
+    def say(kind: str, content: Any) -> None:
+        with lock:
+            pipe.send((kind, content))
+
+    def take() -> list[Any]:
+        return [pipe.recv()] if pipe.poll(POLL_SECONDS) else []
+
+    with Stop() as stop:
+        try:
+            serve(lambda: pickle.loads(open_worker)(), say=say, take=take, stop=stop)  # unpickling may import torch
+        except (Stopped, BrokenPipeError, ConnectionResetError):
+            sys.exit(1)

@@ -1,0 +1,159 @@
+"""The pool's workers as Ray actors, each wherever the cluster has room.
+
+What the workers write has to lie on a disk that every node sees, under the same path, and the project be installed on
+every node. Without ``RAY_ADDRESS`` in the environment Ray starts on this machine alone.
+
+Ray notices actors and nodes that die. A mailbox actor beside the driver carries jobs and messages while an actor's one
+long call runs, so the pool notices an actor that hangs.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sekd.errors import SekdError
+from sekd.inference.config import EngineConfig
+from sekd.inference.pool import POLL_SECONDS, Job, Message, Worker, serve
+from sekd.stop import Stop
+
+try:
+    import ray
+except ImportError:
+    raise SekdError("cluster=ray needs Ray: pip install 'sekd[ray]'") from None
+
+
+@contextmanager
+def ray_actors(open_worker: Callable[[], Worker], engine: EngineConfig) -> Iterator["RayPool"]:
+    """Connect to the cluster, or start one.
+
+    Raises:
+        SekdError: the cluster cannot be reached, no node could hold a worker, or Ray fails.
+    """
+    address = os.environ.get("RAY_ADDRESS")
+    try:
+        ray.init(address=address, log_to_driver=False, configure_logging=False)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise SekdError(f"no Ray cluster at RAY_ADDRESS={address}: {_first_line(error)}") from error
+    try:
+        yield RayPool(open_worker, engine)
+    except ray.exceptions.RayError as error:
+        raise SekdError(f"Ray failed ({_first_line(error)}); what was written stays, run the same command") from error
+    finally:
+        ray.shutdown()
+
+
+class RayPool:
+    """Workers as actors: a ``Backend`` of the pool."""
+
+    def __init__(self, open_worker: Callable[[], Worker], engine: EngineConfig) -> None:
+        self._open_worker = open_worker
+        on_gpu = engine.device == "cuda"
+        self._needs = {
+            "num_cpus": engine.readers if on_gpu else engine.threads,
+            "num_gpus": engine.tensor_parallel_size if on_gpu else 0,
+        }
+        if not self._fits():
+            raise SekdError(f"no node of the Ray cluster has room for a worker{self.room()}")
+        here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+            ray.get_runtime_context().get_node_id(), soft=False
+        )
+        self._mailbox: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox).remote()
+        self._actors: dict[str, Any] = {}
+        self._calls: dict[Any, str] = {}
+
+    def _fits(self) -> bool:
+        """Whether a node that is up could ever hold a worker."""
+        cpus, gpus = self._needs["num_cpus"], self._needs["num_gpus"]
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        return any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes)
+
+    def room(self) -> str:
+        there = ray.cluster_resources()
+        return (
+            f": each needs {self._needs['num_cpus']} CPUs and {self._needs['num_gpus']} GPUs on one node, and all "
+            f"nodes together have {there.get('CPU', 0):.0f} CPUs and {there.get('GPU', 0):.0f} GPUs"
+        )
+
+    def start(self, name: str) -> None:
+        actor: Any = ray.remote(**self._needs, max_restarts=0)(Actor).remote()
+        self._actors[name] = actor
+        self._calls[actor.serve.remote(name, self._mailbox, self._open_worker, str(Path.cwd()))] = name
+
+    def send(self, name: str, job: Job) -> None:
+        self._mailbox.hand_out.remote(name, job)
+
+    def receive(self, timeout: float) -> list[Message]:
+        done, _ = ray.wait(list(self._calls), timeout=timeout)
+        ended = [self._end(call) for call in done]
+        return [*ray.get(self._mailbox.messages.remote()), *ended]  # what an actor said before its end comes first
+
+    def _end(self, call: Any) -> Message:
+        name = self._calls.pop(call)
+        try:
+            ray.get(call)
+        except ray.exceptions.RayTaskError as error:
+            return name, "failed", f"{error.cause or error}"
+        except ray.exceptions.RayActorError as error:
+            self.kill(name)  # one that is out of reach must not go on beside its successor
+            return name, "lost", _first_line(error)
+        return name, "lost", "it ended by itself"
+
+    def kill(self, name: str) -> None:
+        ray.kill(self._actors.pop(name))
+        self._calls = {call: owner for call, owner in self._calls.items() if owner != name}
+
+    def shutdown(self, busy: Sequence[str]) -> None:
+        """``ray_actors`` ends them all."""
+
+
+class Mailbox:
+    """An actor beside the driver."""
+
+    def __init__(self) -> None:
+        self._messages: list[Message] = []
+        self._jobs: dict[str, Job] = {}
+
+    def say(self, *message: Any) -> None:
+        """A worker sends a message."""
+        self._messages.append(message)
+
+    def messages(self) -> list[Message]:
+        """Those since the last call."""
+        messages, self._messages = self._messages, []
+        return messages
+
+    def hand_out(self, name: str, job: Job) -> None:
+        """The pool hands a job to a worker."""
+        self._jobs[name] = job
+
+    def take(self, name: str) -> list[Job]:
+        """A worker takes its job; nothing where it has none."""
+        return [self._jobs.pop(name)] if name in self._jobs else []
+
+
+class Actor:
+    """One worker somewhere on the cluster."""
+
+    def serve(self, name: str, mailbox: Any, open_worker: Callable[[], Worker], folder: str) -> None:
+        """Work until the actor is ended. Relative paths are those of the driver's folder."""
+        os.chdir(folder)
+
+        def say(kind: str, content: Any) -> None:
+            sent = mailbox.say.remote(name, kind, content)
+            if kind == "failed":
+                ray.get(sent)  # it has to be there before the end of this call is noticed
+
+        def take() -> list[Any]:
+            jobs = ray.get(mailbox.take.remote(name))
+            if not jobs:
+                time.sleep(POLL_SECONDS)
+            return jobs
+
+        serve(open_worker, say=say, take=take, stop=Stop())
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

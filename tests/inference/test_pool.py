@@ -1,0 +1,229 @@
+"""The pool with real processes, whose workers hold no engine and have the faults that a test names."""
+
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sekd.errors import SekdError
+from sekd.inference import pool
+from sekd.inference.config import EngineConfig
+from sekd.inference.pool import JobQueue, run_jobs
+from sekd.stop import Stop, Stopped
+
+Fault = Callable[[Path], None]
+STEPS = 3
+
+
+class Listener:
+    """Counts the news of every job, and keeps the results."""
+
+    def __init__(self) -> None:
+        self.news: Counter[int] = Counter()
+        self.results: dict[int, Any] = {}
+        self.requeues: list[int] = []
+
+    def progress(self, job: int, news: int) -> None:
+        self.news[job] += news
+
+    def done(self, job: int, result: Any) -> None:
+        assert job not in self.results
+        self.results[job] = result
+
+    def requeued(self, job: int) -> None:
+        self.requeues.append(job)
+        del self.news[job]
+
+
+class FaultyWorker:
+    """Does a job in three steps. The job's fault comes after the second, every time."""
+
+    def __init__(self, folder: Path, faults: dict[int, Fault]) -> None:
+        self._folder, self._faults = folder, faults
+        self._faults.get(-1, lambda _: None)(folder)
+
+    def work(self, jobs: Iterable[int], *, progress: Callable[[int], None], done: Callable[[Any], None]) -> None:
+        for job in jobs:
+            for step in range(STEPS):
+                if step == STEPS - 1 and job in self._faults:
+                    self._faults[job](self._folder)
+                progress(1)
+            done(os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+    def close(self) -> None: ...
+
+
+def once(fault: Fault, folder: Path) -> None:
+    """The fault comes the first time alone."""
+    with suppress(FileExistsError):
+        (folder / "once").touch(exist_ok=False)
+        fault(folder)
+
+
+def die(folder: Path) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def hang(folder: Path) -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def die_or_meet(folder: Path) -> None:
+    """One dies; the others wait until two that have different GPUs are here."""
+    once(die, folder)
+    (folder / os.environ["CUDA_VISIBLE_DEVICES"]).touch()
+    while len(list(folder.glob("GPU-*"))) < 2:
+        time.sleep(0.01)
+
+
+def refuse(folder: Path) -> None:
+    raise SekdError("the data changed")
+
+
+def crash(folder: Path) -> None:
+    raise RuntimeError("out of memory")
+
+
+def wait_for_ever(folder: Path) -> None:
+    time.sleep(3600)
+
+
+def write_to_the_end(folder: Path) -> None:
+    (folder / "writing").touch()
+    time.sleep(0.5)
+    (folder / "written").touch()
+
+
+def do(
+    jobs: int,
+    folder: Path,
+    faults: dict[int, Fault],
+    *,
+    workers: int = 2,
+    device: str = "cpu",
+    listener: Listener | None = None,
+) -> Listener:
+    listener = listener or Listener()
+    engine = EngineConfig(device=device)
+    opener = partial(FaultyWorker, folder, faults)
+    with Stop() as stop:
+        run_jobs(range(jobs), opener, listener, engine=engine, workers=workers, stop=stop, unit="shard")
+    return listener
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_every_job_is_done_once_and_its_news_are_heard(tmp_path: Path, workers: int) -> None:
+    found = do(5, tmp_path, {}, workers=workers)
+    assert sorted(found.results) == list(range(5))
+    assert found.news == dict.fromkeys(range(5), STEPS)
+
+
+@pytest.mark.parametrize(("fault", "why"), [(die, "exit status -9"), (hang, "silent for 2 s")])
+def test_the_job_of_a_worker_that_dies_or_hangs_is_done_by_another_and_counted_once(
+    tmp_path: Path, fault: Fault, why: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(pool, "SILENCE_SECONDS", 2.0)
+    found = do(5, tmp_path, {1: partial(once, fault)})
+    assert found.requeues == [1]
+    assert sorted(found.results) == list(range(5))
+    assert found.news == dict.fromkeys(range(5), STEPS)
+    assert f"is lost ({why}): shards [1] go to another worker" in capfd.readouterr().err
+
+
+def test_a_job_that_kills_every_worker_is_given_up_and_named_after_the_others_are_done(tmp_path: Path) -> None:
+    listener = Listener()
+    with pytest.raises(SekdError, match=r"shards \[1\] were given up"):
+        do(5, tmp_path, {1: die}, listener=listener)
+    assert sorted(listener.results) == [0, 2, 3, 4]
+    assert listener.requeues == [1, 1, 1]
+
+
+def test_workers_that_all_die_at_their_start_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "REPLACEMENTS", 1)
+    with pytest.raises(SekdError, match="4 workers were started and lost"):
+        do(5, tmp_path, {-1: die})
+
+
+@pytest.mark.parametrize("job", [-1, 1])
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [(refuse, r"^worker-\d: the data changed$"), (crash, r"^worker-\d: RuntimeError: out of memory; what was written")],
+)
+def test_an_error_of_a_worker_ends_the_run_in_its_own_words(
+    tmp_path: Path, job: int, fault: Fault, message: str
+) -> None:
+    with pytest.raises(SekdError, match=message):
+        do(5, tmp_path, {job: fault})
+
+
+def test_workers_that_are_never_ready_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "START_SECONDS", 2.0)
+    with pytest.raises(SekdError, match="no worker was ready within 2 s"):
+        do(5, tmp_path, {-1: wait_for_ever})
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_lets_workers_finish_what_they_write_and_ends_them(tmp_path: Path, signum: signal.Signals) -> None:
+    class Impatient(Listener):
+        def progress(self, job: int, news: int) -> None:
+            super().progress(job, news)
+            if (tmp_path / "writing").exists():
+                os.kill(os.getpid(), signum)
+
+    with pytest.raises(Stopped, match=signum.name):
+        do(100, tmp_path, dict.fromkeys(range(100), write_to_the_end), listener=Impatient())
+    assert (tmp_path / "written").exists()
+
+
+def test_each_worker_has_its_own_gpus_and_a_new_one_those_of_the_lost_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b")
+    found = do(2, tmp_path, dict.fromkeys((0, 1), die_or_meet), device="cuda")
+    assert len(found.requeues) == 1
+    assert set(found.results.values()) == {"GPU-a", "GPU-b"}
+
+
+def test_a_pool_without_enough_gpus_is_refused_before_a_process_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a")
+    with pytest.raises(SekdError, match="need 2 GPUs, but CUDA_VISIBLE_DEVICES='GPU-a' names 1"):
+        do(5, tmp_path, {-1: die}, device="cuda")
+
+
+@given(st.integers(0, 12), st.lists(st.sampled_from(["a", "b", "c"]), max_size=40), st.randoms(use_true_random=False))
+def test_every_job_is_done_once_whoever_is_lost(count: int, turns: list[str], rng: Any) -> None:
+    queue, done = JobQueue(range(count), attempts=100), []
+    for worker in [*turns, *["last"] * (count + 1)]:
+        job = queue.next_for(worker)
+        if job is None:
+            continue
+        if worker != "last" and rng.random() < 0.5:
+            assert queue.lost(worker) == [job]
+        else:
+            done.append(queue.done(worker))
+    while queue.next_for("last") is not None:
+        done.append(queue.done("last"))
+    assert sorted(done) == list(range(count))  # type: ignore[type-var]
+    assert not queue.open
+
+
+def test_a_job_that_was_with_too_many_lost_workers_is_given_up() -> None:
+    queue = JobQueue([4, 5], attempts=2)
+    for worker in ("a", "b"):
+        assert queue.next_for(worker) == 4
+        queue.lost(worker)
+    assert queue.next_for("c") == 5
+    queue.done("c")
+    assert not queue.open
+    assert queue.given_up == [4]
