@@ -188,6 +188,7 @@ def test_each_worker_has_its_own_gpus_and_a_new_one_those_of_the_lost_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b")
+    monkeypatch.setattr(pool, "SILENCE_SECONDS", 20.0)
     found = do(2, tmp_path, dict.fromkeys((0, 1), die_or_meet), device="cuda")
     assert len(found.requeues) == 1
     assert set(found.results.values()) == {"GPU-a", "GPU-b"}
