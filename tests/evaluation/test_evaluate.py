@@ -2,16 +2,19 @@
 
 import json
 import math
-import multiprocessing
 import os
 import re
 import shutil
 import signal
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -34,7 +37,7 @@ from sekd.evaluation.generations import read_cell
 from sekd.evaluation.report.build import write_report
 from sekd.evaluation.scores import read_answers, read_run
 from sekd.evaluation.students import find_students
-from sekd.evaluation.workers import generate_all, worker_count
+from sekd.evaluation.workers import Worker, generate_all, worker_count
 from sekd.inference.config import EngineConfig
 from sekd.inference.requests import StepResult
 from sekd.inference.strategies import FORCED_PREFIXES, STRATEGIES, Strategies, Subject, labels, wrong_answers
@@ -411,30 +414,40 @@ def test_several_engines_keep_what_one_keeps(scores: dict, config: EvaluateConfi
     assert texts(together) == one
 
 
+class DyingWorker(Worker):
+    """The first of all to have asked a third image dies."""
+
+    def work(self, jobs: Iterable[str], *, progress: Callable[[int], None], done: Callable[[Any], None]) -> None:
+        asked: list[int] = []
+
+        def dying(news: int) -> None:
+            progress(news)
+            asked.append(news)
+            if sum(asked) == 3:
+                with suppress(FileExistsError):
+                    Path(self._config.runs, "died").touch(exist_ok=False)
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        super().work(jobs, progress=dying, done=done)
+
+
 @pytest.mark.slow
 def test_a_killed_engines_cell_goes_on_in_another_after_the_parts_that_were_kept(
     scores: dict, config: EvaluateConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ) -> None:
-    struck: list[int] = []
+    def counting(config: EvaluateConfig, tasks: list[EvalTask], **_: object) -> list:
+        return generate_all(config, tasks, done=lambda title, count: counts.append(count))
 
-    def strike(title: str, count: int) -> None:
-        done.append(count)
-        if next((tmp_path / "demo" / "generations").rglob("part-*.parquet"), None) and not struck:
-            struck.append(multiprocessing.active_children()[0].pid or 0)
-            os.kill(struck[0], signal.SIGKILL)
-
-    def striking(config: EvaluateConfig, tasks: list[EvalTask], **_: object) -> list:
-        return generate_all(config, tasks, done=strike)
-
-    done: list[int] = []
-    monkeypatch.setattr("sekd.evaluation.evaluate.generate_all", striking)
-    evaluate(
-        replace(config, workers=2, runs=str(tmp_path), base=["independent", "conditioned"], part_size=2), unseen=[]
-    )
+    counts: list[int] = []
+    monkeypatch.setattr("sekd.evaluation.evaluate.generate_all", counting)
+    monkeypatch.setattr("sekd.evaluation.workers.Worker", DyingWorker)
+    two = replace(config, workers=2, runs=str(tmp_path), base=["independent", "conditioned"], part_size=2)
+    evaluate(two, unseen=[])
     assert "is lost (exit status -9): cells" in capfd.readouterr().err
-    assert sum(done) == 2 * IMAGES
+    assert sum(counts) == 2 * IMAGES
+    assert sum(pq.read_metadata(part).num_rows for part in tmp_path.rglob("part-*.parquet")) == 2 * IMAGES
     one = {key: said for key, said in texts(config).items() if key[0] == config.data.name and key[3] != "joint"}
-    assert texts(replace(config, runs=str(tmp_path))) == one
+    assert texts(two) == one
 
 
 @pytest.mark.slow
