@@ -18,11 +18,7 @@ EXIT_SECONDS = 30.0  # for a worker to write what it has, and exit
 
 
 class LocalProcesses:
-    """Workers in processes of this machine.
-
-    Args:
-        cards: what each sets CUDA_VISIBLE_DEVICES to. A worker that takes a lost one's place takes its GPUs.
-    """
+    """``cards`` are what each worker sets CUDA_VISIBLE_DEVICES to; one in a lost one's place takes over its GPUs."""
 
     def __init__(self, open_worker: Callable[[], Worker], cards: Sequence[str | None]) -> None:
         self._open_worker = pickle.dumps(open_worker)
@@ -61,15 +57,15 @@ class LocalProcesses:
             self._forget(name)
             yield name, "lost", f"exit status {process.exitcode}"
 
+    def kill(self, name: str) -> None:
+        self._running[name][0].kill()
+        self._forget(name)
+
     def _forget(self, name: str) -> None:
         process, pipe, cards = self._running.pop(name)
         pipe.close()
         _end(process)
         self._free.append(cards)
-
-    def kill(self, name: str) -> None:
-        self._running[name][0].kill()
-        self._forget(name)
 
     def shutdown(self, busy: Sequence[str]) -> None:
         """Idle workers exit when the pipe closes, others on SIGTERM."""
@@ -89,9 +85,6 @@ def _end(process: BaseProcess) -> None:
     if process.is_alive():
         process.kill()
         process.join()
-
-
-# --- in the worker's process ---
 
 
 def _main(pipe: Connection, open_worker: bytes, cards: str | None) -> None:

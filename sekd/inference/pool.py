@@ -1,12 +1,11 @@
 """A pool of workers that each hold one engine and take jobs from one queue: in this process, in processes, or on Ray.
 
 The pool knows a job only as a value that can be pickled and hashed, and a worker as what ``open_worker`` returns.
-Both come from the stage that uses the pool.
 
 - The job of a worker that dies goes back to the queue, and another worker is started in its place. Both are limited.
 - A worker that has a job and reports nothing for ``SILENCE_SECONDS`` is ended, and counts as lost.
 - An error that a worker raises ends the run at once, with that error's own message.
-- A signal ends the run: every worker finishes what it is writing, and exits.
+- A signal ends the run: every local worker finishes what it is writing, and exits.
 """
 
 import os
@@ -14,7 +13,7 @@ import socket
 import sys
 import time
 import traceback
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from sekd.stop import Stop
 POLL_SECONDS = 0.2
 SILENCE_SECONDS = 1800.0
 START_SECONDS = 3600.0  # for a worker to load its engine, and on a cluster to find room, while no other has a job
+ATTEMPTS = 3  # a job that was with so many lost workers is given up: it may be what kills them
 REPLACEMENTS = 3  # workers that may be started anew, for each that was asked for
 
 Job = Hashable
@@ -36,40 +36,31 @@ Message = tuple[str, str, Any]  # worker, kind (started, idle, progress, done, f
 
 
 class Worker(Protocol):
-    """Holds an engine and does jobs in the order in which they are handed out.
+    """Does jobs in the order in which they are handed out, and may begin one while it still writes the one before.
 
-    ``progress`` takes news of the last job that was handed out, ``done`` the result of the first one that is not done:
-    a worker may begin a job while it still writes the one before.
+    ``progress`` takes news of the last job that was handed out, ``done`` the result of the first that is not done.
     """
 
     def work(self, jobs: Iterable[Any], *, progress: Callable[[Any], None], done: Callable[[Any], None]) -> None: ...
-
     def close(self) -> None: ...
 
 
 class Listener(Protocol):
-    """Hears how the jobs get on. ``requeued``: the worker is lost, the job begins anew, its news come once more."""
+    """Hears how the jobs get on. A job that is requeued begins anew, and its news come once more."""
 
     def progress(self, job: Any, news: Any) -> None: ...
-
-    def done(self, job: Any, result: Any) -> None: ...  # a lone worker calls it in whichever thread it likes
-
+    def done(self, job: Any, result: Any) -> None: ...
     def requeued(self, job: Any) -> None: ...
 
 
 class Backend(Protocol):
-    """Starts and ends workers somewhere, and carries jobs to them and their messages back."""
+    """Starts and ends workers, and carries jobs to them and messages from them."""
 
     def start(self, name: str) -> None: ...
-
     def send(self, name: str, job: Job) -> None: ...
-
-    def receive(self, timeout: float) -> list[Message]: ...  # in each worker's own order
-
+    def receive(self, timeout: float) -> list[Message]: ...
     def kill(self, name: str) -> None: ...
-
-    def shutdown(self, busy: Sequence[str]) -> None: ...  # the workers that are not idle
-
+    def shutdown(self, busy: Sequence[str]) -> None: ...
     def room(self) -> str: ...  # the end of the sentence that no worker was ready
 
 
@@ -88,8 +79,9 @@ def run_jobs(
 
     Args:
         open_worker: starts a worker with its engine; pickled unless the worker runs in this process.
-        engine: how each worker's engine runs; says how many GPUs and cores it takes.
-        workers: engines, of which no more are started than there are jobs; one alone runs in this process.
+        listener: of a worker in this process, it may hear in another thread that a job is done.
+        engine: says how many GPUs and cores a worker takes.
+        workers: no more are started than there are jobs; one alone runs in this process.
         unit: what a job is called in messages.
         cluster: "ray" starts the workers on a Ray cluster; None on this machine.
 
@@ -109,109 +101,67 @@ def run_jobs(
 
         pool.run(LocalProcesses(open_worker, cards_of_workers(engine, size)))
     else:
-        pool.run_here(open_worker)
+        _run_here(jobs, open_worker, listener, stop)
 
 
-class JobQueue:
-    """Which worker has which job. A job stays with its worker until it is done.
+def _run_here(jobs: Sequence[Job], open_worker: Callable[[], Worker], listener: Listener, stop: Stop) -> None:
+    begun: deque[Job] = deque()
 
-    A job that was with ``attempts`` lost workers is given out no more: it may be what kills them.
-    """
-
-    def __init__(self, jobs: Iterable[Job], *, attempts: int = 3) -> None:
-        self.waiting = deque(jobs)
-        self._held: dict[str, list[Job]] = {}
-        self._losses: dict[Job, int] = {}
-        self._attempts = attempts
-
-    @property
-    def open(self) -> bool:
-        """Whether a job is neither done nor given up."""
-        return bool(self.waiting) or any(self._held.values())
-
-    @property
-    def given_up(self) -> list[Job]:
-        """Jobs that were with too many lost workers."""
-        return [job for job, losses in self._losses.items() if losses >= self._attempts]
-
-    def held(self, worker: str) -> list[Job]:
-        """The jobs that are with a worker, in the order in which they were handed out."""
-        return self._held.setdefault(worker, [])
-
-    def next_for(self, worker: str) -> Job | None:
-        """A job for a worker; None where none waits."""
-        if not self.waiting:
-            return None
-        self.held(worker).append(self.waiting.popleft())
-        return self.held(worker)[-1]
-
-    def done(self, worker: str) -> Job:
-        """The first job that a worker has is done."""
-        return self.held(worker).pop(0)
-
-    def lost(self, worker: str) -> list[Job]:
-        """The jobs of a lost worker, which wait for another one."""
-        jobs = self._held.pop(worker, [])
+    def hand_out() -> Iterator[Job]:
         for job in jobs:
-            self._losses[job] = self._losses.get(job, 0) + 1
-            if self._losses[job] < self._attempts:
-                self.waiting.appendleft(job)
-        return jobs
+            begun.append(job)
+            yield job
+
+    def progress(news: Any) -> None:
+        stop.check()
+        listener.progress(begun[-1], news)
+
+    with stop.at_once():
+        worker = open_worker()
+    with closing(worker):
+        worker.work(hand_out(), progress=progress, done=lambda result: listener.done(begun.popleft(), result))
 
 
 @dataclass
 class _State:
-    """What the pool knows of a worker."""
+    """A worker as the pool knows it, with the jobs that it has and when it was last heard."""
 
     where: str = "starting"
     idle: bool = False
+    jobs: list[Job] = field(default_factory=list)
     heard: float = field(default_factory=time.monotonic)
 
 
 class Pool:
-    """Hands out jobs to workers; see ``run_jobs``."""
+    """Hands out jobs to workers; see ``run_jobs``. A job stays with its worker until it is done."""
 
     _backend: Backend
 
     def __init__(self, jobs: Sequence[Job], listener: Listener, *, size: int, stop: Stop, unit: str) -> None:
         self._listener, self._size, self._stop, self._unit = listener, size, stop, unit
-        self._queue = JobQueue(jobs)
+        self._waiting = deque(jobs)
+        self._losses: Counter[Job] = Counter()
         self._workers: dict[str, _State] = {}
         self._started = 0
         self._at_work = time.monotonic()  # when a worker last had a job
 
-    def run_here(self, open_worker: Callable[[], Worker]) -> None:
-        """Do all jobs with one worker in this process."""
-
-        def progress(news: Any) -> None:
-            self._stop.check()
-            self._listener.progress(self._queue.held("")[-1], news)
-
-        def done(result: Any) -> None:
-            self._listener.done(self._queue.done(""), result)
-
-        with self._stop.at_once():
-            worker = open_worker()
-        with closing(worker):
-            worker.work(iter(partial(self._queue.next_for, ""), None), progress=progress, done=done)
-
     def run(self, backend: Backend) -> None:
-        """Do all jobs with the workers of a backend."""
+        """Do all jobs."""
         self._backend = backend
         try:
             for _ in range(self._size):
                 self._start()
-            while self._queue.open:
+            while self._waiting or any(worker.jobs for worker in self._workers.values()):
                 self._stop.check()
-                for name, kind, content in self._backend.receive(POLL_SECONDS):
+                for name, kind, content in backend.receive(POLL_SECONDS):
                     if name in self._workers:  # not one that was ended since
                         self._hear(name, kind, content)
                 self._hand_out()
                 self._end_silent()
         finally:
-            self._backend.shutdown([name for name, worker in self._workers.items() if not worker.idle])
-        if self._queue.given_up:
-            raise SekdError(f"{self._unit}s {self._queue.given_up} were given up: each worker that had one was lost")
+            backend.shutdown([name for name, worker in self._workers.items() if not worker.idle])
+        if given_up := [job for job, losses in self._losses.items() if losses == ATTEMPTS]:
+            raise SekdError(f"{self._unit}s {given_up} were given up: each of {ATTEMPTS} workers that had one was lost")
 
     def _start(self) -> None:
         if self._started == self._size * (1 + REPLACEMENTS):
@@ -231,9 +181,9 @@ class Pool:
         elif kind == "idle":
             worker.idle = True
         elif kind == "progress":
-            self._listener.progress(self._queue.held(name)[-1], content)
+            self._listener.progress(worker.jobs[-1], content)
         elif kind == "done":
-            self._listener.done(self._queue.done(name), content)
+            self._listener.done(worker.jobs.pop(0), content)
         elif kind == "failed":
             raise SekdError(f"{name}: {content}")
         else:
@@ -241,14 +191,15 @@ class Pool:
 
     def _hand_out(self) -> None:
         for name, worker in self._workers.items():
-            if worker.idle and (job := self._queue.next_for(name)) is not None:
+            if worker.idle and self._waiting:
                 worker.idle, worker.heard = False, time.monotonic()
-                self._backend.send(name, job)
+                worker.jobs.append(self._waiting.popleft())
+                self._backend.send(name, worker.jobs[-1])
 
     def _end_silent(self) -> None:
         now = time.monotonic()
         for name, worker in list(self._workers.items()):
-            if self._queue.held(name):
+            if worker.jobs:
                 self._at_work = now
                 if now - worker.heard > SILENCE_SECONDS:
                     self._backend.kill(name)
@@ -259,27 +210,22 @@ class Pool:
     def on_worker_lost(self, name: str, why: str) -> None:
         """Put its jobs back, and start another worker if a job waits."""
         self._stop.check()
-        where = self._workers.pop(name).where
-        jobs = self._queue.lost(name)
-        for job in jobs:
+        worker = self._workers.pop(name)
+        for job in worker.jobs:
             self._listener.requeued(job)
-        rest = f": {self._unit}s {jobs} go to another worker" if jobs else ""
-        print(f"{name} ({where}) is lost ({why}){rest}", file=sys.stderr)
-        if self._queue.waiting:
+            self._losses[job] += 1
+            if self._losses[job] < ATTEMPTS:
+                self._waiting.appendleft(job)
+        rest = f": {self._unit}s {worker.jobs} go to another worker" if worker.jobs else ""
+        print(f"{name} ({worker.where}) is lost ({why}){rest}", file=sys.stderr)
+        if self._waiting:
             self._start()
 
 
-# --- in the worker's process ---
-
-
 def serve(
-    open_worker: Callable[[], Worker],
-    *,
-    say: Callable[[str, Any], None],
-    take: Callable[[], list[Any]],
-    stop: Stop,
+    open_worker: Callable[[], Worker], *, say: Callable[[str, Any], None], take: Callable[[], list[Any]], stop: Stop
 ) -> None:
-    """Start a worker and let it do jobs until there are no more.
+    """The worker's side: do jobs until there are no more.
 
     Args:
         say: sends a message's kind and content to the pool, from any thread. It takes an error before the engine stops.

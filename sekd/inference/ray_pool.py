@@ -51,10 +51,8 @@ class RayPool:
     def __init__(self, open_worker: Callable[[], Worker], engine: EngineConfig) -> None:
         self._open_worker = open_worker
         on_gpu = engine.device == "cuda"
-        self._needs = {
-            "num_cpus": engine.readers if on_gpu else engine.threads,
-            "num_gpus": engine.tensor_parallel_size if on_gpu else 0,
-        }
+        self._cpus = engine.readers if on_gpu else engine.threads
+        self._gpus = engine.tensor_parallel_size if on_gpu else 0
         if not self._fits():
             raise SekdError(f"no node of the Ray cluster has room for a worker{self.room()}")
         here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
@@ -66,19 +64,18 @@ class RayPool:
 
     def _fits(self) -> bool:
         """Whether a node that is up could ever hold a worker."""
-        cpus, gpus = self._needs["num_cpus"], self._needs["num_gpus"]
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        return any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes)
+        return any(node.get("CPU", 0) >= self._cpus and node.get("GPU", 0) >= self._gpus for node in nodes)
 
     def room(self) -> str:
         there = ray.cluster_resources()
         return (
-            f": each needs {self._needs['num_cpus']} CPUs and {self._needs['num_gpus']} GPUs on one node, and all "
-            f"nodes together have {there.get('CPU', 0):.0f} CPUs and {there.get('GPU', 0):.0f} GPUs"
+            f": each needs {self._cpus} CPUs and {self._gpus} GPUs on one node, and all nodes together have "
+            f"{there.get('CPU', 0):.0f} CPUs and {there.get('GPU', 0):.0f} GPUs"
         )
 
     def start(self, name: str) -> None:
-        actor: Any = ray.remote(**self._needs, max_restarts=0)(Actor).remote()
+        actor: Any = ray.remote(num_cpus=self._cpus, num_gpus=self._gpus, max_restarts=0)(Actor).remote()
         self._actors[name] = actor
         self._calls[actor.serve.remote(name, self._mailbox, self._open_worker, str(Path.cwd()))] = name
 
@@ -110,27 +107,23 @@ class RayPool:
 
 
 class Mailbox:
-    """An actor beside the driver."""
+    """Beside the driver: messages from workers, and the job that was handed to each."""
 
     def __init__(self) -> None:
         self._messages: list[Message] = []
         self._jobs: dict[str, Job] = {}
 
     def say(self, *message: Any) -> None:
-        """A worker sends a message."""
         self._messages.append(message)
 
     def messages(self) -> list[Message]:
-        """Those since the last call."""
         messages, self._messages = self._messages, []
         return messages
 
     def hand_out(self, name: str, job: Job) -> None:
-        """The pool hands a job to a worker."""
         self._jobs[name] = job
 
     def take(self, name: str) -> list[Job]:
-        """A worker takes its job; nothing where it has none."""
         return [self._jobs.pop(name)] if name in self._jobs else []
 
 

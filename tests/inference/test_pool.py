@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sekd.errors import SekdError
 from sekd.inference import pool
 from sekd.inference.config import EngineConfig
-from sekd.inference.pool import JobQueue, run_jobs
+from sekd.inference.pool import Message, Pool, run_jobs
 from sekd.stop import Stop, Stopped
 
 Fault = Callable[[Path], None]
@@ -202,29 +202,38 @@ def test_a_pool_without_enough_gpus_is_refused_before_a_process_starts(
         do(5, tmp_path, {-1: die}, device="cuda")
 
 
-@given(st.integers(0, 12), st.lists(st.sampled_from(["a", "b", "c"]), max_size=40), st.randoms(use_true_random=False))
-def test_every_job_is_done_once_whoever_is_lost(count: int, turns: list[str], rng: Any) -> None:
-    queue, done = JobQueue(range(count), attempts=100), []
-    for worker in [*turns, *["last"] * (count + 1)]:
-        job = queue.next_for(worker)
-        if job is None:
-            continue
-        if worker != "last" and rng.random() < 0.5:
-            assert queue.lost(worker) == [job]
-        else:
-            done.append(queue.done(worker))
-    while queue.next_for("last") is not None:
-        done.append(queue.done("last"))
-    assert sorted(done) == list(range(count))  # type: ignore[type-var]
-    assert not queue.open
+class RandomBackend:
+    """Workers that are lost at random moments; the others are always idle again when a job is done."""
+
+    def __init__(self, rng: Any) -> None:
+        self._rng, self._messages = rng, list[Message]()
+
+    def start(self, name: str) -> None:
+        self._messages.append((name, "idle", None))
+
+    def send(self, name: str, job: Any) -> None:
+        self._messages += [(name, "progress", 1), (name, "idle", None)]  # the next is begun before this one is done
+        self._messages.append((name, self._rng.choice(["done", "done", "lost"]), "at random"))
+
+    def receive(self, timeout: float) -> list[Message]:
+        count = self._rng.randint(0, len(self._messages))
+        heard, self._messages = self._messages[:count], self._messages[count:]
+        return heard
+
+    def kill(self, name: str) -> None: ...
+    def shutdown(self, busy: Any) -> None: ...
+    def room(self) -> str:
+        return ""
 
 
-def test_a_job_that_was_with_too_many_lost_workers_is_given_up() -> None:
-    queue = JobQueue([4, 5], attempts=2)
-    for worker in ("a", "b"):
-        assert queue.next_for(worker) == 4
-        queue.lost(worker)
-    assert queue.next_for("c") == 5
-    queue.done("c")
-    assert not queue.open
-    assert queue.given_up == [4]
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 12), st.integers(1, 4), st.randoms(use_true_random=False))
+def test_every_job_is_done_once_whoever_is_lost(
+    monkeypatch: pytest.MonkeyPatch, count: int, size: int, rng: Any
+) -> None:
+    monkeypatch.setattr(pool, "ATTEMPTS", 1000)
+    monkeypatch.setattr(pool, "REPLACEMENTS", 1000)
+    listener = Listener()
+    Pool(range(count), listener, size=size, stop=Stop(), unit="job").run(RandomBackend(rng))
+    assert sorted(listener.results) == list(range(count))
+    assert listener.news == dict.fromkeys(range(count), 1)
