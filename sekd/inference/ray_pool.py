@@ -58,7 +58,8 @@ class RayPool:
         here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
             ray.get_runtime_context().get_node_id(), soft=False
         )
-        self._mailbox: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox).remote()
+        mailbox: Any = ray.remote(Mailbox)
+        self._mailbox: Any = mailbox.options(num_cpus=0, scheduling_strategy=here).remote()
         self._actors: dict[str, Any] = {}
         self._calls: dict[Any, str] = {}
 
