@@ -2,8 +2,8 @@
 
 Each process has one file of bounded size beside the run. No other process reads it, and it is gone when the process
 ends. An image that finds no room is computed every time. The output is that of the batch in which the image was first
-seen, and other batches round differently. So a resumed run with a cache equals an uninterrupted one to rounding, not bit
-for bit.
+seen, and other batches round differently. So a resumed run with a cache equals an uninterrupted one to rounding,
+not bit for bit.
 
 How a family's tower takes and gives images is read off its own function, ``get_image_features``: which of a batch's
 inputs it wants, and whether its output is a list of images or one tensor, with maps of further layers or without.
