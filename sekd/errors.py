@@ -1,14 +1,24 @@
-"""Errors meant for the person at the keyboard: one clear sentence each, without a traceback."""
+"""Errors meant for the person at the keyboard: one clear sentence each, without a traceback. Imports nothing of sekd."""
 
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sekd.stop import Stopped
-
 
 class SekdError(ValueError):
     """Names what is wrong, what was expected and what to do. Entry points print it and exit with 2."""
+
+
+class Stopped(KeyboardInterrupt):
+    """The run was asked to stop; what is not written yet is dropped."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum
+
+    def __str__(self) -> str:
+        return signal.Signals(self.signum).name
 
 
 @contextmanager

@@ -6,16 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-
-class Stopped(KeyboardInterrupt):
-    """The run was asked to stop; what is not written yet is dropped."""
-
-    def __init__(self, signum: int) -> None:
-        super().__init__(signum)
-        self.signum = signum
-
-    def __str__(self) -> str:
-        return signal.Signals(self.signum).name
+from sekd.errors import Stopped
 
 
 class Stop:

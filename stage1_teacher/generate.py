@@ -10,11 +10,12 @@ from pathlib import Path
 from rich.console import Console
 
 from sekd.datasets import Dataset, load_dataset
+from sekd.errors import Stopped
 from sekd.evaluation.adapters import check_adapter
 from sekd.inference.pool import run_jobs
 from sekd.memory import engine_memory, read_size
 from sekd.prompts import Prompter
-from sekd.stop import Stop, Stopped
+from sekd.stop import Stop
 from sekd.store import Store
 from sekd.store.lock import hold
 from stage1_teacher import identity, summary

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from sekd.errors import SekdError
+from sekd.errors import SekdError, Stopped
 from sekd.inference.requests import UnreadableImageError, UnusableImageError
-from sekd.stop import Stopped
 from sekd.store import DamagedStoreError
 from stage1_teacher.teacher_modes import NoPrefixError
 

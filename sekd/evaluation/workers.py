@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sekd.errors import Stopped
 from sekd.evaluation.config import EvaluateConfig
 from sekd.evaluation.eval_tasks import EvalTask
 from sekd.evaluation.generate import Unreadable, generate
@@ -23,7 +24,7 @@ from sekd.inference.pool import run_jobs
 from sekd.inference.strategies import Strategies
 from sekd.models import load_processor
 from sekd.prompts import Prompter
-from sekd.stop import Stop, Stopped
+from sekd.stop import Stop
 
 MOST_ON_CPU = 4  # engines; each holds the model and a KV cache
 Done = Callable[[str, int], None]  # (task's title, images answered)

@@ -11,8 +11,9 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from sekd.errors import Stopped
 from sekd.inference.pool import POLL_SECONDS, Job, Message, Worker, serve
-from sekd.stop import Stop, Stopped
+from sekd.stop import Stop
 
 EXIT_SECONDS = 30.0  # for a worker to write what it has, and exit
 

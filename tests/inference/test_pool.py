@@ -14,11 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sekd.errors import SekdError
+from sekd.errors import SekdError, Stopped
 from sekd.inference import pool
 from sekd.inference.config import EngineConfig
 from sekd.inference.pool import Message, Pool, run_jobs
-from sekd.stop import Stop, Stopped
+from sekd.stop import Stop
 
 Fault = Callable[[Path], None]
 STEPS = 3
