@@ -1,4 +1,4 @@
-"""Errors meant for the person at the keyboard: one clear sentence each, without a traceback. Imports nothing of sekd."""
+"""Errors meant for the user: one clear sentence each, without a traceback. Imports no other module of the package."""
 
 import signal
 import sys
