@@ -28,7 +28,9 @@ def main() -> None:
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all by default")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--images", type=int, nargs=2, default=(512, 48), help="for the small and the larger model")
+    parser.add_argument(
+        "--images", type=int, nargs=2, default=(512, 48), help="for the small and the larger model; 0 leaves one out"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/bench/results.json"))
     given = parser.parse_args()
     if unknown := set(given.parts) - set(PARTS):
@@ -36,6 +38,8 @@ def main() -> None:
     parts, found = given.parts or PARTS, []
     with tempfile.TemporaryDirectory(prefix="sekd-bench-") as name:
         for spec, images in zip(MODELS, given.images, strict=True):
+            if not images:
+                continue
             setup = prepare(spec, Path(name), images=images)
             for part, compare in (("teacher", compare_passes), ("student", compare_steps)):
                 if part in parts:
