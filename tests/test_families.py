@@ -6,7 +6,6 @@ answers of base and student. One student also rehearses the questions of an inde
 
 import math
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,7 +70,8 @@ def engine(model: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engi
     with Engine(model, settings, layers=(LAST,), max_lora_rank=RANK) as engine:
         monkeypatch.setattr(teaching, "Engine", lambda *_, **__: engine)
         monkeypatch.setattr(Worker, "close", lambda self: None)
-        monkeypatch.setattr(evaluating, "_open_engine", lambda *_: nullcontext(engine))
+        monkeypatch.setattr(evaluating, "Engine", lambda *_, **__: engine)
+        monkeypatch.setattr(evaluating.Worker, "close", lambda self: None)
         yield settings
 
 
