@@ -90,11 +90,11 @@ def run(config: TeacherConfig) -> Store:
 
 
 def _ask(job: Pass, progress: Progress, stop: Stop) -> None:
-    from stage1_teacher.worker import Worker
+    from stage1_teacher.worker import TeacherWorker
 
     run_jobs(
         job.missing,
-        partial(Worker, job.config, job.store.path.resolve()),
+        partial(TeacherWorker, job.config, job.store.path.resolve()),
         progress,
         engine=job.config.engine,
         workers=job.config.workers,

@@ -22,7 +22,7 @@ from stage1_teacher.shard import Report, Shard, ask_shard
 from stage1_teacher.teacher_modes import teacher_mode
 
 
-class Worker:
+class TeacherWorker:
     """A worker of the pool, whose jobs are shards. Its engine takes seconds to start on CPU, a minute or two on GPU.
 
     Args:

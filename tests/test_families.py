@@ -30,7 +30,7 @@ from sekd.store.verify import verify
 from stage1_teacher import worker as teaching
 from stage1_teacher.config import TeacherConfig
 from stage1_teacher.generate import run as run_teacher
-from stage1_teacher.worker import Worker
+from stage1_teacher.worker import TeacherWorker
 from stage2_student.config import (
     LoraSettings,
     OptimConfig,
@@ -69,9 +69,9 @@ def engine(model: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engi
     settings = EngineConfig(kv_cache_gb=0.125, max_model_len=4096, max_num_seqs=8, image_cache_gb=0.5)
     with Engine(model, settings, layers=(LAST,), max_lora_rank=RANK) as engine:
         monkeypatch.setattr(teaching, "Engine", lambda *_, **__: engine)
-        monkeypatch.setattr(Worker, "close", lambda self: None)
+        monkeypatch.setattr(TeacherWorker, "close", lambda self: None)
         monkeypatch.setattr(evaluating, "Engine", lambda *_, **__: engine)
-        monkeypatch.setattr(evaluating.Worker, "close", lambda self: None)
+        monkeypatch.setattr(evaluating.EvalWorker, "close", lambda self: None)
         yield settings
 
 

@@ -45,7 +45,7 @@ def generate_all(config: EvaluateConfig, tasks: list[EvalTask], *, done: Done) -
         try:
             run_jobs(
                 [task.title for task in tasks],
-                partial(Worker, config, tasks),
+                partial(EvalWorker, config, tasks),
                 found,
                 engine=config.engine,
                 workers=count,
@@ -68,7 +68,7 @@ def worker_count(config: EvaluateConfig, tasks: int) -> int:
     return max(1, min(cores // config.engine.threads, MOST_ON_CPU, tasks))
 
 
-class Worker:
+class EvalWorker:
     """A worker of the pool. Its jobs are titles of tasks."""
 
     def __init__(self, config: EvaluateConfig, tasks: Sequence[EvalTask]) -> None:

@@ -37,7 +37,7 @@ from sekd.evaluation.generations import read_cell
 from sekd.evaluation.report.build import write_report
 from sekd.evaluation.scores import read_answers, read_run
 from sekd.evaluation.students import find_students
-from sekd.evaluation.workers import Worker, generate_all, worker_count
+from sekd.evaluation.workers import EvalWorker, generate_all, worker_count
 from sekd.inference.config import EngineConfig
 from sekd.inference.requests import StepResult
 from sekd.inference.strategies import FORCED_PREFIXES, STRATEGIES, Strategies, Subject, labels, wrong_answers
@@ -414,7 +414,7 @@ def test_several_engines_keep_what_one_keeps(scores: dict, config: EvaluateConfi
     assert texts(together) == one
 
 
-class DyingWorker(Worker):
+class DyingWorker(EvalWorker):
     """The first of all to have asked a third image dies."""
 
     def work(self, jobs: Iterable[str], *, progress: Callable[[int], None], done: Callable[[Any], None]) -> None:
@@ -440,7 +440,7 @@ def test_a_killed_engines_cell_goes_on_in_another_after_the_parts_that_were_kept
 
     counts: list[int] = []
     monkeypatch.setattr("sekd.evaluation.evaluate.generate_all", counting)
-    monkeypatch.setattr("sekd.evaluation.workers.Worker", DyingWorker)
+    monkeypatch.setattr("sekd.evaluation.workers.EvalWorker", DyingWorker)
     two = replace(config, workers=2, runs=str(tmp_path), base=["independent", "conditioned"], part_size=2)
     evaluate(two, unseen=[])
     assert "is lost (exit status -9): cells" in capfd.readouterr().err

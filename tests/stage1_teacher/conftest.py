@@ -10,9 +10,9 @@ from sekd.embedded.world import write_world
 from stage1_teacher import worker as worker_module
 from stage1_teacher.config import TeacherConfig
 from stage1_teacher.generate import prepare, run
-from stage1_teacher.worker import Worker
+from stage1_teacher.worker import TeacherWorker
 
-STARTED: list[Worker] = []
+STARTED: list[TeacherWorker] = []
 
 
 @pytest.fixture(scope="session")
@@ -31,10 +31,10 @@ def config(world: Path, model: Path, tmp_path: Path) -> TeacherConfig:
 
 
 @pytest.fixture(scope="session")
-def worker(world: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Worker:
+def worker(world: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> TeacherWorker:
     """A worker with a started engine; tests lend it to their own passes."""
     job = prepare(settings(world, model, tmp_path_factory.mktemp("artifacts")))
-    STARTED.append(Worker(job.config, job.store.path))
+    STARTED.append(TeacherWorker(job.config, job.store.path))
     return STARTED[-1]
 
 
@@ -47,17 +47,17 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 
 @pytest.fixture
-def lent(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+def lent(worker: TeacherWorker, monkeypatch: pytest.MonkeyPatch) -> None:
     """Passes of this test use the shared engine instead of starting their own."""
     engine = worker._engine
     monkeypatch.setattr(worker_module, "Engine", lambda *_, **__: engine)
-    monkeypatch.setattr(Worker, "close", lambda self: None)
+    monkeypatch.setattr(TeacherWorker, "close", lambda self: None)
 
 
 @pytest.fixture(scope="session")
-def whole(world: Path, model: Path, worker: Worker, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(world: Path, model: Path, worker: TeacherWorker, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The store of one uninterrupted pass."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(worker_module, "Engine", lambda *_, **__: worker._engine)
-        patch.setattr(Worker, "close", lambda self: None)
+        patch.setattr(TeacherWorker, "close", lambda self: None)
         return run(settings(world, model, tmp_path_factory.mktemp("whole"))).path

@@ -20,15 +20,15 @@ from sekd.store.verify import verify
 from stage1_teacher import worker as worker_module
 from stage1_teacher.config import TeacherConfig
 from stage1_teacher.generate import prepare, run
-from stage1_teacher.worker import Worker
+from stage1_teacher.worker import TeacherWorker
 
 
 def main(artifacts: Path, kills: int) -> None:
     config: TeacherConfig = pickle.load(sys.stdin.buffer)
     first = replace(config, artifacts=str(artifacts / "first"))
-    engine = Worker(first, prepare(first).store.path)._engine
+    engine = TeacherWorker(first, prepare(first).store.path)._engine
     worker_module.Engine = lambda *_, **__: engine
-    Worker.close = lambda self: None
+    TeacherWorker.close = lambda self: None
     start = time.perf_counter()
     wait(fork(first))
     whole = time.perf_counter() - start

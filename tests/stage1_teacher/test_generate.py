@@ -24,10 +24,10 @@ from stage1_teacher.config import Teacher, TeacherConfig
 from stage1_teacher.generate import prepare, run
 from stage1_teacher.shard import ask_shard
 from stage1_teacher.teacher_modes import conditioned
-from stage1_teacher.worker import Worker
+from stage1_teacher.worker import TeacherWorker
 
 
-def ask(worker: Worker, dataset: Dataset, places: range) -> Any:
+def ask(worker: TeacherWorker, dataset: Dataset, places: range) -> Any:
     return ask_shard(
         worker._engine,
         worker._strategies,
@@ -50,7 +50,7 @@ def test_a_pass_stores_every_step_of_every_image_once(whole: Path) -> None:
     assert hidden.dtype == np.float32
 
 
-def test_shuffled_truths_change_no_target(worker: Worker) -> None:
+def test_shuffled_truths_change_no_target(worker: TeacherWorker) -> None:
     dataset = worker._dataset
     shuffled = replace(dataset, examples=[replace(e, questions=_mislabelled(dataset, e)) for e in dataset.examples])
     honest, lied_to = ask(worker, dataset, range(4)), ask(worker, shuffled, range(4))
@@ -64,7 +64,7 @@ def _mislabelled(dataset: Dataset, example: Any) -> tuple:
     return tuple(replace(q, truth=rng.choice([None, *range(len(q.options))])) for q in dataset.questions(example))
 
 
-def test_a_shard_does_not_depend_on_what_was_asked_before_it(worker: Worker) -> None:
+def test_a_shard_does_not_depend_on_what_was_asked_before_it(worker: TeacherWorker) -> None:
     dataset = worker._dataset
     alone = ask(worker, dataset, range(8, 12))
     ask(worker, dataset, range(0, 8))
@@ -95,7 +95,7 @@ def test_parts_asked_one_by_one_give_the_whole_pass(config: TeacherConfig, whole
 
 @pytest.mark.usefixtures("lent")
 def test_an_engine_that_dies_costs_the_shard_in_hand_alone(
-    config: TeacherConfig, whole: Path, worker: Worker, monkeypatch: pytest.MonkeyPatch
+    config: TeacherConfig, whole: Path, worker: TeacherWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     advance, steps = worker._engine.advance, iter(range(10**6))
 
@@ -195,7 +195,7 @@ def test_a_worker_that_would_ask_other_questions_than_planned_refuses(config: Te
     path = prepare(config).store.path
     reseeded = replace(config, data=replace(config.data, seed=5))
     with pytest.raises(SekdError, match="data changed since this pass was planned"):
-        Worker(reseeded, path)
+        TeacherWorker(reseeded, path)
 
 
 def test_layers_the_model_does_not_have_are_refused_with_what_it_has(config: TeacherConfig) -> None:

@@ -25,7 +25,7 @@ from stage1_teacher.config import TeacherConfig
 from stage1_teacher.generate import prepare, run
 from stage1_teacher.progress import Progress
 from stage1_teacher.unreadable import Tolerance
-from stage1_teacher.worker import Worker
+from stage1_teacher.worker import TeacherWorker
 
 pytestmark = pytest.mark.slow
 
@@ -118,7 +118,7 @@ def test_an_actor_that_refuses_the_pass_ends_it_in_its_own_words(config: Teacher
     path = prepare(config).store.path
     reseeded = on_cluster(replace(config, data=replace(config.data, seed=5)))
     progress = Progress(Tolerance(path, 0.0, 18), images=18, shown=False)
-    opener = partial(Worker, reseeded, path)
+    opener = partial(TeacherWorker, reseeded, path)
     with Stop() as stop, pytest.raises(SekdError, match=r"^worker-0: .*data changed since this pass was planned"):
         run_jobs([0], opener, progress, engine=config.engine, workers=2, stop=stop, unit="shard", cluster="ray")
 

@@ -22,19 +22,19 @@ from stage1_teacher import worker as worker_module
 from stage1_teacher.config import Teacher, TeacherConfig
 from stage1_teacher.generate import prepare, run
 from stage1_teacher.teacher_modes import TEACHER_MODES, teacher_mode
-from stage1_teacher.worker import Worker
+from stage1_teacher.worker import TeacherWorker
 
 Passes = dict[str, Store]
 PLACE = 3
 
 
 @pytest.fixture(scope="module")
-def passes(world: Path, model: Path, worker: Worker, tmp_path_factory: pytest.TempPathFactory) -> Passes:
+def passes(world: Path, model: Path, worker: TeacherWorker, tmp_path_factory: pytest.TempPathFactory) -> Passes:
     """A store of each paradigm, all below one folder, the controls last."""
     artifacts = tmp_path_factory.mktemp("paradigms")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(worker_module, "Engine", lambda *_, **__: worker._engine)
-        patch.setattr(Worker, "close", lambda self: None)
+        patch.setattr(TeacherWorker, "close", lambda self: None)
         return {paradigm: run(settings(world, model, artifacts, paradigm=paradigm)) for paradigm in TEACHER_MODES}
 
 
@@ -43,7 +43,11 @@ def rows(store: Store) -> list[dict[str, Any]]:
 
 
 def prompts(
-    worker: Worker, paradigm: str, answer: Callable[[str], int], bad: tuple[Path, ...] = (), stored: Store | None = None
+    worker: TeacherWorker,
+    paradigm: str,
+    answer: Callable[[str], int],
+    bad: tuple[Path, ...] = (),
+    stored: Store | None = None,
 ) -> list[Any]:
     """(image, prompt) of each request, without engine: ``answer`` chooses an option by prompt."""
     mode = teacher_mode(paradigm, worker._dataset, str(stored.path) if stored else None)
@@ -106,7 +110,7 @@ def test_the_first_level_is_the_same_without_a_history_and_the_others_are_not(pa
 
 
 def test_a_joint_teachers_targets_are_those_at_the_letters_of_its_whole_reply(
-    passes: Passes, worker: Worker, model: Path
+    passes: Passes, worker: TeacherWorker, model: Path
 ) -> None:
     store, dataset, prompter = passes["joint"], worker._dataset, Prompter.named("terse")
     processor = load_processor(worker._config.model)
@@ -129,7 +133,7 @@ def test_a_joint_teachers_targets_are_those_at_the_letters_of_its_whole_reply(
             assert np.abs(state[0] - expected).max() < 1e-4 * np.abs(expected).max()
 
 
-def test_shuffled_histories_are_the_teachers_own_answers_about_the_next_image(worker: Worker) -> None:
+def test_shuffled_histories_are_the_teachers_own_answers_about_the_next_image(worker: TeacherWorker) -> None:
     dataset = worker._dataset
     asked = prompts(worker, "shuffled", by_length)
     assert [place for place, _ in asked] == [image(dataset, PLACE + 1)] * 4 + [image(dataset, PLACE)] * 4
@@ -140,13 +144,15 @@ def test_shuffled_histories_are_the_teachers_own_answers_about_the_next_image(wo
         assert asked[4 + step][1] == Prompter.named("terse").render(worker._strategies.processor, expected)
 
 
-def test_a_shuffled_history_skips_an_image_that_cannot_be_read(worker: Worker) -> None:
+def test_a_shuffled_history_skips_an_image_that_cannot_be_read(worker: TeacherWorker) -> None:
     dataset = worker._dataset
     asked = prompts(worker, "shuffled", by_length, bad=(image(dataset, PLACE + 1),))
     assert [place for place, _ in asked] == [image(dataset, PLACE + 2)] * 4 + [image(dataset, PLACE)] * 4
 
 
-def test_on_policy_is_told_what_the_other_pass_answered_whatever_the_model_says(worker: Worker, passes: Passes) -> None:
+def test_on_policy_is_told_what_the_other_pass_answered_whatever_the_model_says(
+    worker: TeacherWorker, passes: Passes
+) -> None:
     dataset, said = worker._dataset, passes["joint"]
     questions = dataset.questions(dataset.examples[PLACE])
     answers = [row["answer"] for row in rows(said) if row["sample"] == dataset.examples[PLACE].id]
@@ -187,7 +193,7 @@ def test_prefixes_that_do_not_fit_are_refused(
         prepare(replace(other, teacher=Teacher(prefixes=str(growing.path))))
 
 
-def test_truth_is_told_the_labels_whatever_the_model_says(worker: Worker) -> None:
+def test_truth_is_told_the_labels_whatever_the_model_says(worker: TeacherWorker) -> None:
     dataset = worker._dataset
     questions = dataset.questions(dataset.examples[PLACE])
     for answer in (by_length, lambda prompt: 0):
@@ -196,7 +202,7 @@ def test_truth_is_told_the_labels_whatever_the_model_says(worker: Worker) -> Non
             assert prompt == Prompter.named("terse").render(worker._strategies.processor, expected)
 
 
-def test_truth_without_labels_and_shuffled_with_one_image_are_refused(worker: Worker) -> None:
+def test_truth_without_labels_and_shuffled_with_one_image_are_refused(worker: TeacherWorker) -> None:
     dataset = worker._dataset
     example = dataset.examples[0]
     unknown = replace(example, questions=tuple(replace(q, truth=None) for q in dataset.questions(example)))
