@@ -1,4 +1,4 @@
-"""Scores of predicted paths against true ones, and how sure they are.
+"""Scores of predicted paths against true ones, and bootstrap intervals.
 
 Definitions are those of "Vision LLMs Are Bad at Hierarchical Visual Understanding" (arXiv 2505.24840), as its reference
 script computes them. For a true path t of d names and a predicted path p, names compared without case:
@@ -24,40 +24,34 @@ from sekd.errors import SekdError
 Path = Sequence[str | None]
 METRICS = ("hca", "leaf", "por", "s_por", "tor")
 RESAMPLES = 2000
-LEVEL = 95  # percent
 AT_ONCE = 10**7  # numbers that a bootstrap holds in memory at a time
 
 
-def score(
-    truth: Sequence[Path], predicted: Sequence[Path], *, intervals: bool = False, seed: int = 0
-) -> dict[str, Any]:
+def score(truth: Sequence[Path], predicted: Sequence[Path]) -> dict[str, Any]:
     """Every metric of N predicted paths.
 
     Args:
         truth: names coarse to fine, a path each.
         predicted: the same, ``None`` where nothing parsed.
-        intervals: add "intervals", the bootstrap 95 % interval of each of the five metrics, as (low, high).
 
     Returns:
         "n"; "hca", "leaf", "por", "s_por", "tor" in percent; "per_level", the accuracy at each depth over the
         paths that reach it, in percent, with "per_level_n"; "given_right_parent" and "given_wrong_parent", a list by
-        depth of {"accuracy": percent or None, "n": count}, empty-handed at depth 0, which has no parent.
+        depth of {"accuracy": percent or None, "n": count}, n = 0 at depth 0, which has no parent.
 
     Raises:
         SekdError: no path, not as many predictions as truths, or a truth without names.
     """
     agree_ND, reached_ND = _agreement(truth, predicted)
-    scores = per_path(truth, predicted)
-    result: dict[str, Any] = {"n": len(truth), **{name: 100 * float(scores[name].mean()) for name in METRICS}}
-    result["per_level"] = [
-        100 * float(agree[there].mean()) for agree, there in zip(agree_ND.T, reached_ND.T, strict=True)
-    ]
-    result["per_level_n"] = [int(there.sum()) for there in reached_ND.T]
-    result["given_right_parent"] = _given_parent(agree_ND, reached_ND, parent=True)
-    result["given_wrong_parent"] = _given_parent(agree_ND, reached_ND, parent=False)
-    if intervals:
-        result["intervals"] = {name: bootstrap_interval(100 * scores[name], seed=seed) for name in METRICS}
-    return result
+    levels = list(zip(agree_ND.T, reached_ND.T, strict=True))
+    return {
+        "n": len(truth),
+        **{name: 100 * float(values_N.mean()) for name, values_N in per_path(truth, predicted).items()},
+        "per_level": [100 * float(agree_N[there_N].mean()) for agree_N, there_N in levels],
+        "per_level_n": [int(there_N.sum()) for _, there_N in levels],
+        "given_right_parent": _given_parent(agree_ND, reached_ND, right=True),
+        "given_wrong_parent": _given_parent(agree_ND, reached_ND, right=False),
+    }
 
 
 def per_path(truth: Sequence[Path], predicted: Sequence[Path]) -> dict[str, np.ndarray]:
@@ -65,12 +59,11 @@ def per_path(truth: Sequence[Path], predicted: Sequence[Path]) -> dict[str, np.n
     agree_ND, reached_ND = _agreement(truth, predicted)
     depth_N = reached_ND.sum(1)
     # Beyond a path's depth nothing agrees, so sums over D are sums over the path.
-    pairs_N = (agree_ND[:, 1:] & agree_ND[:, :-1]).sum(1)
     right_N = agree_ND.sum(1)
+    pairs_N = (agree_ND[:, 1:] & agree_ND[:, :-1]).sum(1)
     folded = [_aligned(t, p) for t, p in zip(truth, predicted, strict=True)]
-    same_length_N = np.array([len(t) == len(p) for t, p in folded])
     return {
-        "hca": ((right_N == depth_N) & same_length_N).astype(float),
+        "hca": (right_N == [max(len(t), len(p)) for t, p in folded]).astype(float),
         "leaf": np.array([bool(p) and p[-1] == t[-1] for t, p in folded], float),
         "por": right_N / depth_N,
         "s_por": np.logical_and.accumulate(agree_ND, 1).sum(1) / depth_N,
@@ -78,25 +71,29 @@ def per_path(truth: Sequence[Path], predicted: Sequence[Path]) -> dict[str, np.n
     }
 
 
-def parse_failures(predicted: Sequence[Path]) -> dict[str, Any]:
-    """The share of answers that did not parse, in percent: "overall", and "per_level" over the paths that reach it."""
-    reached = max(map(len, predicted), default=0)
-    failed = [[name is None for name in path] for path in predicted]
-    by_level = [[path[depth] for path in failed if len(path) > depth] for depth in range(reached)]
-    everything = [answer for path in failed for answer in path]
-    return {
-        "overall": 100 * float(np.mean(everything)) if everything else 0.0,
-        "per_level": [100 * float(np.mean(level)) for level in by_level],
-        "n": len(everything),
-    }
+def parse_failures(predicted: Sequence[Path]) -> float:
+    """The share of answers that did not parse, in percent."""
+    failed = [name is None for path in predicted for name in path]
+    return 100 * float(np.mean(failed)) if failed else 0.0
 
 
 def bootstrap_interval(
     values_N: Sequence[float] | np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[float, float]:
-    """The 95 % percentile interval of the mean, by resampling the N values with replacement."""
-    means_R = _resampled_means(np.asarray(values_N, float), resamples, seed)
-    low, high = np.percentile(means_R, [(100 - LEVEL) / 2, (100 + LEVEL) / 2])
+    """The 95 % percentile interval of the mean, by resampling the N values with replacement.
+
+    Values that repeat are drawn as counts of a multinomial: the same distribution, in less time.
+    """
+    if not len(values_N):
+        raise SekdError("nothing to resample: expected at least one value")
+    rng = np.random.default_rng(seed)
+    distinct, counts = np.unique(np.asarray(values_N, float), return_counts=True)
+    at_once = max(1, AT_ONCE // len(distinct))
+    sums = [
+        rng.multinomial(len(values_N), counts / len(values_N), size=min(at_once, resamples - done)) @ distinct
+        for done in range(0, resamples, at_once)
+    ]
+    low, high = np.percentile(np.concatenate(sums) / len(values_N), [2.5, 97.5])
     return float(low), float(high)
 
 
@@ -119,24 +116,10 @@ def paired_difference(
     return {"difference": float(difference_N.mean()), "low": low, "high": high}
 
 
-def _resampled_means(values_N: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Means [R]. Values that repeat are drawn as counts of a multinomial, which is the same law and far faster."""
-    if not len(values_N):
-        raise SekdError("nothing to resample: expected at least one value")
-    rng = np.random.default_rng(seed)
-    distinct, counts = np.unique(values_N, return_counts=True)
-    at_once = max(1, AT_ONCE // len(distinct))  # bounds the memory that the counts take
-    means = [
-        rng.multinomial(len(values_N), counts / len(values_N), size=min(at_once, resamples - done)) @ distinct
-        for done in range(0, resamples, at_once)
-    ]
-    return np.concatenate(means) / len(values_N)
-
-
-def _given_parent(agree_ND: np.ndarray, reached_ND: np.ndarray, *, parent: bool) -> list[dict[str, Any]]:
+def _given_parent(agree_ND: np.ndarray, reached_ND: np.ndarray, *, right: bool) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = [{"accuracy": None, "n": 0}]
     for depth in range(1, agree_ND.shape[1]):
-        chosen = agree_ND[reached_ND[:, depth] & (agree_ND[:, depth - 1] == parent), depth]
+        chosen = agree_ND[reached_ND[:, depth] & (agree_ND[:, depth - 1] == right), depth]
         entries.append({"accuracy": 100 * float(chosen.mean()) if len(chosen) else None, "n": len(chosen)})
     return entries
 

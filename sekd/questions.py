@@ -1,7 +1,7 @@
-"""From a path to its questions: at each level the true node and distractors of that level, shuffled and lettered.
+"""The questions of a path: at each level the true node and distractors of that level, in random order.
 
-A question depends on the seed, the sample's id, its path and the tree alone, so any worker builds any sample's, in any
-order. Levels at which the tree offers no alternative are left out.
+A question depends only on the seed, the sample's id, its path and the tree, so any worker can build it. Levels at which
+the tree offers no alternative are left out.
 """
 
 import random
@@ -45,22 +45,22 @@ def build_questions(
 
     Args:
         path: the sample's node, of any depth; every node above it is asked about.
-        distractors: "random" draws evenly from the nodes of the level, so a name that many nodes bear is likelier;
+        distractors: "random" draws uniformly from the nodes of the level, so a name of several nodes is likelier;
             "similar" takes the nearest nodes first: siblings, then cousins, and so on.
-        options: choices a question, the truth included; fewer where the level holds fewer names.
+        options: choices a question, the truth included; fewer where the level has fewer names.
 
     Raises:
-        SekdError: the taxonomy holds no such node, or the kind or number of options is none that there is.
+        SekdError: the taxonomy holds no such node, or ``distractors`` or ``options`` is out of range.
     """
     check_choices(distractors, options)
     nodes = taxonomy.path(path)
     rng = random.Random(f"{seed}/{sample_id}")
     questions = []
     for depth in range(taxonomy.skip, len(nodes)):
-        wrong = _distractors(rng, nodes[: depth + 1], taxonomy, distractors, options - 1)
-        if wrong:
-            names = _shuffled(rng, [nodes[depth], *wrong])
-            questions.append(Question(depth, taxonomy.level_name(depth), tuple(names), truth=names.index(nodes[depth])))
+        names = [nodes[depth], *_distractors(rng, nodes[: depth + 1], taxonomy, distractors, options - 1)]
+        if len(names) > 1:
+            shuffled = tuple(names[index] for index in _in_random_order(rng, 0, len(names)))
+            questions.append(Question(depth, taxonomy.level_name(depth), shuffled, shuffled.index(nodes[depth])))
     return tuple(questions)
 
 
@@ -74,11 +74,11 @@ def check_choices(distractors: str, options: int) -> None:
 def _distractors(rng: random.Random, node: Sequence[str], taxonomy: Taxonomy, kind: str, count: int) -> list[str]:
     """Up to ``count`` names of the node's level that differ from its name and from each other."""
     depth = len(node) - 1
-    names, folded = taxonomy.names(depth), taxonomy.folded_names[depth]
+    names, folded = taxonomy.names[depth], taxonomy.folded_names[depth]
     nearest = depth if kind == "similar" else taxonomy.skip
     used = {fold(node[-1])}
     picked: list[str] = []
-    # From the siblings outwards; a wider circle's new names are those that the narrower ones did not use up.
+    # From the siblings outwards. Each wider set of relatives contains the narrower ones, whose names are used already.
     for shared in range(nearest, taxonomy.skip - 1, -1):
         for index in _in_random_order(rng, *taxonomy.span(depth, node[:shared])):
             if len(picked) == count:
@@ -90,16 +90,12 @@ def _distractors(rng: random.Random, node: Sequence[str], taxonomy: Taxonomy, ki
 
 
 def _in_random_order(rng: random.Random, start: int, stop: int) -> Iterator[int]:
-    """Every integer of [start, stop) once: a Fisher-Yates shuffle that costs only what is drawn.
+    """Every integer of [start, stop) once: a lazy Fisher-Yates shuffle.
 
-    Uses ``rng.random`` alone, whose sequence Python promises never to change.
+    Uses only ``rng.random``, whose sequence Python guarantees not to change.
     """
     moved: dict[int, int] = {}
     for last in range(stop - 1, start - 1, -1):
         drawn = start + int(rng.random() * (last + 1 - start))
         yield moved.get(drawn, drawn)
         moved[drawn] = moved.get(last, last)
-
-
-def _shuffled(rng: random.Random, names: Sequence[str]) -> list[str]:
-    return [names[index] for index in _in_random_order(rng, 0, len(names))]

@@ -97,4 +97,4 @@ def scored(replies: Sequence[str], questions: Sequence[tuple[Question, ...]]) ->
     ]
     scores = score(truth, predicted)
     kept = {name: scores[name] for name in ("hca", "leaf", "por", "s_por", "tor")}
-    return {**kept, "parse_failures": parse_failures(predicted)["overall"], "n": len(predicted)}
+    return {**kept, "parse_failures": parse_failures(predicted), "n": len(predicted)}

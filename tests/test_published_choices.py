@@ -8,7 +8,7 @@ from PIL import Image
 from real_trees import TREES
 
 from sekd.datasets import DataConfig, load_dataset
-from sekd.taxonomy import Taxonomy
+from sekd.taxonomy import load_taxonomy
 
 OFFICIAL = TREES / "CUB200_with_similar_choice.first400.jsonl"
 
@@ -24,7 +24,7 @@ def test_the_official_questions_are_taken_as_given(tmp_path: Path) -> None:
     config = DataConfig("choices", "choices", str(tmp_path), {"test": str(OFFICIAL.resolve())}, levels=levels)
     dataset = load_dataset(config, "test")
     assert len(dataset.examples) == 400
-    tree = Taxonomy.from_json(TREES / "hierarchy_CUB200.json")
+    tree = load_taxonomy(TREES / "hierarchy_CUB200.json")
     by_image = {row["image"].split("CUB_200_2011/")[1]: row for row in rows}
     for example in dataset.examples:
         row, questions = by_image[example.id], dataset.questions(example)

@@ -12,7 +12,7 @@ from real_trees import NAMES, TREES, needs_trees
 
 from sekd.errors import SekdError
 from sekd.questions import Question, build_questions
-from sekd.taxonomy import Taxonomy, fold
+from sekd.taxonomy import Taxonomy, fold, load_taxonomy
 
 # Few names and unequal depths, so that repeated names, shared parents and lone nodes are common.
 paths = st.lists(
@@ -61,7 +61,7 @@ def test_questions_hold_the_truth_once_no_option_twice_and_only_nodes_of_their_l
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("kind", ["random", "similar"])
 def test_questions_of_every_leaf_of_the_published_trees_are_right(name: str, kind: str) -> None:
-    tree = Taxonomy.from_json(TREES / f"hierarchy_{name}.json", skip=0 if name == "CUB200" else 1)
+    tree = load_taxonomy(TREES / f"hierarchy_{name}.json", skip=0 if name == "CUB200" else 1)
     levels = [
         {
             root: Counter(fold(node[-1]) for node in tree.nodes(depth, root))

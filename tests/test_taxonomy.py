@@ -57,7 +57,7 @@ def test_nodes_below_a_root_are_those_whose_path_begins_with_it() -> None:
 def test_a_leaf_may_be_called_otherwise_by_its_dataset(tmp_path: Path) -> None:
     file = tmp_path / "tree.json"
     file.write_text(json.dumps({"Nelson's Sparrow": ["Birds", "Nelson's sharp-tailed Sparrow"]}))
-    assert Taxonomy.from_json(file).keys == {"nelson's sparrow": ("Birds", "Nelson's sharp-tailed Sparrow")}
+    assert load_taxonomy(file).keys == {"nelson's sparrow": ("Birds", "Nelson's sharp-tailed Sparrow")}
 
 
 def test_a_csv_tree_names_its_levels_and_may_have_unequal_depths(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_a_bad_tree_gets_one_error_that_names_the_file(tmp_path: Path, content: 
     file = tmp_path / "tree.json"
     file.write_text(content)
     with pytest.raises(SekdError, match=said) as error:
-        Taxonomy.from_json(file)
+        load_taxonomy(file)
     assert str(file) in str(error.value)
 
 
@@ -95,7 +95,7 @@ def test_a_csv_row_without_a_whole_path_is_named(tmp_path: Path, row: str) -> No
     file = tmp_path / "tree.csv"
     file.write_text(f"class,order,family,species\n{row}\n")
     with pytest.raises(SekdError, match=r"tree.csv, row 2: leaf 'robin' has no whole path"):
-        Taxonomy.from_csv(file)
+        load_taxonomy(file)
 
 
 def test_an_absent_tree_says_which_setting_names_it(tmp_path: Path) -> None:
@@ -114,6 +114,6 @@ def test_a_path_within_the_skipped_levels_is_an_error() -> None:
     [("CUB200", 200, {4}), ("Food", 84, {3, 4, 5}), ("Inat_animal", 5388, {7}), ("Inat_plantae", 4271, {7})],
 )
 def test_the_published_trees_load(name: str, leaves: int, depths: set[int]) -> None:
-    tree = Taxonomy.from_json(TREES / f"hierarchy_{name}.json")
+    tree = load_taxonomy(TREES / f"hierarchy_{name}.json")
     assert len(tree.leaves) == len(tree.keys) == leaves
     assert {len(leaf) for leaf in tree.leaves} == depths

@@ -88,7 +88,7 @@ def test_the_same_replies_get_the_same_scores_where_this_code_is_not_installed(t
         values = [row[metric] for row in alone["rows"]]
         assert sum(values) / len(values) == pytest.approx(expected[metric], abs=1e-9)
         assert 0 < expected[metric] < 100
-    assert alone["unparsed"] == pytest.approx(parse_failures(names)["overall"])
+    assert alone["unparsed"] == pytest.approx(parse_failures(names))
     assert alone["unparsed"] > 0
 
 
@@ -169,7 +169,7 @@ def test_lmms_eval_scores_the_embedded_base_and_a_task_that_is_not_there_is_an_e
         assert scores[metric].value == pytest.approx(expected[metric])
         assert len(scores[metric].samples) == len(rows)
     assert scores["leaf"].value > 25  # it knows the world better than chance
-    assert scores["unparsed"].value == parse_failures(predicted)["overall"]
+    assert scores["unparsed"].value == parse_failures(predicted)
 
     with pytest.raises(SekdError, match=r"\(status 0\) wrote no results of task taxonomy_nowhere"):
         harness.run(BASE, "taxonomy_nowhere", tmp_path / "base")

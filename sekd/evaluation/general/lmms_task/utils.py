@@ -63,7 +63,7 @@ def process_results(doc: Doc, results: list[str]) -> dict[str, Any]:
 
 def unparsed(paths: list[list[str | None]]) -> float:
     """The share of all answers that did not parse, in percent."""
-    return float(parse_failures(paths)["overall"])
+    return parse_failures(paths)
 
 
 def _names(doc: Doc, choices: list[int | None]) -> list[str | None]:
