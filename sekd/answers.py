@@ -1,8 +1,8 @@
-"""From a model's words to the option it chose at each level; ``None`` where that cannot be told.
+"""Parse a model's reply into the option it chose at each level; ``None`` is a parse failure.
 
 A letter counts as a choice where it is marked as one ("(b)", "**D**", "B.", "Answer: C") or stands alone, never as the
-article "A" or the first letter of a word; otherwise an option's own name does, where exactly one is named. Several
-different choices for one question are no choice. Knows nothing about what is true.
+article "A" or the first letter of a word. Without such a letter an option's name counts, where exactly one is named.
+Several different choices for one question are a failure.
 """
 
 import json
@@ -16,9 +16,10 @@ from sekd.taxonomy import fold
 
 Parser = Literal["lenient", "benchmark"]
 Choose = Callable[[str, Question], int | None]
-Segment = tuple[int, int, str]  # index of a question, where the words about it begin, and those words
+Segment = tuple[int, int, str]  # index of a question, start of the text about it, and that text
+Mark = tuple[int | None, int, int]  # index of a question (None beyond the last), start and end of what names it
 
-NAME = "\0"  # stands for an option's name
+NAME = "\0"  # replaces an option's name
 LETTER = r"(?P<letter>[A-Za-z])(?![\w'’])"
 AT_START = re.compile(rf"[\W_]*(?:option\s+)?{LETTER}", re.IGNORECASE)
 AFTER_CUE = re.compile(
@@ -30,7 +31,7 @@ ALONE = re.compile(rf"(?<![\w'’]){LETTER}")
 HEDGE = re.compile(r"(?<![\w'’])([A-Z])\W?\s*(?:or|and|/|&|,)\s*\W?([A-Z])(?![\w'’])")
 SEQUENCE = re.compile(r"[\W_]*[A-Za-z](?:[\W_]+[A-Za-z])*[\W_]*|\s*[A-Z]+\s*")
 
-# How answers are told apart, from the surest sign to the weakest.
+# What separates the answers of a joint reply, the most reliable first.
 LABELLED = re.compile(r"\b(?:q|question|answer|step)\s*#?(\d{1,2})(?!\w)[\s:.)\]\-–—=*]*", re.IGNORECASE)
 LINE_NUMBER = re.compile(r"^[\W_]*(\d{1,2})(?![\w,]|\.\d)[\s:.)\]\-–—=*]*", re.MULTILINE)
 INLINE_NUMBER = re.compile(r"(?<![\w.])(\d{1,2})\s*[-.:)=]*\s*(?=[(*\[\"']*[A-Za-z](?![A-Za-z]))")
@@ -43,12 +44,13 @@ def parse_single(text: str, question: Question, *, parser: Parser = "lenient") -
     Args:
         parser: "benchmark" takes the first of A to D found anywhere, as the benchmark's reference script does, which
             reads "Answer: C" as A.
+
+    Raises:
+        SekdError: there is no such parser.
     """
-    if parser == "lenient":
-        answers = _from_json(text, [question])
-        if answers is not None:
-            return answers[0]
-    return _chooser(parser)(text, question)
+    chooser = _chooser(parser)
+    answers = _from_json(text, [question]) if parser == "lenient" else None
+    return answers[0] if answers is not None else chooser(text, question)
 
 
 def parse_joint(text: str, questions: Sequence[Question], *, parser: Parser = "lenient") -> list[int | None]:
@@ -57,43 +59,40 @@ def parse_joint(text: str, questions: Sequence[Question], *, parser: Parser = "l
     Understands numbered answers in any order, answers that name their level, a JSON object or list, and as many bare
     letters, or lines, as there are questions.
     """
-    if parser == "lenient":
-        answers = _from_json(text, questions)
-        if answers is not None:
-            return answers
-    return [None if answer is None else answer[0] for answer in _read(text, questions, _chooser(parser))]
+    chooser = _chooser(parser)
+    answers = _from_json(text, questions) if parser == "lenient" else None
+    return answers if answers is not None else [option for option, _ in _read(text, questions, chooser)]
 
 
 def letter_places(text: str, questions: Sequence[Question]) -> list[int | None]:
-    """Where ``parse_joint`` finds each question's letter: the index of that character in the reply.
+    """The index in the reply of each question's letter, as ``parse_joint`` finds it.
 
-    None where nothing parsed, and where the words about a question do not begin with the letter of the option that they
-    choose: a name, JSON, a sentence.
+    None where nothing parsed, and where the text about a question does not begin with the letter of the chosen option
+    (a name, JSON, a sentence).
     """
     if _from_json(text, questions) is not None:
         return [None] * len(questions)
-    found = _read(text, questions, choose)
-    return [place[1] if place and text[place[1]] == LETTERS[place[0]] else None for place in found]
+    read = _read(text, questions, _choose)
+    return [start if option is not None and text[start] == LETTERS[option] else None for option, start in read]
 
 
-def _read(text: str, questions: Sequence[Question], choose: Choose) -> list[tuple[int, int] | None]:
-    """The option that each question's words choose, and where those words begin."""
-    found: list[tuple[int, int] | None] = [None] * len(questions)
-    for index, start, words in _segments(text, questions):
-        # A model that runs on repeats itself: its first answer counts.
-        if found[index] is None and (option := choose(words, questions[index])) is not None:
-            found[index] = option, start
+def _read(text: str, questions: Sequence[Question], choose: Choose) -> list[tuple[int | None, int]]:
+    """Each question's option, and where the text about it begins."""
+    found: list[tuple[int | None, int]] = [(None, 0)] * len(questions)
+    for index, start, segment in _segments(text, questions):
+        # A model that does not stop repeats itself: its first answer counts.
+        if found[index][0] is None:
+            found[index] = choose(segment, questions[index]), start
     return found
 
 
-def choose_first_letter(text: str, question: Question) -> int | None:
-    """The reference script's rule: the first of A to D, wherever it stands."""
+def _choose_first_letter(text: str, question: Question) -> int | None:
     match = re.search("[A-D]", text)
     return _in_range(match.group(), question) if match else None
 
 
-def choose(text: str, question: Question) -> int | None:
-    """The one option that the words choose, by letter or by name."""
+def _choose(text: str, question: Question) -> int | None:
+    """The one option that the text chooses, by letter or by name."""
     text, named = _hide_names(text, question)
     if text.strip(" \t\n.,;:*\"'`") == NAME:
         return _only(named)
@@ -113,7 +112,7 @@ def choose(text: str, question: Question) -> int | None:
 def _chooser(parser: str) -> Choose:
     if parser not in ("lenient", "benchmark"):
         raise SekdError(f"parser={parser!r} is unknown: choose lenient or benchmark")
-    return choose if parser == "lenient" else choose_first_letter
+    return _choose if parser == "lenient" else _choose_first_letter
 
 
 def _is_choice(match: re.Match[str]) -> bool:
@@ -131,17 +130,12 @@ def _is_choice(match: re.Match[str]) -> bool:
 
 
 def _hide_names(text: str, question: Question) -> tuple[str, set[int | None]]:
-    """The text with a sign in place of each option's name, so that letters within names are none; and whose they were.
-
-    A name within a longer one that was found does not count.
-    """
+    """The text with ``NAME`` in place of each option's name, and the options named; the longest names first."""
     found: set[int | None] = set()
-    for index in sorted(range(len(question.options)), key=lambda index: -len(question.options[index])):
-        name = question.options[index].strip()
-        if len(name) > 1:
-            text, count = re.subn(rf"(?<!\w){re.escape(name)}(?!\w)", NAME, text, flags=re.IGNORECASE)
-            if count:
-                found.add(index)
+    for index, name in sorted(enumerate(question.options), key=lambda option: -len(option[1])):
+        if len(name.strip()) > 1:
+            text, count = re.subn(rf"(?<!\w){re.escape(name.strip())}(?!\w)", NAME, text, flags=re.IGNORECASE)
+            found |= {index} if count else set()
     return text, found
 
 
@@ -155,9 +149,9 @@ def _in_range(letter: str, question: Question) -> int | None:
 
 
 def _segments(text: str, questions: Sequence[Question]) -> Iterator[Segment]:
-    """The words about each question, by the signs that tell most questions apart."""
+    """The text about each question, by the kind of mark that separates the most questions."""
     marks = max(_all_marks(text, questions), key=lambda marks: len({index for index, _, _ in marks} - {None}))
-    if not any(index is not None for index, _, _ in marks):
+    if all(index is None for index, _, _ in marks):
         yield from _unmarked(text, questions)
     stops = [start for _, start, _ in marks[1:]] + [len(text)]
     for (index, _, start), stop in zip(marks, stops, strict=False):
@@ -165,8 +159,7 @@ def _segments(text: str, questions: Sequence[Question]) -> Iterator[Segment]:
             yield index, start, text[start:stop]
 
 
-def _all_marks(text: str, questions: Sequence[Question]) -> Iterator[list[tuple[int | None, int, int]]]:
-    """For each kind of sign, where it stands: (index of the question or None beyond the last, start, end)."""
+def _all_marks(text: str, questions: Sequence[Question]) -> Iterator[list[Mark]]:
     yield _numbered(LABELLED, text, questions)
     levels = {fold(question.level): index for index, question in enumerate(questions)}
     names = "|".join(re.escape(level) for level in sorted(levels, key=len, reverse=True))
@@ -176,13 +169,13 @@ def _all_marks(text: str, questions: Sequence[Question]) -> Iterator[list[tuple[
     yield _numbered(INLINE_NUMBER, text, questions)
 
 
-def _numbered(pattern: re.Pattern[str], text: str, questions: Sequence[Question]) -> list[tuple[int | None, int, int]]:
+def _numbered(pattern: re.Pattern[str], text: str, questions: Sequence[Question]) -> list[Mark]:
     marks = [(int(mark.group(1)) - 1, mark.start(), mark.end()) for mark in pattern.finditer(text)]
     return [(number if 0 <= number < len(questions) else None, start, stop) for number, start, stop in marks]
 
 
 def _unmarked(text: str, questions: Sequence[Question]) -> Iterator[Segment]:
-    """Bare letters, or lines, where there are exactly as many as questions; a single question needs no sign at all."""
+    """Letters alone, or lines, where there are exactly as many as questions; or the text about a single question."""
     if len(questions) == 1:
         yield 0, 0, text
         return
@@ -200,24 +193,19 @@ def _from_json(text: str, questions: Sequence[Question]) -> list[int | None] | N
             value, _ = json.JSONDecoder().raw_decode(text, mark.start())
         except (ValueError, RecursionError):
             continue
-        answers = _json_answers(value, questions)
-        if any(answer is not None for answer in answers):
-            return answers
+        found: list[int | None] = [None] * len(questions)
+        for index, segment in _json_segments(value, questions):
+            if found[index] is None:
+                found[index] = _choose(segment, questions[index])
+        if found.count(None) < len(found):
+            return found
     return None
 
 
-def _json_answers(value: Any, questions: Sequence[Question]) -> list[int | None]:
-    found: list[int | None] = [None] * len(questions)
-    for index, _, words in _json_segments(value, questions):
-        if found[index] is None:
-            found[index] = choose(words, questions[index])
-    return found
-
-
-def _json_segments(value: Any, questions: Sequence[Question]) -> Iterator[Segment]:
+def _json_segments(value: Any, questions: Sequence[Question]) -> Iterator[tuple[int, str]]:
     if isinstance(value, list):
         if len(value) == len(questions) and all(isinstance(item, str) for item in value):
-            yield from ((index, 0, item) for index, item in enumerate(value))
+            yield from enumerate(value)
         for item in value:
             if isinstance(item, dict):
                 yield from _json_segments(_keyed(item), questions)
@@ -226,7 +214,7 @@ def _json_segments(value: Any, questions: Sequence[Question]) -> Iterator[Segmen
             index = _json_index(key, questions)
             item = _keyed(item).get("", item) if isinstance(item, dict) else item
             if index is not None and isinstance(item, str):
-                yield index, 0, item
+                yield index, item
             elif isinstance(item, (list, dict)):
                 yield from _json_segments(item, questions)
 
@@ -244,7 +232,6 @@ def _json_index(key: str, questions: Sequence[Question]) -> int | None:
     levels = [fold(question.level) for question in questions]
     if fold(key) in levels:
         return levels.index(fold(key))
-    number = KEY_NUMBER.fullmatch(key)
-    if number:
-        return int(number.group(1)) - 1 if 1 <= int(number.group(1)) <= len(questions) else None
+    if number := KEY_NUMBER.fullmatch(key):
+        return int(number[1]) - 1 if 1 <= int(number[1]) <= len(questions) else None
     return 0 if len(questions) == 1 else None

@@ -1,11 +1,11 @@
-"""The three ways of asking the same model, as chat messages; and where in its answers the letters stand.
+"""The prompts of the three paradigms as chat messages, and the positions of the answer letters.
 
 Joint asks for every level in one reply, independent for one level without context, conditioned for one level with the
-answers above it known. The text is data: ``prompts.yaml``.
+answers above it known. The texts are in ``prompts.yaml``.
 
-The text before a letter is the same in all three. Where one question is asked, the assistant's turn is opened with
-the *primer* ("Q2:"), and the model's next token is the letter; a joint answer's lines open with the same words. So the
-letter is one and the same token for teacher and student, and the states before it are comparable.
+The text before a letter is the same in all three. Where one question is asked, the assistant's turn begins with the
+*primer* ("Q2:"), and the model's next token is the letter; each line of a joint answer begins with the same text. So
+the letter is the same token for teacher and student, and the hidden states before it are comparable.
 """
 
 import string
@@ -23,25 +23,25 @@ from sekd.questions import LETTERS, Question
 TEMPLATES = Path(__file__).with_name("prompts.yaml")
 Message = dict[str, Any]
 
-# What each template may, and must, fill in.
-FIELDS = {
-    "joint": {"questions"},
-    "independent": {"question"},
-    "conditioned": {"facts", "question"},
-    "question": {"number", "level", "options"},
-    "option": {"letter", "name"},
-    "facts": {"facts"},
-    "fact": {"level", "name"},
-    "prefix": {"number"},
-    "named": {"name"},
+# The fields that each template must contain, and the further ones that it may.
+FIELDS: dict[str, tuple[set[str], set[str]]] = {
+    "joint": ({"questions"}, set()),
+    "independent": ({"question"}, set()),
+    "conditioned": ({"facts", "question"}, set()),
+    "question": ({"number", "level", "options"}, set()),
+    "option": ({"letter", "name"}, set()),
+    "facts": ({"facts"}, set()),
+    "fact": ({"level", "name"}, set()),
+    "prefix": ({"number"}, set()),
+    "named": ({"name"}, set()),
+    "alone": ({"level", "options"}, {"number"}),
+    "primer": (set(), {"number"}),
 }
-# What the optional templates may fill in, and of it must.
-OPTIONAL_FIELDS = {"alone": ({"number", "level", "options"}, {"level", "options"}), "primer": ({"number"}, set())}
 
 
 @dataclass(frozen=True)
 class Wording:
-    """One entry of ``prompts.yaml``, which says what each template is for."""
+    """One entry of ``prompts.yaml``, which explains the templates."""
 
     name: str
     joint: str
@@ -63,50 +63,39 @@ class Wording:
     primer: str | None = None
 
     def __post_init__(self) -> None:
-        for template, expected in FIELDS.items():
-            if template == "conditioned" and self.dialogue:
-                expected = {"question"}
-            self._check(template, expected, expected)
-        for template, (allowed, required) in OPTIONAL_FIELDS.items():
-            if getattr(self, template) is not None:
-                self._check(template, allowed, required)
-
-    def _check(self, template: str, allowed: set[str], required: set[str]) -> None:
-        parsed = string.Formatter().parse(getattr(self, template))
-        found = {name for _, name, _, _ in parsed if name is not None}
-        if not required <= found <= allowed:
-            names = ", ".join(f"{{{name}}}" for name in sorted(required or allowed))
-            raise SekdError(f"wording {self.name}: template {template!r} must fill in {names} and nothing else")
+        fields = {**FIELDS, **({"conditioned": FIELDS["independent"]} if self.dialogue else {})}
+        for template, (required, optional) in fields.items():
+            parsed = string.Formatter().parse(getattr(self, template) or "")
+            found = {name for _, name, _, _ in parsed if name is not None}
+            if getattr(self, template) is not None and not required <= found <= required | optional:
+                names = ", ".join(f"{{{name}}}" for name in sorted(required or optional))
+                raise SekdError(f"wording {self.name}: template {template!r} must fill in {names} and nothing else")
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """Chat messages, image first; ``primer`` opens the assistant's turn, "" where the model opens it itself."""
+    """Chat messages, image first; the assistant's turn begins with ``primer``."""
 
     messages: list[Message]
-    primer: str
+    primer: str = ""
 
 
 class Prompter:
-    """Words questions. A question's number is its 1-based place among the sample's questions, however it is asked."""
+    """Writes prompts in one wording. A question's number is its 1-based index in the sample, in every paradigm."""
 
     def __init__(self, wording: Wording) -> None:
         self.wording = wording
 
     @classmethod
     def named(cls, name: str) -> "Prompter":
-        """A wording of ``prompts.yaml``.
-
-        Raises:
-            SekdError: there is none of that name.
-        """
+        """The wording of that name in ``prompts.yaml``; a ``SekdError`` where there is none."""
         wordings = load_wordings()
         if name not in wordings:
             raise SekdError(f"wording {name!r} is unknown: {TEMPLATES.name} holds {', '.join(wordings)}")
         return cls(wordings[name])
 
     def identity(self) -> dict[str, Any]:
-        """What the prompts depend on, for the store's fingerprint: every template, whatever it is called."""
+        """What the prompts depend on, for the store's fingerprint: every template, without the wording's name."""
         return {name: value for name, value in asdict(self.wording).items() if name != "name"}
 
     def joint(self, questions: Sequence[Question]) -> Prompt:
@@ -114,16 +103,15 @@ class Prompter:
         asked = self.wording.question_joiner.join(
             self._question(question, number) for number, question in enumerate(questions, start=1)
         )
-        return Prompt(self._opening(self.wording.joint.format(questions=asked)), primer="")
+        return Prompt(self._opening(self.wording.joint.format(questions=asked)))
 
     def independent(self, questions: Sequence[Question], step: int) -> Prompt:
         """The question at index ``step`` alone."""
-        text = self.wording.independent.format(question=self._alone(questions[step], step))
+        text = self.wording.independent.format(question=self._single(questions, step))
         return Prompt(self._opening(text), self._primer(step))
 
     def conditioned(self, questions: Sequence[Question], step: int, answers: Sequence[int]) -> Prompt:
         """The question at index ``step``, with the answers (option indices) to all questions before it."""
-        assert len(answers) >= step, "a step needs the answers to all steps before it"
         if self.wording.dialogue:
             return self._dialogue(questions, step, answers)
         known = self.wording.fact_joiner.join(
@@ -132,25 +120,23 @@ class Prompter:
         )
         text = self.wording.conditioned.format(
             facts=self.wording.facts.format(facts=known) if step else "",
-            question=self._alone(questions[step], step),
+            question=self._single(questions, step),
         )
         return Prompt(self._opening(text), self._primer(step))
 
     def single(self, paradigm: str, questions: Sequence[Question], step: int, answers: Sequence[int]) -> Prompt:
-        """The question at index ``step`` as a paradigm that asks one question at a time words it."""
-        if paradigm == "independent":
-            return self.independent(questions, step)
-        assert paradigm == "conditioned", f"paradigm {paradigm} does not ask one question at a time"
-        return self.conditioned(questions, step, answers)
+        """The question at index ``step`` in the paradigm "independent" or "conditioned"."""
+        assert paradigm in ("independent", "conditioned"), paradigm
+        independent = paradigm == "independent"
+        return self.independent(questions, step) if independent else self.conditioned(questions, step, answers)
 
     def joint_answer(self, questions: Sequence[Question], answers: Sequence[int]) -> tuple[str, list[tuple[int, int]]]:
-        """The reply that gives these answers (option indices), and each letter's [start, end) in it, in characters."""
+        """The reply that gives these answers (option indices), and each letter's [start, end) in characters."""
         text, spans = "", []
         for step, (question, answer) in enumerate(zip(questions, answers, strict=True)):
-            text += self.wording.answer_joiner if step else ""
-            text += f"{self._prefix(step)} "
+            text += f"{self.wording.answer_joiner if step else ''}{self._prefix(step)} "
             spans.append((len(text), len(text) + 1))
-            text += LETTERS[answer] + self._named(question, answer)
+            text += self._letter_and_name(question, answer)
         return text, spans
 
     def longest_answer(self, questions: Sequence[Question]) -> str:
@@ -159,19 +145,16 @@ class Prompter:
         return self.joint_answer(questions, longest)[0]
 
     def forced_prefix(self, questions: Sequence[Question], step: int, answers: Sequence[int]) -> Prompt:
-        """Every question at once, the reply written up to the letter at ``step`` with the answers before it."""
-        said, spans = self.joint_answer(questions[: step + 1], [*answers[:step], 0])
-        # Up to the letter, without the space that is part of its token.
-        return Prompt(self.joint(questions).messages, primer=said[: spans[step][0]].rstrip(" "))
+        """Every question at once, with the reply up to the letter at ``step`` given, answers before it included."""
+        reply, spans = self.joint_answer(questions[: step + 1], [*answers[:step], 0])
+        # Without the space before the letter, which is part of the letter's token.
+        return Prompt(self.joint(questions).messages, primer=reply[: spans[step][0]].rstrip(" "))
 
     def render(self, processor: Any, prompt: Prompt) -> str:
-        """The prompt as the model's own chat template writes it, up to and with the primer.
-
-        Args:
-            processor: a processor or tokenizer of transformers.
+        """The prompt in the model's own chat template, the primer included.
 
         Raises:
-            SekdError: it has no chat template, or one that drops a message's text.
+            SekdError: the processor (or tokenizer) has no chat template, or one that drops a message's text.
         """
         if not getattr(processor, "chat_template", None):
             raise SekdError("the model's processor has no chat template: a chat model is needed")
@@ -188,20 +171,19 @@ class Prompter:
     def end_of_turn(self, processor: Any) -> int:
         """The token with which the model's chat template ends a turn of the assistant.
 
-        Where the template writes no special token there, the tokenizer's own end of a text. The two may differ:
+        Where the template writes no special token there, the tokenizer's end-of-text token. The two may differ:
         InternVL2.5's tokenizer ends a text with "</s>", its template a turn with "<|im_end|>".
         """
-        said = f"{self._prefix(0)} {LETTERS[0]}"
-        turn = {"role": "assistant", "content": [_text(said)]}
+        reply = f"{self._prefix(0)} {LETTERS[0]}"
+        turn = {"role": "assistant", "content": [_text(reply)]}
         text = processor.apply_chat_template([*self._opening("?"), turn], tokenize=False)
         tokenizer = processor.tokenizer
-        following = _ids(tokenizer, text.rpartition(said)[2])
-        added = tokenizer.added_tokens_decoder
-        ends = bool(following) and following[0] in added and added[following[0]].special
-        return following[0] if ends else tokenizer.eos_token_id
+        following = _ids(tokenizer, text.rpartition(reply)[2])
+        special = following and getattr(tokenizer.added_tokens_decoder.get(following[0]), "special", False)
+        return following[0] if special else tokenizer.eos_token_id
 
     def letter_ids(self, tokenizer: Any, n_options: int) -> list[int]:
-        """Token ids of " A", " B", … as they follow the primer, which are also those in a joint answer.
+        """Token ids of " A", " B", … after the primer, which are also those in a joint answer.
 
         Raises:
             SekdError: a letter is not one token of its own there.
@@ -210,7 +192,7 @@ class Prompter:
         before = _ids(tokenizer, primer)
         ids = []
         for letter in LETTERS[:n_options]:
-            with_letter = _ids(tokenizer, _said(primer, letter))
+            with_letter = _ids(tokenizer, _after(primer, letter))
             if with_letter[:-1] != before:
                 raise SekdError(
                     f"wording {self.wording.name}: the letter {letter} after {primer!r} is not one token of this "
@@ -226,10 +208,8 @@ class Prompter:
     ) -> tuple[list[int], list[int]]:
         """The joint answer as token ids, and the index of each letter in them.
 
-        The letters are the same tokens as ``letter_ids``: what the teacher was asked for is what the student says.
-
         Raises:
-            SekdError: they are not, so the two answer positions would not be comparable.
+            SekdError: the letters are not the tokens of ``letter_ids``, which the teacher's answers are made of.
         """
         text, spans = self.joint_answer(questions, answers)
         encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
@@ -246,22 +226,21 @@ class Prompter:
         return ids, positions
 
     def _dialogue(self, questions: Sequence[Question], step: int, answers: Sequence[int]) -> Prompt:
-        messages = self._opening(self.wording.conditioned.format(question=self._alone(questions[0], 0)))
+        messages = self._opening(self.wording.conditioned.format(question=self._single(questions, 0)))
         for earlier in range(step):
-            letter = LETTERS[answers[earlier]]
-            said = _said(self._primer(earlier), letter) + self._named(questions[earlier], answers[earlier])
-            messages.append({"role": "assistant", "content": [_text(said)]})
-            messages.append({"role": "user", "content": [_text(self._alone(questions[earlier + 1], earlier + 1))]})
+            reply = _after(self._primer(earlier), self._letter_and_name(questions[earlier], answers[earlier]))
+            messages.append({"role": "assistant", "content": [_text(reply)]})
+            messages.append({"role": "user", "content": [_text(self._single(questions, earlier + 1))]})
         return Prompt(messages, self._primer(step))
 
     def _opening(self, text: str) -> list[Message]:
         system = self.wording.system
         first: list[Message] = [{"role": "system", "content": [_text(system)]}] if system else []
-        return [*first, {"role": "user", "content": [{"type": "image"}, _text(text)]}]
+        return [*first, *request(text).messages]
 
-    def _alone(self, question: Question, step: int) -> str:
+    def _single(self, questions: Sequence[Question], step: int) -> str:
         """The question where it is the only one asked."""
-        return self._question(question, step + 1, self.wording.alone)
+        return self._question(questions[step], step + 1, self.wording.alone)
 
     def _question(self, question: Question, number: int, template: str | None = None) -> str:
         options = self.wording.option_joiner.join(
@@ -277,17 +256,17 @@ class Prompter:
         template = self.wording.prefix if self.wording.primer is None else self.wording.primer
         return template.format(number=step + 1)
 
-    def _named(self, question: Question, answer: int) -> str:
-        return self.wording.named.format(name=question.options[answer])
+    def _letter_and_name(self, question: Question, answer: int) -> str:
+        return LETTERS[answer] + self.wording.named.format(name=question.options[answer])
 
 
 def request(text: str) -> Prompt:
-    """An image and any request about it, in no wording but its own."""
-    return Prompt([{"role": "user", "content": [{"type": "image"}, _text(text)]}], primer="")
+    """An image and a request in the user's own words."""
+    return Prompt([{"role": "user", "content": [{"type": "image"}, _text(text)]}])
 
 
-def _said(opening: str, letter: str) -> str:
-    return f"{opening} {letter}" if opening else letter
+def _after(primer: str, text: str) -> str:
+    return f"{primer} {text}" if primer else text
 
 
 @cache

@@ -160,6 +160,10 @@ def test_what_is_missing_in_a_joint_answer_fails_at_its_own_level_alone() -> Non
     assert parse_joint("", QUESTIONS) == [None] * 4
 
 
+def test_a_number_beyond_the_questions_does_not_hide_the_answer_to_the_only_one() -> None:
+    assert parse_joint("Q7: B", [ORDER]) == [1]
+
+
 def test_level_numbers_are_no_question_numbers() -> None:
     questions = [Question(depth, f"level {depth + 1}", ("x", "y"), 0) for depth in (1, 2)]
     assert parse_joint("Level 2: B\nLevel 3: A", questions) == [1, 0]
