@@ -70,7 +70,7 @@ def test_with_a_wide_beam_every_leaf_has_the_probability_of_a_softmax_over_all_c
 
 def test_a_beam_finds_the_most_probable_path_where_greedy_takes_a_wrong_first_step():
     taxonomy = Taxonomy([("sure", "one"), ("sure", "two"), ("sure", "three"), ("torn", "four")])
-    scores = {node: 0.0 for node in all_nodes(taxonomy)} | {("sure",): 0.1}
+    scores = dict.fromkeys(all_nodes(taxonomy), 0.0) | {("sure",): 0.1}
     assert run(taxonomy, fixed(scores), beam=1).paths[0].node[0] == "sure"
     assert run(taxonomy, fixed(scores), beam=2).paths[0].node == ("torn", "four")
 
