@@ -18,7 +18,7 @@ import random
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
-from sekd.questions import Question, shuffled
+from sekd.questions import Question, in_random_order
 from sekd.taxonomy import Names, Taxonomy
 
 SMALLEST = 1e-12  # a probability of 0 still leaves an option its place in the order
@@ -142,7 +142,7 @@ class _Level:
 
     def _draw(self, names: Sequence[str]) -> list[Question]:
         """Heats of nearly equal size in random order."""
-        drawn = shuffled(self._rng, names)
+        drawn = [names[index] for index in in_random_order(self._rng, 0, len(names))]
         count = -(-len(drawn) // self._options)
         heats = [tuple(drawn[heat::count]) for heat in range(count)]
         return [Question(self._depth, self._name, heat, truth=None) for heat in heats]

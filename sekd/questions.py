@@ -59,7 +59,7 @@ def build_questions(
     for depth in range(taxonomy.skip, len(nodes)):
         names = [nodes[depth], *_distractors(rng, nodes[: depth + 1], taxonomy, distractors, options - 1)]
         if len(names) > 1:
-            shuffled = tuple(names[index] for index in _in_random_order(rng, 0, len(names)))
+            shuffled = tuple(names[index] for index in in_random_order(rng, 0, len(names)))
             questions.append(Question(depth, taxonomy.level_name(depth), shuffled, shuffled.index(nodes[depth])))
     return tuple(questions)
 
@@ -80,7 +80,7 @@ def _distractors(rng: random.Random, node: Sequence[str], taxonomy: Taxonomy, ki
     picked: list[str] = []
     # From the siblings outwards. Each wider set of relatives contains the narrower ones, whose names are used already.
     for shared in range(nearest, taxonomy.skip - 1, -1):
-        for index in _in_random_order(rng, *taxonomy.span(depth, node[:shared])):
+        for index in in_random_order(rng, *taxonomy.span(depth, node[:shared])):
             if len(picked) == count:
                 return picked
             if folded[index] not in used:
@@ -89,7 +89,7 @@ def _distractors(rng: random.Random, node: Sequence[str], taxonomy: Taxonomy, ki
     return picked
 
 
-def _in_random_order(rng: random.Random, start: int, stop: int) -> Iterator[int]:
+def in_random_order(rng: random.Random, start: int, stop: int) -> Iterator[int]:
     """Every integer of [start, stop) once: a lazy Fisher-Yates shuffle.
 
     Uses only ``rng.random``, whose sequence Python guarantees not to change.

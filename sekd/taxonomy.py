@@ -13,8 +13,11 @@ from itertools import combinations
 from pathlib import Path
 
 from sekd.errors import SekdError
+from sekd.tree_files import NEWICK, darwin_core_paths, is_darwin_core, newick_paths
 
 Names = tuple[str, ...]
+TABLES = (".csv", ".tsv", ".txt")
+TREES = "a JSON file of leaf -> path, coarse to fine, a CSV, a Newick tree or a Darwin Core taxon table"
 
 
 def fold(name: str) -> str:
@@ -90,6 +93,10 @@ class Taxonomy:
         start, stop = self.span(depth, tuple(root))
         return self._nodes[depth][start:stop]
 
+    def children(self, node: Sequence[str]) -> tuple[Names, ...]:
+        """Paths of the nodes right below a node, in stable order; none for a leaf."""
+        return self.nodes(len(node), node) if len(node) < self.depth else ()
+
     @cache  # noqa: B019 - a taxonomy lives as long as the process
     def span(self, depth: int, root: Names = ()) -> tuple[int, int]:
         """The nodes at a depth below ``root`` are consecutive in ``nodes(depth)``: their [start, stop)."""
@@ -120,26 +127,34 @@ class Taxonomy:
 
 
 def load_taxonomy(path: Path | str, *, skip: int = 0, level_names: Sequence[str] | None = None) -> Taxonomy:
-    """Read a hierarchy file.
+    """Read a hierarchy file by what its name ends with.
 
-    A ``.csv`` file holds one leaf a row: its key, then its names coarse to fine, under a header that names the levels;
-    cells at a row's end may be empty, where a leaf is less deep. Any other file is JSON: ``{leaf: [coarse, …, fine]}``.
+    ``.json``: ``{leaf: [coarse, …, fine]}``. ``.nwk``, ``.newick``, ``.tre``, ``.tree``: a Newick tree. ``.csv``,
+    ``.tsv``, ``.txt``: the taxon table of a Darwin Core archive; or one leaf a row, its key, then its names coarse to
+    fine, under a header that names the levels. Cells at a row's end may be empty, where a leaf is less deep.
 
     Raises:
-        SekdError: the file is missing or no such table, an entry has no path, or the tree has a cycle.
+        SekdError: the file is missing or no such tree, an entry has no path, or the tree has a cycle.
     """
     path = Path(path)
     try:
-        header, paths = _csv_paths(path) if path.suffix.lower() == ".csv" else (None, _json_paths(path))
+        header, paths = _read_paths(path)
     except OSError as error:
-        raise SekdError(
-            f"hierarchy {path} cannot be read ({error.strerror}): set data.hierarchy to a JSON or CSV file"
-        ) from error
+        raise SekdError(f"hierarchy {path} cannot be read ({error.strerror}): set data.hierarchy to {TREES}") from error
     try:
         _check_cycles(paths.values())
         return Taxonomy(paths.values(), skip=skip, level_names=level_names or header, keys=paths)
     except SekdError as error:
         raise SekdError(f"{path}: {error}") from None
+
+
+def _read_paths(path: Path) -> tuple[list[str] | None, dict[str, list[str]]]:
+    suffix = path.suffix.lower()
+    if suffix in NEWICK:
+        return None, newick_paths(path)
+    if suffix not in TABLES:
+        return None, _json_paths(path)
+    return darwin_core_paths(path) if is_darwin_core(path) else _csv_paths(path)
 
 
 def _json_paths(path: Path) -> dict[str, list[str]]:

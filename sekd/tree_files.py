@@ -1,0 +1,100 @@
+"""Trees in the formats in which biology publishes them: Newick, and the taxon table of a Darwin Core archive."""
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+
+from sekd.errors import SekdError
+
+RANKS = ("kingdom", "phylum", "class", "order", "family", "genus")  # columns of Darwin Core, coarse to fine
+NEWICK = (".nwk", ".newick", ".tree", ".tre")
+DARWIN_CORE = {"taxonRank", "scientificName"}
+
+Paths = dict[str, list[str]]
+
+
+def newick_paths(path: Path) -> Paths:
+    """Leaf -> path of every leaf of a Newick file: the names from the root's children down.
+
+    Branch lengths and comments are ignored. A root without a name is no level; one with a name is.
+
+    Raises:
+        SekdError: the file is no Newick tree, holds several, or a node on a path has no name.
+    """
+    import newick
+
+    try:
+        trees = newick.loads(path.read_text(encoding="utf-8").strip(), strip_comments=True)
+    except (ValueError, RecursionError) as error:
+        raise SekdError(f"{path} is not a Newick tree ({error}): expected (a,b)name; with balanced brackets") from error
+    if len(trees) != 1:
+        raise SekdError(f"{path} holds {len(trees)} trees: expected one")
+    paths: Paths = {}
+    above: dict[int, list[str]] = {}
+    for node in trees[0].walk():
+        name = (node.unquoted_name or "").replace("_", " ").strip()
+        parent = above[id(node.ancestor)] if node.ancestor else []
+        if not name and node.ancestor:
+            below = ", ".join(str(leaf.unquoted_name) for leaf in node.get_leaves()[:3])
+            raise SekdError(f"{path}: the node above {below} has no name: a question needs the name of every node")
+        above[id(node)] = [*parent, name] if name else parent
+        if node.is_leaf:
+            _add(paths, name, above[id(node)], path)
+    return paths
+
+
+def is_darwin_core(path: Path) -> bool:
+    """Whether a table is the taxon table of a Darwin Core archive, by its header."""
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        return set(file.readline().strip().replace("\t", ",").replace('"', "").split(",")) >= DARWIN_CORE
+
+
+def darwin_core_paths(path: Path) -> tuple[list[str], Paths]:
+    """The levels, and species -> path, of a taxon table: every accepted row of rank species.
+
+    The names above a species are those of the columns kingdom to genus where the table has them, else those of its
+    ancestors by ``parentNameUsageID``. Levels that no species has are left out.
+
+    Raises:
+        SekdError: there is no species, or one lacks the name of a level that others have.
+    """
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        separator = "\t" if "\t" in file.readline() else ","
+        file.seek(0)
+        table = list(csv.DictReader(file, delimiter=separator))
+    by_id = {row.get("taxonID") or "": row for row in table}
+    in_columns = "family" in table[0] and "genus" in table[0] if table else False
+    found: dict[str, dict[str, str]] = {}
+    for row in table:
+        accepted = (row.get("taxonomicStatus") or "accepted").lower() in ("accepted", "valid")
+        if (row.get("taxonRank") or "").lower() == "species" and accepted:
+            ranks = row if in_columns else _ancestors(row, by_id)
+            found[row["scientificName"].strip()] = {rank: (ranks.get(rank) or "").strip() for rank in RANKS}
+    levels = [rank for rank in RANKS if any(names[rank] for names in found.values())]
+    if not found:
+        raise SekdError(f"{path}: no row has taxonRank species: expected the taxon table of a Darwin Core archive")
+    paths: Paths = {}
+    for species, names in found.items():
+        if lacking := [level for level in levels if not names[level]]:
+            raise SekdError(
+                f"{path}: {species} has no {lacking[0]}, which other species have; fill it in, or delete the row"
+            )
+        paths[species] = [*(names[level] for level in levels), species]
+    return [*levels, "species"], paths
+
+
+def _ancestors(row: Mapping[str, str], by_id: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """Rank -> name of every node above a row."""
+    names: dict[str, str] = {}
+    seen: set[str] = set()
+    while (parent := row.get("parentNameUsageID") or "") in by_id and parent not in seen:
+        seen.add(parent)
+        row = by_id[parent]
+        names[(row.get("taxonRank") or "").lower()] = row.get("scientificName") or ""
+    return names
+
+
+def _add(paths: Paths, leaf: str, names: list[str], file: Path) -> None:
+    if leaf in paths:
+        raise SekdError(f"{file}: two leaves are called {leaf!r} ({' > '.join(paths[leaf])} and {' > '.join(names)})")
+    paths[leaf] = names
