@@ -1,8 +1,8 @@
-"""Keeps two runs off the same shards of a store.
+"""Keeps two runs off the same shards of a store, also on shared disks without a file-locking call.
 
 Each run writes a lock file of its own in ``locks/`` and then reads the others: of two runs that start together both may
-step back, but never do both go on. This needs no file-locking call, which not every shared disk supports. A lock is
-stale when its process has ended or, on another machine, when its file was not touched for ``STALE_SECONDS``.
+step back, but never do both go on. A lock is stale when its process has ended or, on another machine, when its file was
+not touched for ``STALE_SECONDS``.
 """
 
 import os
@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from sekd.errors import SekdError
-from sekd.files import remove
-from sekd.store.manifest import DamagedStoreError, read_sealed, temporary_name, write_sealed
+from sekd.files import remove, write_whole
+from sekd.store.manifest import DamagedStoreError, read_sealed, seal, temporary_name
 
 TOUCH_SECONDS = 20.0
 STALE_SECONDS = 300.0
@@ -90,18 +90,13 @@ def describe(holder: Holder) -> str:
 
 def _acquire(store: Path, part: ShardPart) -> Path:
     """Write this run's lock file and return it, once no running process holds an overlapping part."""
-    body = {
-        "pid": os.getpid(),
-        "started": _started(os.getpid()),
-        "host": socket.gethostname(),
-        "machine": _machine(),
-        "since": datetime.now(UTC).isoformat(timespec="seconds"),
-        "part": [part.index, part.count],
-    }
+    own = temporary_name(store / "locks", "run")
+    now, pid = datetime.now(UTC).isoformat(timespec="seconds"), os.getpid()
+    body = {"pid": pid, "started": _started(pid), "host": socket.gethostname(), "machine": _machine(), "since": now}
+    text = seal({**body, "part": [part.index, part.count]})
     for attempt in range(ATTEMPTS):
         time.sleep(random.uniform(0.02, 0.2) if attempt else 0)
-        own = temporary_name(store / "locks", "run")
-        write_sealed(own, body, temporary=temporary_name(store / "locks", "new"))
+        write_whole(own, text, temporary_name(store / "locks", "new"))
         rivals = []
         for file, holder, alive in _locks(store, now=own.stat().st_mtime):
             if not alive:
@@ -111,39 +106,34 @@ def _acquire(store: Path, part: ShardPart) -> Path:
         if not rivals:
             return own
         own.unlink()
-    first = min(rivals, key=lambda holder: holder["since"])
-    raise SekdError(f"{store} is in use by {describe(first)}: wait for it, stop it, or work on another part")
+    raise SekdError(f"{store} is in use by {describe(rivals[0])}: wait for it, stop it, or work on another part")
 
 
 def _locks(store: Path, *, now: float) -> Iterator[tuple[Path, Holder, bool]]:
     """Every lock file with its content and whether its process runs. ``now`` is compared with the files' times."""
     for file in sorted((store / "locks").glob("run.*")):
         with suppress(FileNotFoundError):  # released meanwhile
-            alive = now - file.stat().st_mtime < STALE_SECONDS
             try:
                 holder = read_sealed(file)
             except DamagedStoreError:
-                if not file.exists():
-                    continue
                 holder = {"pid": "?", "host": f"(unreadable lock {file.name})", "since": "?", "part": [0, 1]}
-            if holder.get("machine") == _machine() and holder["host"] == socket.gethostname() and _machine():
+            alive = now - file.stat().st_mtime < STALE_SECONDS
+            if _machine() and (holder.get("machine"), holder["host"]) == (_machine(), socket.gethostname()):
                 alive = holder["started"] is not None and _started(holder["pid"]) == holder["started"]
             yield file, holder, alive
 
 
 def _machine() -> str:
     """Where a process id is valid: this boot of the kernel and this namespace of process ids. "" without Linux."""
-    try:
+    with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
-    except OSError:
-        return ""
+    return ""
 
 
 def _started(pid: int) -> str | None:
     """When a process started, in the kernel's clock ticks; None if it has ended (also if it is not reaped yet)."""
-    try:
+    with suppress(OSError):
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return None if fields[0] in "ZX" else fields[19]
-    except OSError:
-        return None
+    return None

@@ -1,15 +1,7 @@
 """The metadata of a store: one manifest for the whole, one entry per shard, all as JSON with its own checksum.
 
-```
-manifest.json                questions, model, layout                     written once
-shards/00007/shard.json      shard 7: rows, SHA-256 of its files          the last file written
-shards/00007/targets.parquet, shards/00007/hidden.zarr/                   covered by shard.json
-provenance/00007.json        when, where and by what shard 7 was made     differs from run to run
-tmp/, locks/                 only while a run is active
-```
-
-The entry is inside its shard, so one rename publishes data and entry together, and any number of processes on a
-shared disk publish shards without rewriting each other's files.
+``artifacts/README.md`` shows the folder. A shard's entry is inside its folder, so one rename publishes data and entry
+together, and any number of processes on a shared disk publish shards without rewriting each other's files.
 """
 
 import hashlib
@@ -18,11 +10,11 @@ import os
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from sekd.errors import SekdError
-from sekd.files import write_whole
 from sekd.store.schema import FORMAT, Layout, Plan
 
 MANIFEST = "manifest.json"
@@ -31,7 +23,6 @@ TARGETS = "targets.parquet"
 HIDDEN = "hidden.zarr"
 ENTRY = "shard.json"
 FOLDERS = ("shards", "provenance", "tmp", "locks")
-DIGITS = 16
 
 
 class DamagedStoreError(SekdError):
@@ -47,15 +38,13 @@ class DamagedStoreError(SekdError):
 
 
 def fingerprint(identity: Mapping[str, Any]) -> str:
-    """The first 16 hexadecimal digits of the SHA-256 of ``identity`` as canonical JSON.
-
-    The order of keys is irrelevant, every value matters, and so does its type: ``1``, ``1.0``, ``True`` and
-    ``"1"`` differ. Tuples count as lists.
+    """The first 16 hexadecimal digits of the SHA-256 of ``identity`` as canonical JSON: the order of keys is
+    irrelevant, every value and its type matter (``1``, ``1.0``, ``True`` and ``"1"`` differ), tuples count as lists.
 
     Raises:
         SekdError: the identity holds a value with no unique JSON text (a path, a NaN, a key that is no string).
     """
-    return _canonical_hash(identity, "identity")[:DIGITS]
+    return _canonical_hash(identity, "identity")[:16]
 
 
 def _canonical_hash(value: Any, where: str) -> str:
@@ -83,21 +72,15 @@ def _refuse_ambiguous(value: Any, where: str) -> None:
 
 def seal(body: Mapping[str, Any]) -> str:
     """``body`` as JSON text that contains its own checksum. Equal bodies give equal text."""
-    assert "checksum" not in body
     checksum = _canonical_hash(dict(body), "body")
     return json.dumps({**body, "checksum": checksum}, sort_keys=True, indent=1) + "\n"
 
 
 def read_sealed(file: Path) -> dict[str, Any]:
-    """The body of a file that ``write_sealed`` wrote. It must equal ``seal``'s text byte for byte, spaces included.
-
-    Raises:
-        DamagedStoreError: the file is missing or any byte of it changed.
-    """
-    try:
-        raw = file.read_bytes()
-    except FileNotFoundError:
-        raise DamagedStoreError(file, "missing") from None
+    """The body of a file whose text is ``seal``'s; raises ``DamagedStoreError`` if it is missing or a byte changed."""
+    if not file.exists():
+        raise DamagedStoreError(file, "missing")
+    raw = file.read_bytes()
     try:
         body = json.loads(raw)
         del body["checksum"]
@@ -108,29 +91,24 @@ def read_sealed(file: Path) -> dict[str, Any]:
     raise DamagedStoreError(file, "its own checksum does not match its content")
 
 
-def write_sealed(file: Path, body: Mapping[str, Any], *, temporary: Path) -> None:
-    """Write ``body`` in one step; ``temporary`` is an unused path on the same file system."""
-    write_whole(file, seal(body), temporary)
-
-
 def file_digest(file: Path) -> dict[str, Any]:
     """A file's size in bytes and its SHA-256."""
     with file.open("rb") as stream:
         return {"bytes": os.fstat(stream.fileno()).st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
 
 
-def read_checked(file: Path, recorded: Mapping[str, Any]) -> bytes:
-    """The bytes of a shard's file, whose size and SHA-256 the shard's entry records.
+def check_size(file: Path, recorded: Mapping[str, Any]) -> None:
+    """Raises ``DamagedStoreError`` when a shard's file is missing or has another size than the entry records."""
+    if not file.exists():
+        raise DamagedStoreError(file, f"missing, though {ENTRY} lists it")
+    if (size := file.stat().st_size) != recorded["bytes"]:
+        raise DamagedStoreError(file, f"{size} bytes long, {ENTRY} says {recorded['bytes']}")
 
-    Raises:
-        DamagedStoreError: missing, or changed in any byte.
-    """
-    try:
-        raw = file.read_bytes()
-    except FileNotFoundError:
-        raise DamagedStoreError(file, "missing") from None
-    if len(raw) != recorded["bytes"]:
-        raise DamagedStoreError(file, f"{len(raw)} bytes long, {ENTRY} says {recorded['bytes']}")
+
+def read_checked(file: Path, recorded: Mapping[str, Any]) -> bytes:
+    """The bytes of a shard's file; raises ``DamagedStoreError`` unless size and SHA-256 are as the entry records."""
+    check_size(file, recorded)
+    raw = file.read_bytes()
     if hashlib.sha256(raw).hexdigest() != recorded["sha256"]:
         raise DamagedStoreError(file, f"does not match its checksum in {ENTRY}")
     return raw
@@ -148,41 +126,26 @@ def temporary_name(folder: Path, stem: str) -> Path:
 
 @dataclass(frozen=True)
 class Manifest:
+    """What a store holds: the questions and model asked (``identity``), and how rows are cut and laid out."""
+
     identity: dict[str, Any]
     plan: Plan
     layout: Layout
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Covers the identity, the layout and the number of examples, but not the size of shards."""
-        return fingerprint(self._covered())
+        return fingerprint({k: v for k, v in self._fields().items() if k != "shard_size"})
+
+    def _fields(self) -> dict[str, Any]:
+        return {"format": FORMAT, "identity": self.identity, "layout": asdict(self.layout), **vars(self.plan)}
 
     def to_json(self) -> dict[str, Any]:
-        return {**self._covered(), "fingerprint": self.fingerprint, "shard_size": self.plan.shard_size}
+        return {**self._fields(), "fingerprint": self.fingerprint}
 
     def marks(self, index: int) -> dict[str, str]:
         """What both data files of a shard hold in their metadata, so that one from elsewhere is recognised."""
         return {"format": str(FORMAT), "fingerprint": self.fingerprint, "shard": str(index)}
-
-    def _covered(self) -> dict[str, Any]:
-        layout = self.layout.to_json()
-        return {"format": FORMAT, "identity": self.identity, "layout": layout, "n_examples": self.plan.n_examples}
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One complete shard. ``files`` maps a name inside the shard to its ``bytes`` and ``sha256``; ``skipped`` maps
-    the id of an example without rows to the reason."""
-
-    fingerprint: str
-    shard: int
-    examples: tuple[int, int]
-    rows: int
-    skipped: dict[str, str]
-    files: dict[str, dict[str, Any]]
-
-    def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "examples": list(self.examples)}
 
 
 def read_manifest(store: Path) -> Manifest:
@@ -191,8 +154,7 @@ def read_manifest(store: Path) -> Manifest:
     body = read_sealed(file)
     if body.get("format") != FORMAT:
         raise DamagedStoreError(file, f"written in format {body.get('format')}, this version reads {FORMAT}")
-    plan = Plan(n_examples=body["n_examples"], shard_size=body["shard_size"])
-    manifest = Manifest(identity=body["identity"], plan=plan, layout=Layout(**body["layout"]))
+    manifest = Manifest(body["identity"], Plan(body["n_examples"], body["shard_size"]), Layout(**body["layout"]))
     if manifest.fingerprint != body["fingerprint"]:
         raise DamagedStoreError(file, f"its fingerprint is not {body['fingerprint']} as it says")
     return manifest
@@ -210,26 +172,32 @@ def provenance_file(store: Path, index: int) -> Path:
     return store / "provenance" / f"{shard_name(index)}.json"
 
 
-def read_entry(store: Path, index: int, manifest: Manifest | None) -> Entry:
-    """The entry of one shard, checked against the manifest unless that is None.
+@dataclass(frozen=True)
+class Entry:
+    """One complete shard, of the examples ``[start, stop)``. ``files`` maps a name inside the shard to its ``bytes``
+    and ``sha256``; ``skipped`` maps the id of an example without rows to the reason."""
 
-    Raises:
-        DamagedStoreError: missing, changed, or of another fingerprint, shard or plan.
-    """
+    fingerprint: str
+    shard: int
+    examples: list[int]
+    rows: int
+    skipped: dict[str, str]
+    files: dict[str, dict[str, Any]]
+
+
+def read_entry(store: Path, index: int, manifest: Manifest | None) -> Entry:
+    """The entry of one shard, checked against the manifest unless that is None; raises ``DamagedStoreError``."""
     file = shard_folder(store, index) / ENTRY
     body = read_sealed(file)
-    entry = Entry(**{**body, "examples": tuple(body["examples"])})
+    entry = Entry(**body)
     if entry.shard != index:
         raise DamagedStoreError(file, f"of shard {entry.shard}, expected {index}")
     if manifest is None:
         return entry
-    expected = manifest.plan.examples(index)
     if entry.fingerprint != manifest.fingerprint:
         raise DamagedStoreError(file, f"of fingerprint {entry.fingerprint}, expected {manifest.fingerprint}")
-    if entry.examples != (expected.start, expected.stop):
-        raise DamagedStoreError(
-            file, f"covers examples {entry.examples}, the plan says {(expected.start, expected.stop)}"
-        )
+    if range(*entry.examples) != (expected := manifest.plan.examples(index)):
+        raise DamagedStoreError(file, f"covers examples {range(*entry.examples)}, the plan says {expected}")
     return entry
 
 

@@ -1,29 +1,30 @@
 """The store: the only connection between teacher and student. Every read is checked against the manifest."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sekd.errors import SekdError
+from sekd.files import write_whole
 from sekd.recent import PASS_FILE
-from sekd.store import hidden as hidden_states
 from sekd.store import manifest as m
 from sekd.store import writer
+from sekd.store.hidden import HiddenChunks, open_chunks
 from sekd.store.schema import Layout, Plan
-
-if TYPE_CHECKING:
-    import zarr
 
 METHOD = "conditioned"  # the method's prompting strategy; every other one is a control
 
 
 class Store:
-    """One teacher pass on disk: ``artifacts/<dataset>/<fingerprint>/``. Make one with ``create`` or ``open``."""
+    """One teacher pass on disk: ``artifacts/<dataset>/<fingerprint>/``. Make one with ``create`` or ``open``.
+
+    What reads a shard raises ``SekdError`` when it is missing, damaged, or of another store.
+    """
 
     def __init__(self, path: Path, manifest: m.Manifest) -> None:
         self.path = path
@@ -47,27 +48,20 @@ class Store:
         """The store of this identity and layout below ``root`` (``artifacts/<dataset>``), new or as it is found.
 
         An existing store keeps its own ``shard_size``, which changes no answer: use ``store.plan`` from here on.
-
-        Raises:
-            DamagedStoreError: the store exists and its manifest is damaged.
         """
         manifest = m.Manifest(identity=identity, plan=plan, layout=layout)
-        path = Path(root) / manifest.fingerprint
+        path = root / manifest.fingerprint
         for folder in m.FOLDERS:
             (path / folder).mkdir(parents=True, exist_ok=True)
         now = datetime.now(UTC).isoformat(timespec="seconds")
         for file, body in ((m.CREATED, {"created": now}), (m.MANIFEST, manifest.to_json())):
             if not (path / file).exists():
-                m.write_sealed(path / file, body, temporary=m.temporary_name(path / "tmp", "store"))
+                write_whole(path / file, m.seal(body), m.temporary_name(path / "tmp", "store"))
         return cls.open(path)
 
     @classmethod
     def open(cls, path: Path) -> "Store":
-        """Open the store in ``path``, complete or not.
-
-        Raises:
-            SekdError: there is no store, or its manifest is damaged.
-        """
+        """Open the store in ``path``, complete or not; raises ``SekdError`` if there is none or it is damaged."""
         path = Path(path)
         if not (path / m.MANIFEST).exists():
             raise SekdError(f"{path} holds no store: expected a {m.MANIFEST} in it; `make teacher` makes one")
@@ -104,48 +98,15 @@ class Store:
         return sorted(set(range(self.plan.n_shards)) - set(m.listed(self.path)))
 
     def entry(self, index: int) -> m.Entry:
-        """The entry of shard ``index``: its rows, its files, the examples skipped and why.
-
-        Raises:
-            SekdError: the shard is not written yet, or its entry is damaged or of another store.
-        """
+        """The entry of shard ``index``: its rows, its files, the examples skipped and why."""
         if not m.shard_folder(self.path, index).exists():
             raise SekdError(f"{self.path}: shard {index} of {self.plan.n_shards} is missing; run `make teacher`")
         return m.read_entry(self.path, index, self.manifest)
 
-    def write_shard(
-        self,
-        index: int,
-        rows: pa.Table,
-        hidden: np.ndarray | None,
-        provenance: Mapping[str, Any],
-        *,
-        skipped: Mapping[str, str] | None = None,
-    ) -> None:
-        """Write shard ``index``: complete, or not at all.
-
-        Args:
-            rows: the columns of ``schema(layout)``, in order of example, then step (0 to ``n_steps - 1``).
-            hidden: ``[R, L, H]`` in the same order; float32 (rounded to the layout's type), the layout's type, or
-                uint16 for the bits of bfloat16. None if and only if the layout has no layers.
-            provenance: JSON-able; kept beside the data, never part of it.
-            skipped: id of every example of this shard that has no rows, and why.
-
-        Raises:
-            SekdError: impossible rows or hidden states, a full disk, or a shard that is already there with other
-                content. The store is as it was before.
-        """
-        skipped = skipped or {}
-        writer.write_shard(
-            self.path, self.manifest, index, rows=rows, hidden=hidden, skipped=skipped, provenance=provenance
-        )
+    write_shard = writer.write_shard
 
     def read_targets(self, index: int, columns: Sequence[str] | None = None) -> pa.Table:
-        """The rows of shard ``index``; every byte of the file is checked, whichever columns are asked for.
-
-        Raises:
-            SekdError: the shard is missing, damaged, or of another store.
-        """
+        """The rows of shard ``index``; every byte of the file is checked, whichever columns are asked for."""
         file = m.shard_folder(self.path, index) / m.TARGETS
         raw = m.read_checked(file, self.entry(index).files[m.TARGETS])
         parquet = pq.ParquetFile(pa.BufferReader(raw), page_checksum_verification=True)
@@ -154,28 +115,18 @@ class Store:
             raise m.DamagedStoreError(file, f"marked {marks}, expected {self.manifest.marks(index)}")
         return parquet.read(columns=None if columns is None else list(columns)).replace_schema_metadata(None)
 
-    def hidden_chunks(self, index: int) -> hidden_states.HiddenChunks:
-        """Shard ``index``'s hidden states for reading chunk by chunk: the fast way.
-
-        Raises:
-            SekdError: the layout has no layers; the shard is missing, damaged, or of another store.
-        """
+    def hidden_chunks(self, index: int) -> HiddenChunks:
+        """Shard ``index``'s hidden states for reading chunk by chunk; ``SekdError`` where the layout has no layers."""
         if not self.layout.layers:
             raise SekdError(f"{self.path} holds no hidden states: the teacher ran with layers=[]")
         prefix = m.HIDDEN + "/"
         files = {name.removeprefix(prefix): f for name, f in self.entry(index).files.items() if name.startswith(prefix)}
-        return hidden_states.open_chunks(m.shard_folder(self.path, index) / m.HIDDEN, files=files)
+        return open_chunks(m.shard_folder(self.path, index) / m.HIDDEN, files=files)
 
-    def hidden(self, index: int) -> "zarr.Array":
-        """Shard ``index``'s hidden states ``[R, L, H]`` as a read-only Zarr array that checks each chunk it reads.
-
-        Raises:
-            SekdError: as ``hidden_chunks``; a changed chunk raises when it is read.
-        """
-        import zarr
-
-        self.hidden_chunks(index)  # the checks
-        return zarr.open_array(str(m.shard_folder(self.path, index) / m.HIDDEN), mode="r")
+    def hidden(self, index: int) -> np.ndarray:
+        """Shard ``index``'s hidden states ``[R, L, H]`` as stored."""
+        chunks = self.hidden_chunks(index)
+        return np.concatenate([np.empty((0, *chunks.shape[1:]), chunks.dtype), *map(chunks.read, range(len(chunks)))])
 
     def provenance(self, index: int) -> dict[str, Any]:
         """When, where and by what shard ``index`` was made."""

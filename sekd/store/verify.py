@@ -7,14 +7,12 @@ Exit status 0 when every store found is whole, 1 when any has a fault, 2 when th
 import argparse
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from sekd.errors import SekdError, exit_on_error
@@ -28,6 +26,7 @@ from sekd.store.reader import Store
 from sekd.store.schema import row_faults, schema
 
 THREADS = 4
+Found = tuple[Path, str]  # a file and what is wrong with it
 
 
 @dataclass(frozen=True)
@@ -57,8 +56,8 @@ def verify(store: Store | Path, *, progress: bool = False) -> list[Fault]:
         return [Fault(index, file.relative_to(path).as_posix(), what) for file, what in found]
 
     with ThreadPoolExecutor(THREADS) as pool:
-        bar = tqdm(pool.map(check, shards), total=len(shards), unit="shard", desc=str(path), disable=not progress)
-        for found in bar:
+        checked = pool.map(check, shards)
+        for found in tqdm(checked, total=len(shards), unit="shard", desc=str(path), disable=not progress):
             faults += found
     return faults + list(_stray_files(path, set(shards)))
 
@@ -92,30 +91,34 @@ def find_stores(paths: Sequence[Path]) -> list[Path]:
     Raises:
         SekdError: there is none below one of them.
     """
-    stores = []
+    stores: dict[Path, None] = {}
     for path in paths:
-        found = [folder for folder in (path, *sorted(path.glob("**/"))) if _is_store(folder)]
+        found = [path for path in (path, *sorted(path.glob("**/"))) if _is_store(path)]
         if not found:
             raise SekdError(f"no store in {path}: expected a folder with a {m.MANIFEST}; `make teacher` makes one")
-        stores += found
-    return list(dict.fromkeys(stores))
+        stores |= dict.fromkeys(found)
+    return list(stores)
 
 
 def _is_store(folder: Path) -> bool:
     return (folder / m.MANIFEST).is_file() or all((folder / name).is_dir() for name in ("shards", "provenance"))
 
 
+def _raised(check: Callable[..., Any], *arguments: Any) -> list[Found]:
+    """The fault that one of the reader's checks raises, if any."""
+    try:
+        check(*arguments)
+    except DamagedStoreError as error:
+        return [(error.file, error.what)]
+    return []
+
+
 def _metadata_faults(path: Path) -> list[Fault]:
-    faults = []
-    for name in (m.MANIFEST, m.CREATED):
-        try:
-            m.read_manifest(path) if name == m.MANIFEST else m.read_sealed(path / name)
-        except DamagedStoreError as error:
-            faults.append(Fault(None, name, error.what))
-    return faults
+    found = _raised(m.read_manifest, path) + _raised(m.read_sealed, path / m.CREATED)
+    return [Fault(None, file.relative_to(path).as_posix(), what) for file, what in found]
 
 
-def _shard_faults(path: Path, index: int, store: Store | None) -> Iterator[tuple[Path, str]]:
+def _shard_faults(path: Path, index: int, store: Store | None) -> list[Found]:
     """The faults of one shard by file: of its bytes and, if those are as written, of its content.
 
     Without a store (its manifest is damaged) only bytes are checked.
@@ -123,67 +126,30 @@ def _shard_faults(path: Path, index: int, store: Store | None) -> Iterator[tuple
     folder, provenance = m.shard_folder(path, index), m.provenance_file(path, index)
     if not folder.exists():
         what = "though its provenance is there" if provenance.exists() else "not written yet"
-        yield folder, f"the shard is missing, {what}"
-        return
-    entry = None
-    try:
-        entry = m.read_entry(path, index, store.manifest if store else None)
-        m.read_sealed(provenance)
-    except DamagedStoreError as error:
-        yield error.file, error.what
-    if entry is None:
-        return
-    damaged = False
-    for file, what in _byte_faults(folder, entry):
-        damaged = True
-        yield file, (_chunk_fault(store, index, file) if store else None) or what
-    if store and not damaged:
-        yield from _content_faults(store, folder, entry)
+        return [(folder, f"the shard is missing, {what}")]
+    manifest = store.manifest if store else None
+    own, aside = _raised(m.read_entry, path, index, manifest), _raised(m.read_sealed, provenance)
+    if own:
+        return own + aside
+    entry = m.read_entry(path, index, manifest)
+    damaged = []
+    for name in sorted({*m.files_below(folder), *entry.files} - {m.ENTRY}):
+        if name not in entry.files:
+            damaged.append((folder / name, f"not in {m.ENTRY}"))
+        elif found := _raised(m.read_checked, folder / name, entry.files[name]):
+            # Of a file of hidden states, reading chunk by chunk names the chunk.
+            chunk = _raised(_read_chunks, store, index) if store and name.endswith(ARRAY_FILE) else []
+            damaged += [fault for fault in chunk if fault[0] == folder / name] or found
+    return aside + (damaged or (list(_content_faults(store, folder, entry)) if store else []))
 
 
-def _byte_faults(folder: Path, entry: m.Entry) -> Iterator[tuple[Path, str]]:
-    there = set(m.files_below(folder)) - {m.ENTRY}
-    for name in sorted(there | set(entry.files)):
-        file = folder / name
-        if name not in there:
-            yield file, f"missing, though {m.ENTRY} lists it"
-        elif name not in entry.files:
-            yield file, f"not in {m.ENTRY}"
-        elif (found := m.file_digest(file)) != (recorded := entry.files[name]):
-            origin, own = _origin(file), (entry.fingerprint, str(entry.shard))
-            if origin and origin != own:
-                yield file, f"of fingerprint {origin[0]}, shard {origin[1]}; expected {own[0]}, shard {own[1]}"
-            elif found["bytes"] != recorded["bytes"]:
-                yield file, f"{found['bytes']} bytes long, {m.ENTRY} says {recorded['bytes']}"
-            else:
-                yield file, f"does not match its checksum in {m.ENTRY}"
+def _read_chunks(store: Store, index: int) -> None:
+    chunks = store.hidden_chunks(index)
+    for chunk in range(len(chunks)):
+        chunks.read(chunk)
 
 
-def _origin(file: Path) -> tuple[str, str] | None:
-    """The fingerprint and shard in a Parquet file's metadata; None if that cannot be read."""
-    if file.name != m.TARGETS:
-        return None
-    try:
-        metadata = pq.read_schema(file).metadata or {}
-        return metadata[b"fingerprint"].decode(), metadata[b"shard"].decode()
-    except (pa.ArrowException, OSError, ValueError, KeyError):
-        return None
-
-
-def _chunk_fault(store: Store, index: int, file: Path) -> str | None:
-    """What reading chunk by chunk says of a damaged file of hidden states: it names the chunk."""
-    if not file.match(f"{m.HIDDEN}/{ARRAY_FILE}"):
-        return None
-    try:
-        chunks = store.hidden_chunks(index)
-        for chunk in range(len(chunks)):
-            chunks.read(chunk)
-    except DamagedStoreError as error:
-        return error.what if error.file == file else None
-    return None
-
-
-def _content_faults(store: Store, folder: Path, entry: m.Entry) -> Iterator[tuple[Path, str]]:
+def _content_faults(store: Store, folder: Path, entry: m.Entry) -> Iterator[Found]:
     """The faults of a writer: what it wrote is unchanged and yet impossible."""
     layout, targets = store.layout, folder / m.TARGETS
     rows = store.read_targets(entry.shard)
@@ -192,7 +158,7 @@ def _content_faults(store: Store, folder: Path, entry: m.Entry) -> Iterator[tupl
         return
     if len(rows) != entry.rows:
         yield targets, f"{len(rows)} rows, {m.ENTRY} says {entry.rows}"
-    examples = entry.examples[1] - entry.examples[0] - len(entry.skipped)
+    examples = len(range(*entry.examples)) - len(entry.skipped)
     yield from ((targets, what) for what in row_faults(rows, layout=layout, examples=examples))
     if not layout.layers:
         return
@@ -201,7 +167,7 @@ def _content_faults(store: Store, folder: Path, entry: m.Entry) -> Iterator[tupl
     if chunks.shape != expected:
         yield folder / m.HIDDEN, f"shape {list(chunks.shape)}, expected {list(expected)}"
     for chunk in range(len(chunks)):
-        if place := where_not_finite(np.asarray(chunks.read(chunk))):
+        if place := where_not_finite(chunks.read(chunk)):
             yield folder / m.HIDDEN, f"chunk {chunk}, row {chunks.rows(chunk)[place[0]]}: a value that is not finite"
 
 

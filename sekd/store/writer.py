@@ -8,54 +8,83 @@ import errno
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sekd.errors import SekdError
-from sekd.files import remove, sync, sync_tree
+from sekd.files import remove, sync, sync_tree, write_whole
 from sekd.store import manifest as m
 from sekd.store.hidden import encode, write_hidden
-from sekd.store.schema import COLUMNS, normalise, row_faults
+from sekd.store.schema import COLUMNS, one_chunk, row_faults
 
-ZSTD_LEVEL = 9
+if TYPE_CHECKING:
+    from sekd.store.reader import Store
+
 # Names and token ids repeat, so a dictionary of them is smallest. A logprob's exponent repeats and its dropped mantissa
 # bits are zero, so bytes of one significance compress best side by side.
 SPLIT = ("topk_logprobs", "tail_logprob")
 
 
 def write_shard(
-    store: Path,
-    manifest: m.Manifest,
+    store: "Store",
     index: int,
-    *,
     rows: pa.Table,
     hidden: np.ndarray | None,
-    skipped: Mapping[str, str],
     provenance: Mapping[str, Any],
+    *,
+    skipped: Mapping[str, str] | None = None,
 ) -> None:
-    """See ``Store.write_shard``."""
-    rows = normalise(rows, manifest.layout)
-    _refuse_impossible(manifest, index, rows, hidden, skipped)
-    stored = None if hidden is None else encode(hidden, manifest.layout)
-    building = m.temporary_name(store / "tmp", m.shard_name(index))
+    """Write shard ``index``: complete, or not at all.
+
+    Args:
+        rows: those of ``build_rows``, in order of example, then step (0 to ``n_steps - 1``).
+        hidden: ``[R, L, H]`` in the same order; float32 (rounded to the layout's type), the layout's type, or
+            uint16 for the bits of bfloat16. None if and only if the layout has no layers.
+        provenance: JSON-able; kept beside the data, never part of it.
+        skipped: id of every example of this shard that has no rows, and why.
+
+    Raises:
+        SekdError: impossible rows or hidden states, a full disk, or a shard that is already there with other
+            content. The store is as it was before.
+    """
+    layout, examples, skipped = store.layout, store.plan.examples(index), dict(skipped or {})
+    rows = one_chunk(rows, layout)
+    if faults := row_faults(rows, layout=layout, examples=len(examples) - len(skipped)):
+        raise SekdError(f"shard {index} is not stored, its rows are impossible: {'; '.join(faults)}")
+    if (hidden is None) != (not layout.layers):
+        raise SekdError(f"shard {index}: hidden states are given if and only if the layout has layers")
+    if hidden is not None and len(hidden) != len(rows):
+        raise SekdError(f"shard {index} has {len(rows)} rows but hidden states of {len(hidden)}")
+    stored = None if hidden is None else encode(hidden, layout)
+    building = m.temporary_name(store.path / "tmp", m.shard_name(index))
+    marks = store.manifest.marks(index)
     try:
-        entry = _build(building, manifest, index, rows=rows, hidden=stored, skipped=skipped)
-        if not _is_already_published(store, manifest, entry):
-            _publish(store, manifest, entry, building, provenance)
+        building.mkdir()
+        write_targets(building / m.TARGETS, rows, marks)
+        if stored is not None:
+            attributes = {**marks, "dtype": layout.hidden_dtype, "layers": list(layout.layers)}
+            write_hidden(building / m.HIDDEN, stored, layout, attributes)
+        files = {name: m.file_digest(building / name) for name in m.files_below(building)}
+        bounds = [examples.start, examples.stop]
+        entry = m.Entry(store.fingerprint, index, bounds, rows=len(rows), skipped=skipped, files=files)
+        (building / m.ENTRY).write_text(m.seal(vars(entry)))
+        sync_tree(building)
+        if not _is_published(store, entry):
+            _publish(store, entry, building, provenance)
     except OSError as error:
         raise SekdError(
-            f"shard {index} could not be written to {store}: {error.strerror or error}. Nothing of it was kept and "
-            "finished shards are unchanged; free some space or repair the disk, then run again"
+            f"shard {index} could not be written to {store.path}: {error.strerror or error}. Nothing of it was kept "
+            "and finished shards are unchanged; free some space or repair the disk, then run again"
         ) from error
     finally:
         remove(building)
 
 
 def write_targets(file: Any, rows: pa.Table, marks: Mapping[str, str]) -> None:
-    """Write normalised rows to a path or buffer, with ``marks`` in the metadata. Equal rows give equal bytes."""
+    """Write rows to a path or buffer, with ``marks`` in the metadata. Equal rows give equal bytes."""
 
     def path(name: str) -> str:
         return f"{name}.list.element" if pa.types.is_nested(rows.schema.field(name).type) else name
@@ -65,7 +94,7 @@ def write_targets(file: Any, rows: pa.Table, marks: Mapping[str, str]) -> None:
         file,
         row_group_size=max(len(rows), 1),
         compression="zstd",
-        compression_level=ZSTD_LEVEL,
+        compression_level=9,
         use_dictionary=[path(name) for name in COLUMNS if name not in SPLIT],
         column_encoding={path(name): "BYTE_STREAM_SPLIT" for name in SPLIT},
         write_statistics=False,
@@ -73,69 +102,27 @@ def write_targets(file: Any, rows: pa.Table, marks: Mapping[str, str]) -> None:
     )
 
 
-def _refuse_impossible(
-    manifest: m.Manifest, index: int, rows: pa.Table, hidden: np.ndarray | None, skipped: Mapping[str, str]
-) -> None:
-    expected = len(manifest.plan.examples(index)) - len(skipped)
-    if faults := row_faults(rows, layout=manifest.layout, examples=expected):
-        raise SekdError(f"shard {index} is not stored, its rows are impossible: {'; '.join(faults)}")
-    if (hidden is None) != (not manifest.layout.layers):
-        raise SekdError(f"shard {index}: hidden states are given if and only if the layout has layers")
-    if hidden is not None and len(hidden) != len(rows):
-        raise SekdError(f"shard {index} has {len(rows)} rows but hidden states of {len(hidden)}")
-
-
-def _build(
-    folder: Path,
-    manifest: m.Manifest,
-    index: int,
-    *,
-    rows: pa.Table,
-    hidden: np.ndarray | None,
-    skipped: Mapping[str, str],
-) -> m.Entry:
-    """Write and sync a whole shard in ``folder``, its entry last."""
-    folder.mkdir()
-    marks, layout = manifest.marks(index), manifest.layout
-    write_targets(folder / m.TARGETS, rows, marks)
-    if hidden is not None:
-        attributes = {**marks, "dtype": layout.hidden_dtype, "layers": list(layout.layers)}
-        write_hidden(folder / m.HIDDEN, hidden, layout, attributes)
-    examples = manifest.plan.examples(index)
-    entry = m.Entry(
-        fingerprint=manifest.fingerprint,
-        shard=index,
-        examples=(examples.start, examples.stop),
-        rows=len(rows),
-        skipped=dict(skipped),
-        files={name: m.file_digest(folder / name) for name in m.files_below(folder)},
-    )
-    (folder / m.ENTRY).write_text(m.seal(entry.to_json()))
-    sync_tree(folder)
-    return entry
-
-
-def _is_already_published(store: Path, manifest: m.Manifest, entry: m.Entry) -> bool:
+def _is_published(store: "Store", entry: m.Entry) -> bool:
     """Whether this very shard is there already; differing content is an error."""
-    if entry.shard not in m.listed(store):
+    if entry.shard not in m.listed(store.path):
         return False
-    if m.read_entry(store, entry.shard, manifest) != entry:
+    if store.entry(entry.shard) != entry:
         raise SekdError(
-            f"shard {entry.shard} of {store} is already there with other content: two runs wrote it, and the "
+            f"shard {entry.shard} of {store.path} is already there with other content: two runs wrote it, and the "
             "teacher did not answer the same twice. Forget the shard with `python -m sekd.store.verify --forget`"
         )
     return True
 
 
-def _publish(store: Path, manifest: m.Manifest, entry: m.Entry, building: Path, provenance: Mapping[str, Any]) -> None:
-    folder = m.shard_folder(store, entry.shard)
+def _publish(store: "Store", entry: m.Entry, building: Path, provenance: Mapping[str, Any]) -> None:
+    folder = m.shard_folder(store.path, entry.shard)
     body = {**provenance, "written": datetime.now(UTC).isoformat(timespec="seconds")}
-    temporary = m.temporary_name(store / "tmp", m.shard_name(entry.shard))
-    m.write_sealed(m.provenance_file(store, entry.shard), body, temporary=temporary)
+    temporary = m.temporary_name(store.path / "tmp", m.shard_name(entry.shard))
+    write_whole(m.provenance_file(store.path, entry.shard), m.seal(body), temporary)
     try:
         building.rename(folder)
     except OSError as error:
         # Another process published it in between: a directory is never renamed onto one that holds files.
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not _is_already_published(store, manifest, entry):
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not _is_published(store, entry):
             raise
     sync(folder.parent)

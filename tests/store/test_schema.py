@@ -14,7 +14,7 @@ from store_passes import data_bytes, distributions, layout, new_store, shard
 
 from sekd.errors import SekdError
 from sekd.store import Layout, Plan, build_rows, schema
-from sekd.store.schema import normalise, round_mantissa, topk_matrix
+from sekd.store.schema import round_mantissa, topk_matrix
 from sekd.store.writer import write_targets
 
 FLOATS = st.floats(
@@ -70,9 +70,9 @@ IMPOSSIBLE = {
     "wrong number of steps": ("n_steps", at(0, 5), "are not 0 to n_steps - 1"),
     "example of another name": ("sample", at(1, "someone else"), "rows of 5 examples in 5 runs, expected 4"),
     "example cut in two": ("sample", lambda names: [*names[1:], names[0]], "rows of 4 examples in 5 runs, expected 4"),
-    "answer beyond the options": ("answer", at(2, 4), "answer 4 at row 2 is none of its 4 options"),
-    "no answer": ("answer", at(2, -1), "answer -1 at row 2"),
-    "truth beyond the options": ("truth", at(2, 4), "truth 4 at row 2"),
+    "answer beyond the options": ("answer", at(2, 4), "an answer that is none of the options: row 2"),
+    "no answer": ("answer", at(2, -1), "an answer that is none of the options: row 2"),
+    "truth beyond the options": ("truth", at(2, 4), "a truth that is none of the options: row 2"),
     "id beyond the vocabulary": (
         "topk_ids",
         at(3, lambda ids: [500, *ids[1:]]),
@@ -169,7 +169,7 @@ def test_soft_targets_take_at_most_110_bytes_a_step():
     rest = {
         f.name: [""] * rows if f.type == pa.string() else [0] * rows for f in schema(shape) if f.name not in columns
     }
-    table = normalise(build_rows(shape, {**rest, "options": [[""]] * rows, **columns}), shape)
+    table = build_rows(shape, {**rest, "options": [[""]] * rows, **columns})
     buffer = io.BytesIO()
     write_targets(buffer, table, {})
     group = pq.read_metadata(buffer).row_group(0)
