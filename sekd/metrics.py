@@ -15,11 +15,14 @@ Shape legend: N paths, D the greatest depth, R resamples.
 """
 
 from collections.abc import Sequence
+from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from sekd.errors import SekdError
+from sekd.taxonomy import Taxonomy, fold, fold_path
 
 Path = Sequence[str | None]
 METRICS = ("hca", "leaf", "por", "s_por", "tor")
@@ -69,6 +72,45 @@ def per_path(truth: Sequence[Path], predicted: Sequence[Path]) -> dict[str, np.n
         "s_por": np.logical_and.accumulate(agree_ND, 1).sum(1) / depth_N,
         "tor": pairs_N / np.maximum(depth_N - 1, 1),
     }
+
+
+def treecut_accuracy(truth: Sequence[Path], predicted: Sequence[Path], *, rate: float = 0.5) -> np.ndarray:
+    """Each path's expected accuracy over random treecuts: [N], in 0 … 1. Its mean is the mean treecut accuracy (MTA).
+
+    A treecut replaces subtrees by their roots and asks for the node of the cut that an image belongs to (arXiv
+    2306.02240). Here every inner node below the root is cut with probability ``rate``, each independently, and the
+    expectation is exact. With s the length of the longest agreeing beginning and d that of the truth, it is
+
+        1 if s = d, else 1 - (1 - rate)^s
+    """
+    agree_ND, reached_ND = _agreement(truth, predicted)
+    agreeing_N = np.logical_and.accumulate(agree_ND, 1).sum(1)
+    return np.where(agreeing_N == reached_ND.sum(1), 1.0, 1 - (1 - rate) ** agreeing_N)
+
+
+def invalid_edges(
+    taxonomy: Taxonomy, predicted: Sequence[Path], depths: Sequence[Sequence[int]]
+) -> list[tuple[int, int]]:
+    """For each path: how many of its neighbouring answers are no node and a node below it, and of how many.
+
+    Args:
+        predicted: answered names, coarse to fine; pairs with a ``None`` are not counted.
+        depths: the depth in the tree that each answer is about, a list a path.
+    """
+
+    @cache
+    def edges(upper: int, lower: int) -> set[tuple[str, str]]:
+        return {(node[upper], node[lower]) for node in map(fold_path, taxonomy.nodes(lower))}
+
+    counts = []
+    for path, levels in zip(predicted, depths, strict=True):
+        pairs = [
+            (edges(upper, lower), (fold(above), fold(below)))
+            for (upper, above), (lower, below) in pairwise(zip(levels, path, strict=True))
+            if above is not None and below is not None
+        ]
+        counts.append((sum(pair not in valid for valid, pair in pairs), len(pairs)))
+    return counts
 
 
 def parse_failures(predicted: Sequence[Path]) -> float:

@@ -1,12 +1,23 @@
 """Every metric against a plain reading of its definition; the bootstrap against what it estimates."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sekd.errors import SekdError
-from sekd.metrics import METRICS, bootstrap_interval, paired_difference, parse_failures, score
+from sekd.metrics import (
+    METRICS,
+    bootstrap_interval,
+    invalid_edges,
+    paired_difference,
+    parse_failures,
+    score,
+    treecut_accuracy,
+)
+from sekd.taxonomy import Taxonomy
 
 name = st.sampled_from(["a", "A", "b", "B", "ç", "Ç"])
 answer = st.one_of(st.none(), name)
@@ -137,3 +148,38 @@ def test_paired_differences_are_sharper_than_unpaired_ones() -> None:
     assert result["high"] - result["low"] < 0.002
     with pytest.raises(SekdError, match="same items"):
         paired_difference(first, second[1:])
+
+
+LEAVES = [("a", "b", "c"), ("a", "b", "d"), ("a", "e"), ("f", "g", "h"), ("f", "g", "i"), ("f", "c", "b")]
+
+
+@pytest.mark.parametrize("rate", [0.2, 0.5, 1.0])
+def test_treecut_accuracy_is_the_mean_over_every_cut_of_the_tree(rate: float) -> None:
+    inner = sorted({leaf[:depth] for leaf in LEAVES for depth in range(1, len(leaf))})
+    predictions = [*LEAVES, ("a",), ("a", "b"), (), ("f", "b", "c")]
+    truth, predicted = zip(*itertools.product(LEAVES, predictions), strict=True)
+    expected = np.zeros(len(truth))
+    for cut in itertools.product([False, True], repeat=len(inner)):
+        chance = np.prod([rate if each else 1 - rate for each in cut])
+        ends = {node for node, each in zip(inner, cut, strict=True) if each} | set(LEAVES)
+        for index, (t, p) in enumerate(zip(truth, predicted, strict=True)):
+            asked = next(t[:depth] for depth in range(1, len(t) + 1) if t[:depth] in ends)
+            expected[index] += chance * (p[: len(asked)] == asked)
+    assert treecut_accuracy(truth, predicted, rate=rate) == pytest.approx(expected)
+
+
+@given(st.lists(st.lists(st.sampled_from(["a", "B", "c", "d", "e", "f", "g", None]), max_size=3), max_size=20))
+def test_an_edge_is_invalid_if_no_leaf_passes_both_names_at_their_levels(paths: list[list[str | None]]) -> None:
+    depths = [[0, 1, 2][: len(path)] for path in paths]
+    counted = invalid_edges(Taxonomy(LEAVES), paths, depths)
+    for path, (invalid, of) in zip(paths, counted, strict=True):
+        edges = [(d, path[d], path[d + 1]) for d in range(len(path) - 1) if path[d] and path[d + 1]]
+        valid = [
+            any(len(leaf) > d + 1 and leaf[d] == above.lower() and leaf[d + 1] == below.lower() for leaf in LEAVES)
+            for d, above, below in edges
+        ]
+        assert (invalid, of) == (valid.count(False), len(valid))
+
+
+def test_an_edge_over_a_level_that_was_not_asked_counts_the_node_far_below() -> None:
+    assert invalid_edges(Taxonomy(LEAVES), [["a", "d"], ["a", "h"]], [[0, 2], [0, 2]]) == [(0, 1), (1, 1)]
