@@ -90,7 +90,7 @@ def test_every_row_says_what_was_asked_and_answered_in_order_of_example_then_ste
         assert (row["level"], row["options"], row["truth"]) == (question.level, list(question.options), question.truth)
         assert row["answer"] == number % 3
         assert row["topk_ids"] == [number, number + 1]
-        assert row["topk_logprobs"] == pytest.approx([-0.1 - number, -200.0])
+        assert row["topk_logprobs"] == pytest.approx([-0.1 - number, -200.0], rel=1e-5)
         assert row["tail_logprob"] == -1.0 - number
         assert shard.hidden is not None
         assert (shard.hidden[number] == number).all()
