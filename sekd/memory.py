@@ -1,7 +1,7 @@
-"""How much memory a teacher pass and a student need, by arithmetic, before any weight is loaded.
+"""Estimate the memory that a teacher pass and a student need, before any weight is loaded.
 
-Weights are counted from the headers of the safetensors files, everything else from the model's configuration. The
-estimates leave out what the driver, the allocator and the libraries take: ``RESERVED_GIB`` stands for those.
+Weights are counted from the headers of the safetensors files, everything else from the model's configuration.
+``RESERVED_GIB`` stands for the driver, the allocator and the libraries.
 
 Shape legend: L decoder layers, D hidden size, F intermediate size, Q and K widths of queries and of keys.
 """
@@ -22,15 +22,15 @@ GIB = 2**30
 RESERVED_GIB = 1.0
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 STORED = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}  # names of types in safetensors files
-# Bytes a decoder layer of the Llama kind keeps for the backward pass, a token, for each unit of D, F, Q and K: its
-# weights frozen, LoRA on all seven products. Counted by autograd's saved tensors; with LoRA dropout, its masks too.
+# Bytes that a decoder layer of the Llama type keeps for the backward pass, a token, for each unit of D, F, Q and K:
+# frozen weights, LoRA on all seven projections. Counted by autograd's saved tensors; with LoRA dropout, its masks too.
 SAVED = {"float32": (16, 16, 8, 8), "bfloat16": (19, 8.4, 6.3, 4.3)}
 SAVED_DROPOUT = {"float32": (32, 4, 8, 0), "bfloat16": (20, 4, 4, 0)}
 
 
 @dataclass(frozen=True)
 class ModelSize:
-    """What the arithmetic needs to know of a model."""
+    """The sizes of a model that the estimates need."""
 
     parameters: int
     layers: int
@@ -41,15 +41,10 @@ class ModelSize:
     vocab: int
     dtype: str
 
-    @property
-    def kv_values(self) -> int:
-        """Values that the KV cache holds a token."""
-        return 2 * self.layers * self.key
-
 
 @dataclass(frozen=True)
 class Estimate:
-    """Memory of one process, by what it is for, in bytes; and how much the device has."""
+    """Memory of one process by use, in bytes, and how much the device has."""
 
     parts: dict[str, float]
     available: float
@@ -64,17 +59,13 @@ class Estimate:
         return f"memory, estimated: {self.total / GIB:.1f} of {self.available / GIB:.1f} GiB on {self.device} ({parts})"
 
     def check(self, advice: str) -> None:
-        """Refuse what cannot fit.
-
-        Raises:
-            SekdError: the sum is more than the device has; ends with the advice.
-        """
-        if self.total > self.available * (1 + 1e-9):  # what takes all that is left fits
+        """Raise a ``SekdError`` that ends with the advice where the sum is more than the device has."""
+        if self.total > self.available * (1 + 1e-9):  # a cache of all the memory that is left fits
             raise SekdError(f"{self}: this cannot fit; {advice}")
 
 
 def read_size(model: ModelConfig) -> ModelSize:
-    """A model's size from its folder: no weight is read.
+    """A model's size from its folder, without reading a weight.
 
     Raises:
         SekdError: the folder has no configuration or no safetensors files.
@@ -88,9 +79,10 @@ def read_size(model: ModelConfig) -> ModelSize:
         raise SekdError(f"model {model.name}: no configuration could be read from {folder} ({error})") from error
     heads = text.num_attention_heads
     width = getattr(text, "head_dim", None) or text.hidden_size // heads
-    counts, stored = count_parameters(folder)
+    counts = _count_parameters(folder)
+    stored = max(counts, key=lambda dtype: counts[dtype])
     return ModelSize(
-        parameters=counts,
+        parameters=sum(counts.values()),
         layers=text.num_hidden_layers,
         hidden=text.hidden_size,
         intermediate=text.intermediate_size,
@@ -101,12 +93,8 @@ def read_size(model: ModelConfig) -> ModelSize:
     )
 
 
-def count_parameters(folder: Path) -> tuple[int, str]:
-    """Parameters in a folder's safetensors files, by their headers, and the type of most of them.
-
-    Raises:
-        SekdError: there are no such files.
-    """
+def _count_parameters(folder: Path) -> dict[str, int]:
+    """Parameters in a folder's safetensors files, by type, from the files' headers."""
     counts: dict[str, int] = {}
     for file in sorted(folder.glob("*.safetensors")):
         with file.open("rb") as stream:
@@ -117,10 +105,10 @@ def count_parameters(folder: Path) -> tuple[int, str]:
             counts[dtype] = counts.get(dtype, 0) + math.prod(tensor["shape"])
     if not counts:
         raise SekdError(f"{folder} holds no *.safetensors: expected a model saved by transformers")
-    return sum(counts.values()), max(counts, key=lambda dtype: counts[dtype])
+    return counts
 
 
-def device_bytes(*, cuda: bool) -> tuple[float, str]:
+def _device_bytes(*, cuda: bool) -> tuple[float, str]:
     """Memory of the first GPU, or of the machine."""
     if cuda and (card := card_gib()):
         return card * GIB, "the GPU"
@@ -141,24 +129,23 @@ def engine_memory(
     cards: int = 1,
     engines: int = 1,
 ) -> Estimate:
-    """What vLLM needs on one card (``cards`` share one engine), or of the machine for all its engines on CPU.
+    """What vLLM needs on one card (``cards`` share one engine), or on the machine for all its engines on CPU.
 
-    The KV cache must hold one path of ``max_model_len`` tokens at least; where its size is not set it takes what is
-    left. Captured layers add D values a token to it.
+    The KV cache must hold at least one path of ``max_model_len`` tokens; where its size is not set it takes the memory
+    that is left. Captured layers add D values a token to it.
     """
     width = BYTES[size.dtype]
-    token = width * (size.kv_values + len(layers) * size.hidden) / cards
+    token = width * (2 * size.layers * size.key + len(layers) * size.hidden) / cards
     step = max_num_batched_tokens * (4 * size.hidden + 3 * size.intermediate / cards) * width
     logits = 3 * 4 * max_num_seqs * size.vocab
-    available, device = device_bytes(cuda=cuda)
-    fixed = {
+    available, device = _device_bytes(cuda=cuda)
+    parts = {
         "weights": size.parameters * width / cards,
         "one step": step + logits,
         "reserved": RESERVED_GIB * GIB,
     }
-    left = max(token * max_model_len, memory_share * available - sum(fixed.values()))
-    cache = left if kv_cache_gb is None else kv_cache_gb * GIB
-    parts = {**fixed, "KV cache": cache}
+    left = max(token * max_model_len, memory_share * available - sum(parts.values()))
+    parts["KV cache"] = left if kv_cache_gb is None else kv_cache_gb * GIB
     if cuda:
         return Estimate(parts, available * memory_share, device)
     parts["processed images"] = image_cache_gb * GIB
@@ -166,21 +153,15 @@ def engine_memory(
 
 
 def lora_parameters(size: ModelSize, rank: int, targets: Sequence[str]) -> int:
-    """Parameters of a LoRA adapter on the named products of every decoder layer: rank · (inputs + outputs) each."""
-    shapes = {
-        "q_proj": size.hidden + size.query,
-        "k_proj": size.hidden + size.key,
-        "v_proj": size.hidden + size.key,
-        "o_proj": size.query + size.hidden,
-        "gate_proj": size.hidden + size.intermediate,
-        "up_proj": size.hidden + size.intermediate,
-        "down_proj": size.intermediate + size.hidden,
-    }
-    return size.layers * rank * sum(shapes[name] for name in targets if name in shapes)
+    """Parameters of a LoRA adapter on the named projections of every decoder layer: rank · (inputs + outputs) each."""
+    query, key, mlp = size.hidden + size.query, size.hidden + size.key, size.hidden + size.intermediate
+    widths = {"q_proj": query, "k_proj": key, "v_proj": key, "o_proj": query}
+    widths |= {"gate_proj": mlp, "up_proj": mlp, "down_proj": mlp}
+    return size.layers * rank * sum(widths.get(name, 0) for name in targets)
 
 
 def saved_bytes(size: ModelSize, dtype: str, *, dropout: bool) -> float:
-    """What one decoder layer keeps a token for the backward pass."""
+    """Bytes that one decoder layer keeps a token for the backward pass."""
     widths = (size.hidden, size.intermediate, size.query, size.key)
     factors = zip(SAVED[dtype], SAVED_DROPOUT[dtype], strict=True)
     return sum(n * (kept + dropout * masks) for n, (kept, masks) in zip(widths, factors, strict=True))
@@ -203,25 +184,24 @@ def student_memory(
 
     Args:
         dtype: of the frozen weights, "float32" or "bfloat16".
-        tokens: in one batch, padding included.
-        positions: at which logits are computed: answers and format tokens of one batch.
+        tokens: tokens of one batch, padding included.
+        positions: positions of one batch at which logits are computed (answers and format tokens).
         shards: processes that share the frozen weights.
     """
     layer = tokens * saved_bytes(size, dtype, dropout=dropout)
     kept = size.layers * (tokens * size.hidden * BYTES[dtype] if checkpointing else layer)
-    available, device = device_bytes(cuda=cuda)
     parts = {
         "frozen weights": size.parameters * BYTES[dtype] / shards,
-        # Weights, gradients and AdamW's two moments, in float32; every process has them all.
+        # Weights, gradients and AdamW's two moments in float32, whole in every process.
         "LoRA and optimiser": 16 * lora_parameters(size, rank, targets),
-        # What is kept for the backward pass, and one layer's gradients on the way back.
+        # Saved for the backward pass, and one layer's gradients during it.
         "activations": kept + (2 if checkpointing else 1) * layer,
         # Logits, their softmax and its gradient, in float32.
         "logits": 3 * 4 * positions * size.vocab,
         "reserved": RESERVED_GIB * GIB,
     }
     if shards > 1:
-        # Embeddings and head, the layer at work and the next one.
+        # Embeddings and head, the current layer and the next one.
         whole = 2 * size.vocab * size.hidden + 2 * size.parameters / size.layers
         parts["gathered weights"] = whole * BYTES[dtype]
-    return Estimate(parts, available, device)
+    return Estimate(parts, *_device_bytes(cuda=cuda))

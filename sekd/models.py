@@ -1,4 +1,4 @@
-"""A vision-language model as configured: where it lies, how its processor and weights load, what identifies it."""
+"""A vision-language model as configured: how its processor and weights load, and what identifies it."""
 
 import hashlib
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from sekd.pil_processors import use_pil_where_torchvision_is_absent
 
 WEIGHT_FILES = ("*.safetensors", "*.bin")
 PROCESSOR_FILES = ("*token*", "vocab*", "merges.txt", "*chat_template*", "*processor_config.json")
-# A configuration's bounds on an image, and what transformers' image processors call them.
+# Our settings that bound an image, and their names in transformers' image processors.
 SETTINGS = {"min_pixels": "min_pixels", "max_pixels": "max_pixels", "max_tiles": "max_patches"}
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
@@ -19,9 +19,9 @@ ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 class ModelConfig:
     """One entry of ``conf/model``.
 
-    ``path`` is a local folder or a hub id; ``dtype`` is torch's name or "auto". An image is bounded by ``min_pixels``
-    and ``max_pixels`` where the processor resizes it freely (Qwen-VL), by ``max_tiles`` where it is cut into tiles of
-    one size (InternVL); a processor that has no such setting refuses it.
+    ``path`` is a local folder or a hub id; ``dtype`` is torch's name or "auto". ``min_pixels`` and ``max_pixels`` bound
+    an image where the processor resizes it freely (Qwen-VL), ``max_tiles`` where it cuts it into tiles of one size
+    (InternVL). A bound that the processor does not have is an error.
     """
 
     name: str
@@ -37,11 +37,11 @@ class ModelConfig:
 
 
 def load_processor(model: ModelConfig) -> Any:
-    """The model's processor with PIL image processing: the same pixels in both stages, with torchvision or without.
+    """The model's processor with PIL image processing, so that both stages see the same pixels on every machine.
 
     Raises:
         SekdError: the folder or hub id holds no processor or no chat template, cannot be reached, needs a package that
-            is not installed, or the processor has no bound that is set.
+            is not installed, or the processor lacks a bound that is set.
     """
     use_pil_where_torchvision_is_absent()
     from transformers import AutoImageProcessor, AutoProcessor
@@ -54,31 +54,23 @@ def load_processor(model: ModelConfig) -> Any:
         )
     except (OSError, ValueError, ImportError, AttributeError) as error:
         raise _unreadable(model, "processor", error) from error
-    _check_bounds(model, processor.image_processor)
+    known = type(processor.image_processor).valid_kwargs.__annotations__
+    for setting, name in SETTINGS.items():
+        if getattr(model, setting) is not None and name not in known:
+            others = [f"model.{other}" for other, taken in SETTINGS.items() if taken in known]
+            instead = f"it takes {' and '.join(others)}" if others else "the model fixes an image's size itself"
+            raise SekdError(
+                f"model.{setting}={getattr(model, setting)}: {type(processor.image_processor).__name__} of model "
+                f"{model.name} has no such bound; {instead}"
+            )
     if not getattr(processor, "chat_template", None):
         raise SekdError(f"model {model.name}: {model.path!r} has no chat template: a chat model is needed")
     return processor
 
 
 def image_bounds(model: ModelConfig) -> dict[str, int]:
-    """The image processor's bounds that the configuration sets, as transformers and vLLM take them."""
-    bounds = {SETTINGS[setting]: getattr(model, setting) for setting in SETTINGS}
-    return {name: value for name, value in bounds.items() if value is not None}
-
-
-def _check_bounds(model: ModelConfig, image_processor: Any) -> None:
-    """Raises:
-    SekdError: the processor would ignore a bound that is set.
-    """
-    known = type(image_processor).valid_kwargs.__annotations__
-    for setting, name in SETTINGS.items():
-        if getattr(model, setting) is not None and name not in known:
-            others = [f"model.{other}" for other, taken in SETTINGS.items() if taken in known]
-            instead = f"it takes {' and '.join(others)}" if others else "the model fixes what it makes of an image"
-            raise SekdError(
-                f"model.{setting}={getattr(model, setting)}: {type(image_processor).__name__} of model {model.name} "
-                f"has no such bound; {instead}"
-            )
+    """The bounds on an image that are set, by their names in transformers and vLLM."""
+    return {name: value for setting, name in SETTINGS.items() if (value := getattr(model, setting)) is not None}
 
 
 def load_vlm(model: ModelConfig, *, dtype: Any = "auto", device: Any = "cpu") -> Any:
@@ -101,7 +93,7 @@ def load_vlm(model: ModelConfig, *, dtype: Any = "auto", device: Any = "cpu") ->
 def model_identity(model: ModelConfig) -> dict[str, Any]:
     """What a model's answers depend on, for the store's fingerprint: weights, adapter, processor, pixel bounds.
 
-    Files are told by content, so that a moved folder is the same model and an edited one is not.
+    Files are identified by content, so that a moved folder is the same model and an edited one is not.
     """
     folder = model_folder(model)
     return {
@@ -114,21 +106,21 @@ def model_identity(model: ModelConfig) -> dict[str, Any]:
 
 
 def model_folder(model: ModelConfig) -> Path:
-    """The local folder of the model's files; a hub id is downloaded, or found in the hub's cache."""
+    """The local folder of the model's files; a hub id is downloaded unless the hub's cache has it."""
     if Path(model.path).is_dir():
         return Path(model.path)
     from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(model.path, revision=model.revision))
-    except Exception as error:  # the hub raises its own, requests' and OS errors for one and the same cause
+    except Exception as error:  # the hub raises its own, requests' and OS errors for the same cause
         raise _unreadable(model, "model", error) from error
 
 
 def digest(folder: Path, patterns: tuple[str, ...]) -> str:
     """SHA-256 over the names and bytes of a folder's files that match any of the patterns.
 
-    A hub cache names each large file by its content's hash already; that name stands in for the bytes.
+    The hub's cache names each large file by the SHA-256 of its bytes; those are not read again.
     """
     files = sorted({file for pattern in patterns for file in folder.glob(pattern)})
     if not files:
@@ -137,13 +129,11 @@ def digest(folder: Path, patterns: tuple[str, ...]) -> str:
     for file in files:
         total.update(file.name.encode())
         blob = file.readlink().name if file.is_symlink() else ""
-        total.update(blob.encode() if len(blob) == 64 else _sha256(file))
+        if len(blob) != 64:
+            with file.open("rb") as stream:
+                blob = hashlib.file_digest(stream, "sha256").hexdigest()
+        total.update(blob.encode())
     return total.hexdigest()
-
-
-def _sha256(file: Path) -> bytes:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest().encode()
 
 
 def _unreadable(model: ModelConfig, what: str, error: Exception) -> SekdError:
