@@ -1,4 +1,4 @@
-"""What every command composed by Hydra has in common: typed settings in, and one line for whatever is wrong with them.
+"""The decorator of every command that Hydra composes: typed settings, and one line for whatever is wrong with them.
 
 @entry("teacher", TeacherConfig)
 def main(config: TeacherConfig) -> None: ...
@@ -25,20 +25,21 @@ from sekd.recent import GROUPS, Recent, inherited
 
 CONF = str(Path(__file__).parents[1] / "conf")
 Settings = TypeVar("Settings")
-
-
-# Finds what a command goes on with, given its own overrides: the newest record, and overrides beside those in it.
+# From a command's own overrides to the record that it continues, and overrides to add to those of the record.
 Newest = Callable[[Sequence[str]], tuple[Recent | None, list[str]]]
+ADDED = "SEKD_INHERITED_OVERRIDES"  # for the other ranks of a run, which start with the complete command line
+_added: list[str] = []
+_source: list[Path] = []
 
 
 def entry(
     name: str, schema: type[Settings], *, newest: Newest = lambda _: (None, [])
 ) -> Callable[[Callable[[Settings], None]], Callable[[], None]]:
-    """Make a function of typed settings a command: ``conf/<name>.yaml`` and the command line's overrides go in.
+    """Make a function of typed settings a command, composed from ``conf/<name>.yaml`` and the command line.
 
-    The settings' type is known to the file as ``<name>_schema``. Data and model that the command line does not name are
-    those of the ``newest`` record (see ``sekd.recent``), and the first line of output says which. A ``SekdError``, and
-    any setting that does not exist or does not fit, becomes one line on stderr and exit status 2.
+    The yaml file names the settings' type as ``<name>_schema``. Data and model that the command line does not set are
+    those of the ``newest`` record (see ``sekd.recent``); the first line of output says which. A ``SekdError``, and
+    any setting that does not exist or has a wrong type, becomes one line on stderr and exit status 2.
     """
     ConfigStore.instance().store(name=f"{name}_schema", node=schema)
     machine.register()
@@ -48,16 +49,16 @@ def entry(
         @wraps(main)
         def compose_and_run(composed: DictConfig) -> None:
             with _one_line_on_error():
-                # Merged once more, because "+name=value" adds what no setting reads.
+                # Merged with the schema again, which refuses settings added by "+name=value".
                 plain = OmegaConf.to_container(composed, resolve=True)
                 config: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), plain))
-                if speaks():
+                if is_main_process():
                     print(_first_line(), flush=True)
                 main(config)
 
         @wraps(main)
         def start() -> None:
-            # Hydra would print several lines of its own and a hint to set this.
+            # Without it Hydra prints several lines of its own on an error.
             os.environ.setdefault("HYDRA_FULL_ERROR", "1")
             with _one_line_on_error():
                 _add_inherited(newest)
@@ -69,28 +70,23 @@ def entry(
     return decorate
 
 
-_added: list[str] = []
-_source: list[Path] = []
-ADDED = "SEKD_INHERITED_OVERRIDES"  # for the other ranks of a run, which start with the whole command line
-
-
 def own_overrides() -> list[str]:
-    """The overrides of this command's own line, without those it inherited."""
+    """The overrides on this command's own line, without the inherited ones."""
     return [override for override in HydraConfig.get().overrides.task if override not in _added]
 
 
-def speaks() -> bool:
-    """Whether this process is the one that prints, of those that a run has on this machine."""
+def is_main_process() -> bool:
+    """Whether this is the process that prints, of a run's processes on this machine."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def value_of(overrides: Sequence[str], setting: str) -> str | None:
-    """What the overrides set a setting to; None where they do not."""
+    """The value that the overrides give a setting, or None."""
     return next((value for key, _, value in (o.partition("=") for o in overrides) if key == setting), None)
 
 
 def _add_inherited(newest: Newest) -> None:
-    """Put what the command inherits on its command line, in front of its own overrides."""
+    """Insert the inherited overrides into the command line, before the command's own."""
     if "LOCAL_RANK" in os.environ and ADDED in os.environ:
         _added[:] = os.environ[ADDED].split("\n")
         return
@@ -105,19 +101,16 @@ def _add_inherited(newest: Newest) -> None:
 
 
 def _first_line() -> str:
-    """Which data, model and engine this command uses, and where that was chosen if not on its command line."""
+    """The data, model and engine that this command uses, and where they come from if not from its command line."""
     choices = HydraConfig.get().runtime.choices
     chosen = " ".join(f"{group}={choices[group]}" for group in (*GROUPS, "engine") if choices.get(group))
-    if not _added:
-        return chosen
-    if _source:
-        return f"{chosen} (as in {_source[0]})"
-    return f"{chosen} (model: the default for this data on this machine)"
+    origin = f"as in {_source[0]}" if _source else "model: the default for this data on this machine"
+    return f"{chosen} ({origin})" if _added else chosen
 
 
 @contextmanager
 def _one_line_on_error() -> Iterator[None]:
-    """Around the composition, and once more around the run: what passes through Hydra is announced by it."""
+    """Used around the composition and again around the run, because Hydra reports errors of the run itself."""
     with exit_on_error():
         try:
             yield
@@ -126,7 +119,7 @@ def _one_line_on_error() -> Iterator[None]:
 
 
 def _in_one_line(error: Exception) -> str:
-    """What is wrong with an override, and what could stand there instead."""
+    """What is wrong with an override, and the valid choices."""
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, name = (error.missing_cfg_file or "").rpartition("/")
@@ -137,5 +130,5 @@ def _in_one_line(error: Exception) -> str:
         return f"{cause.full_key} is no setting: {where} {', '.join(sorted(names))}"
     if isinstance(error, OverrideParseException):
         return f"{error.override!r} cannot be read: expected setting=value"
-    said = [str(error), *([str(cause).partition("\n")[0]] if isinstance(cause, OmegaConfBaseException) else [])]
-    return " ".join(": ".join(said).split())
+    details = [str(cause).partition("\n")[0]] if isinstance(cause, OmegaConfBaseException) else []
+    return " ".join(": ".join([str(error), *details]).split())

@@ -1,4 +1,4 @@
-"""Errors meant for the user: one clear sentence each, without a traceback. Imports no other module of the package."""
+"""Errors for the user: one sentence each, without a traceback. Imports no other module of the package."""
 
 import signal
 import sys
@@ -23,10 +23,7 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def exit_on_error() -> Iterator[None]:
-    """Turn a ``SekdError`` that reaches an entry point into one line on stderr and exit status 2.
-
-    A run that was stopped by a signal has said so, and exits as the shell expects of one.
-    """
+    """Turn a ``SekdError`` into one line on stderr and exit status 2, a ``Stopped`` into the shell's exit status."""
     try:
         yield
     except Stopped as stopped:

@@ -1,4 +1,4 @@
-"""Files that are complete or absent, whoever else writes them at the same time and whenever the process is killed."""
+"""Atomic writes: a file is complete or absent, also after a kill or with several writers."""
 
 import os
 import shutil
@@ -10,9 +10,9 @@ from pathlib import Path
 
 @contextmanager
 def atomic(file: Path, temporary: Path | None = None) -> Iterator[Path]:
-    """Yield a path to write to. At the end of the block what is there is synced and replaces ``file`` in one step.
+    """Yield a temporary path to write to, which replaces ``file`` at the end of the block.
 
-    After an error in the block ``file`` is as it was, and the temporary file is gone.
+    After an error in the block ``file`` is unchanged and the temporary file is deleted.
 
     Args:
         temporary: the path to yield, on the same file system; by default an unused hidden name beside ``file``.
@@ -28,13 +28,13 @@ def atomic(file: Path, temporary: Path | None = None) -> Iterator[Path]:
 
 
 def write_whole(file: Path, text: str, temporary: Path | None = None) -> None:
-    """Write a text file in one step, see ``atomic``. If several processes write the same file, the last one's stays."""
+    """Write a text file atomically. Of several processes that write the same file, the last one wins."""
     with atomic(file, temporary) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 def sync(path: Path) -> None:
-    """Wait until a file's bytes, or a directory's names, are on the disk."""
+    """Flush a file, or a directory's entries, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

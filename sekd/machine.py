@@ -1,4 +1,4 @@
-"""What fits this machine: the entry of ``conf/engine``, the default model, and the recipe of a model's student."""
+"""Defaults for this machine: the entry of ``conf/engine``, the model, and the recipe of a model's student."""
 
 import shutil
 import subprocess
@@ -6,14 +6,14 @@ from functools import cache
 
 from sekd.errors import SekdError
 
-DRIVER_SECONDS = 60.0  # a driver that is loaded for each question takes some
+DRIVER_SECONDS = 60.0  # a driver that is not kept loaded takes some seconds
 LARGE_GIB = 64  # a card of at least this size takes the settings written for 80 GB
 SEVEN_B_GIB = 22  # a card of at least this size takes a model of 7 B parameters in 16 bits
 SIZES = {"3b": "3b", "4b": "3b", "7b": "7b", "8b": "8b"}  # model size -> the recipe that serves it
 
 
 def ask_driver(what: str) -> list[str]:
-    """One word a card, in the driver's order; none where there is no NVIDIA driver, or no card. Imports nothing.
+    """One value a card, in the driver's order; empty without an NVIDIA driver or card.
 
     Raises:
         SekdError: the driver does not answer.
@@ -50,9 +50,9 @@ def engine_of_this_machine() -> str:
 
 
 def default_model(data: str) -> str:
-    """The entry of ``conf/model`` that is asked about a dataset unless another is named.
+    """The default entry of ``conf/model`` for a dataset: the embedded model for the embedded world, else Qwen2.5-VL.
 
-    The embedded world has the embedded model. Any other dataset has Qwen2.5-VL: 7B where the card holds it, else 3B.
+    7B where the card holds it, else 3B.
     """
     if data.startswith("demo"):
         return "tiny"
@@ -68,8 +68,8 @@ def default_recipe(model: str) -> str:
 
 
 def register() -> None:
-    """Make the functions above known to Hydra, for the defaults lists in ``conf``."""
+    """Register the resolvers that the defaults lists in ``conf`` use."""
     from omegaconf import OmegaConf
 
-    OmegaConf.register_new_resolver("engine_of_this_machine", engine_of_this_machine, replace=True)
-    OmegaConf.register_new_resolver("default_recipe", default_recipe, replace=True)
+    for resolver in (engine_of_this_machine, default_recipe):
+        OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)

@@ -1,10 +1,10 @@
-"""Load image processors on machines that have no torchvision, in every process that loads a model.
+"""Load image processors on machines without torchvision.
 
-transformers has a PIL twin of each image processor, but modules of transformers and vLLM import the torchvision one by
-name, and many processors want a video processor, which exists for torchvision alone. This project asks about still
-images, so where torchvision is absent the torchvision modules' names resolve to their PIL twins, and every video
-processor to one that refuses. vLLM runs this in each of its processes through the ``vllm.general_plugins`` entry
-point; ``sekd.models`` runs it before it loads a processor.
+transformers has a PIL version of each image processor, but modules of transformers and vLLM import the torchvision one
+by name, and many processors need a video processor, which exists for torchvision only. Where torchvision is absent,
+the torchvision modules' names resolve to their PIL versions, and every video processor to one that refuses. vLLM runs
+this in each of its processes through the ``vllm.general_plugins`` entry point; ``sekd.models`` runs it before it loads
+a processor.
 """
 
 import importlib
@@ -22,14 +22,14 @@ NEEDS_TORCHVISION = re.compile(r"transformers\.models\.\w+\.(image|video)_proces
 
 def use_pil_where_torchvision_is_absent() -> None:
     """Make processors loadable for still images. Does nothing where torchvision is installed."""
-    if importlib.util.find_spec("torchvision") is not None or any(isinstance(one, PilTwins) for one in sys.meta_path):
+    if importlib.util.find_spec("torchvision") is not None or any(isinstance(one, PilFinder) for one in sys.meta_path):
         return
     from transformers import processing_utils
     from transformers.models.auto.video_processing_auto import AutoVideoProcessor
     from transformers.video_processing_utils import BaseVideoProcessor
 
     class StillImagesOnly(BaseVideoProcessor):
-        """Carries the sizes that vLLM's profiling asks for; processing a video with it is an error."""
+        """Holds the sizes that vLLM's profiling reads; processing a video with it is an error."""
 
         valid_kwargs = processing_utils.VideosKwargs  # type: ignore[assignment]
         model_input_names = ["pixel_values_videos", "video_grid_thw"]  # noqa: RUF012
@@ -37,8 +37,7 @@ def use_pil_where_torchvision_is_absent() -> None:
         patch_size, merge_size, temporal_patch_size = 14, 2, 2
         fps, min_frames, max_frames = 2, 4, 768
 
-        def __init__(self, **_: Any) -> None:
-            """Takes the stored settings and needs none of them."""
+        def __init__(self, **_: Any) -> None: ...
 
         def to_dict(self) -> dict[str, Any]:
             return {}
@@ -53,19 +52,19 @@ def use_pil_where_torchvision_is_absent() -> None:
 
     vars(processing_utils.transformers_module)["VideoProcessorMixin"] = StillImagesOnly
     setattr(AutoVideoProcessor, "from_pretrained", still_images_only)  # noqa: B010 - a class method, replaced
-    # In the package's namespace stands a class that raises ImportError; vLLM may have taken it from there already.
-    # Named by sys.modules, since importing processing_utils puts another module object there.
+    # The package's namespace holds a class that raises ImportError, which vLLM may have imported already.
+    # Looked up in sys.modules, since importing processing_utils replaces the package's module object.
     for name in ("transformers", "vllm.transformers_utils.processor"):
         if name in sys.modules:
             vars(sys.modules[name])["AutoVideoProcessor"] = AutoVideoProcessor
-    sys.meta_path.insert(0, PilTwins(StillImagesOnly))
+    sys.meta_path.insert(0, PilFinder(StillImagesOnly))
 
 
-class PilTwins(MetaPathFinder, Loader):
-    """Finds the modules of transformers that need torchvision, and fills them with what needs none.
+class PilFinder(MetaPathFinder, Loader):
+    """Finds the modules of transformers that need torchvision, and fills them with the PIL version's names.
 
     Args:
-        video_processor: the class that every video processor's name stands for.
+        video_processor: the class that every video processor's name resolves to.
     """
 
     def __init__(self, video_processor: type) -> None:
@@ -73,23 +72,23 @@ class PilTwins(MetaPathFinder, Loader):
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         found = NEEDS_TORCHVISION.fullmatch(name)
-        if found is None or (found[1] == "image" and importlib.util.find_spec(_twin(name)) is None):
+        if found is None or (found[1] == "image" and importlib.util.find_spec(_pil_module(name)) is None):
             return None
         return ModuleSpec(name, self)
 
     def create_module(self, spec: ModuleSpec) -> None:
-        """An ordinary module."""
+        """Use Python's default module."""
 
     def exec_module(self, module: ModuleType) -> None:
         if ".video_processing_" in module.__name__:
             vars(module)["__getattr__"] = self._video_name
             return
-        for name, value in vars(importlib.import_module(_twin(module.__name__))).items():
+        for name, value in vars(importlib.import_module(_pil_module(module.__name__))).items():
             if not name.startswith("__"):
                 vars(module)[name.removesuffix("Pil")] = value
 
     def _video_name(self, name: str) -> Any:
-        if name == "smart_resize":  # some families keep theirs beside the video processor
+        if name == "smart_resize":  # some families define it in the video processor's module
             from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
             return smart_resize
@@ -98,5 +97,5 @@ class PilTwins(MetaPathFinder, Loader):
         raise AttributeError(f"{name} needs torchvision, which is not installed")
 
 
-def _twin(module: str) -> str:
+def _pil_module(module: str) -> str:
     return module.replace(".image_processing_", ".image_processing_pil_")

@@ -1,12 +1,10 @@
-"""``make preview``: one page with a dozen images, their questions and every prompt, before anything is paid for.
+"""``make preview``: one page with a dozen images, their questions and every prompt. No model is loaded.
 
-The page is whole in itself: images are inside, nothing is fetched. No model is loaded; its chat template puts its own
-marks around the words shown.
+The page is one file with the images inside. A model's chat template adds its own markup to the texts shown.
 """
 
 import base64
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -19,8 +17,7 @@ from sekd.datasets.images import open_image
 from sekd.entry import entry
 from sekd.errors import SekdError
 from sekd.models import ModelConfig
-from sekd.prompts import Prompt, Prompter
-from sekd.questions import Question
+from sekd.prompts import Prompter
 
 TEMPLATE = Path(__file__).with_name("preview.html.jinja")
 SIDE = 480  # pixels, the longest side of an image on the page
@@ -37,42 +34,28 @@ class PreviewConfig:
     out: str = "runs/preview/page.html"
 
 
-@dataclass(frozen=True)
-class Shown:
-    """One image on the page."""
-
-    example: Example
-    image: str  # as a data URL
-    questions: tuple[Question, ...]
-    prompts: dict[str, list[Prompt]] = field(default_factory=dict)
-
-
 def page(dataset: Dataset, prompter: Prompter, *, count: int) -> str:
-    """The page as HTML.
-
-    Conditioned prompts need the answers above, which only a model gives; the true names stand for them.
+    """The page as HTML. Conditioned prompts show the true names in place of the model's earlier answers.
 
     Raises:
         SekdError: there is no image to show, or one does not decode.
     """
     if count < 1:
         raise SekdError(f"count={count}: expected at least one image to show")
-    shown = [_shown(dataset, prompter, example) for example in dataset.examples[:count]]
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     return environment.from_string(TEMPLATE.read_text()).render(
         dataset=dataset,
+        tree=dataset.taxonomy,
         wording=prompter.wording.name,
-        shown=shown,
-        levels=_levels(dataset),
-        answer=prompter.joint_answer(shown[0].questions, _stand_ins(shown[0].questions))[0],
+        shown=[_shown(dataset, prompter, example) for example in dataset.examples[:count]],
     )
 
 
-def _shown(dataset: Dataset, prompter: Prompter, example: Example) -> Shown:
+def _shown(dataset: Dataset, prompter: Prompter, example: Example) -> dict[str, Any]:
     questions = dataset.questions(example)
-    answers, steps = _stand_ins(questions), range(len(questions))
+    answers, steps = [question.truth or 0 for question in questions], range(len(questions))
     prompts = {
         "Joint: every level in one reply": [prompter.joint(questions)],
         "Conditioned: level by level, the answers above known": [
@@ -80,28 +63,17 @@ def _shown(dataset: Dataset, prompter: Prompter, example: Example) -> Shown:
         ],
         "Independent: level by level, no context": [prompter.independent(questions, step) for step in steps],
     }
-    return Shown(example, _data_url(dataset.image_path(example)), questions, prompts)
-
-
-def _stand_ins(questions: Sequence[Question]) -> list[int]:
-    return [question.truth or 0 for question in questions]
-
-
-def _levels(dataset: Dataset) -> list[dict[str, Any]]:
-    """Each level asked about, with how many names stand at it."""
-    tree = dataset.taxonomy
-    return [
-        {"name": tree.level_name(depth), "nodes": len(tree.nodes(depth)), "names": tree.distinct_names(depth)}
-        for depth in range(tree.skip, tree.depth)
-    ]
-
-
-def _data_url(path: Path) -> str:
-    image = open_image(path)
+    image = open_image(dataset.image_path(example))
     image.thumbnail((SIDE, SIDE))
-    stream = BytesIO()
-    image.save(stream, "JPEG", quality=85)
-    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
+    jpeg = BytesIO()
+    image.save(jpeg, "JPEG", quality=85)
+    return {
+        "example": example,
+        "image": f"data:image/jpeg;base64,{base64.b64encode(jpeg.getvalue()).decode()}",
+        "questions": questions,
+        "prompts": prompts,
+        "reply": prompter.joint_answer(questions, answers)[0],
+    }
 
 
 @entry("preview", PreviewConfig)

@@ -1,9 +1,10 @@
-"""The code, packages, machine and settings that made a shard. Kept beside the data: equal data has equal bytes."""
+"""The code, packages, machine and settings that made a shard. Kept beside the data, so equal data has equal bytes."""
 
 import platform
 import socket
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -19,13 +20,11 @@ def collect(*, settings: Mapping[str, Any], device: str) -> dict[str, Any]:
 
 @cache
 def software() -> dict[str, Any]:
-    """Versions of the packages that answers may depend on (read without importing them), and the source's commit."""
+    """Versions of the packages that answers may depend on, without importing them, and the source's commit."""
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return {"versions": versions, "git": git_state(Path(__file__).parent)}
 
 
@@ -35,18 +34,14 @@ def machine() -> dict[str, Any]:
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
-    """The commit checked out around ``folder`` and whether tracked files differ from it; None without a checkout."""
-    commit = _git(folder, "rev-parse", "HEAD")
-    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
-    return None if commit is None else {"commit": commit, "changed": bool(changes)}
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
+    """The commit checked out at ``folder`` and whether tracked files differ from it; None without a checkout."""
+    command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
     try:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=20)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    commit, _, dirty = done.stdout.strip().partition("-")
+    return {"commit": commit, "changed": bool(dirty)} if done.returncode == 0 else None
 
 
 def _processor() -> str:

@@ -1,7 +1,7 @@
-"""Which data and model the last pass and the last run used, so that no command has to repeat another's settings.
+"""The data and model of the newest pass and run, so that a command need not repeat another's settings.
 
-The teacher records its choices beside the pass, the student beside the run. A later command that does not name data or
-model takes the newest record: the student that of a pass, evaluation and what follows that of a run.
+The teacher records its choices beside the pass, the student beside the run. A later command that does not set data or
+model takes the newest record: the student that of a pass, evaluation and later commands that of a run.
 ``python -m sekd.recent`` prints the newest pass's choices.
 """
 
@@ -21,18 +21,16 @@ GROUPS = ("data", "model")
 
 @dataclass(frozen=True)
 class Recent:
-    """A pass or run, by its folder, and the overrides that name its data and model."""
+    """The folder of a pass or run, and the overrides that set its data and model."""
 
     folder: Path
     overrides: tuple[str, ...]
 
 
 def record(file: Path, choices: Mapping[str, str | None], overrides: Iterable[str]) -> None:
-    """Write down which data and model a command used. Recorded again, the pass or run is the newest again.
+    """Record the data and model of a command, from Hydra's choice in each group and the command's overrides.
 
-    Args:
-        choices: Hydra's choice in each group.
-        overrides: the command's own; those of other groups are left out.
+    A pass or run that is recorded again is the newest again.
     """
     named = [f"{group}={choices[group]}" for group in GROUPS]
     changed = [override for override in overrides if override.lstrip("+~").startswith(("data.", "model."))]
@@ -41,42 +39,39 @@ def record(file: Path, choices: Mapping[str, str | None], overrides: Iterable[st
 
 
 def newest_pass(artifacts: Path, overrides: Sequence[str] = ()) -> Recent | None:
-    """The pass recorded last, among those of the data and model that the overrides name."""
+    """The pass recorded last, among those with the data and model in the overrides."""
     return _newest(artifacts.glob(f"*/*/{PASS_FILE}"), PASS_FILE, overrides)
 
 
 def newest_run(runs: Path, overrides: Sequence[str] = ()) -> Recent | None:
-    """The student recorded last that is whole, among those of the data and model that the overrides name."""
-    whole = (file for file in runs.glob(f"**/{RUN_FILE}") if (file.parent / "metrics.json").is_file())
-    return _newest(whole, RUN_FILE, overrides)
+    """The complete run recorded last, among those with the data and model in the overrides."""
+    complete = (file for file in runs.glob(f"**/{RUN_FILE}") if (file.parent / "metrics.json").is_file())
+    return _newest(complete, RUN_FILE, overrides)
 
 
 def run_folder(given: Path | None, runs: Path = Path("runs"), *, whole_group: bool = False) -> Path:
-    """The folder of a run as it was given, else of the newest one.
+    """The given folder, or that of the newest run; a ``SekdError`` where there is none.
 
     Args:
-        whole_group: the folder below ``runs`` that holds the run and its companions (other seeds, other losses).
-
-    Raises:
-        SekdError: none was given and there is none.
+        whole_group: the folder below ``runs`` that holds the run and related ones (other seeds, other losses).
     """
     if given is not None:
         return given
     newest = newest_run(runs)
     if newest is None:
-        raise SekdError(f"{runs} holds no student that is whole: `make student` makes one, RUN=<name> names one")
+        raise SekdError(f"{runs} holds no finished student: `make student` makes one, RUN=<name> names one")
     return runs / group_of(newest.folder, runs) if whole_group else newest.folder
 
 
 def group_of(run: Path, runs: Path) -> str:
-    """The first folder below ``runs`` on the way to a run."""
+    """The folder directly below ``runs`` that holds a run."""
     return run.relative_to(runs).parts[0]
 
 
 def inherited(overrides: Sequence[str], newest: Recent | None) -> list[str]:
-    """The overrides to add to a command's own so that it goes on with the newest record.
+    """The overrides to add to a command's own to continue the newest record.
 
-    Without a record the model is the default of the data (see ``machine.default_model``).
+    Without a record the model is ``machine.default_model`` of the data.
     """
     given = {override.lstrip("+~").partition("=")[0]: override.partition("=")[2] for override in overrides}
     if newest is None:

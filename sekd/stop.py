@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as something to look at between two engine steps, instead of an exception anywhere."""
+"""SIGINT and SIGTERM as a flag that is checked between two engine steps, instead of an exception at any point."""
 
 import os
 import signal
@@ -10,9 +10,9 @@ from sekd.errors import Stopped
 
 
 class Stop:
-    """Listens while it is entered. The second signal, or one under ``at_once``, interrupts wherever the program is.
+    """A context in which signals set a flag. A second signal, or one inside ``at_once``, raises immediately.
 
-    A worker process also stops when the process that started it is gone.
+    A worker process also stops when its parent process is gone.
     """
 
     def __init__(self) -> None:
@@ -21,14 +21,14 @@ class Stop:
         self._parent = os.getppid()
 
     def __enter__(self) -> "Stop":
-        self._before = {signum: signal.signal(signum, self._heard) for signum in (signal.SIGINT, signal.SIGTERM)}
+        self._before = {signum: signal.signal(signum, self._handle) for signum in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def __exit__(self, *_: object) -> None:
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
 
-    def _heard(self, signum: int, frame: FrameType | None) -> None:
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
         again, self._signum = self._signum is not None, signum
         if again or self._at_once:
             raise Stopped(signum)
@@ -39,7 +39,7 @@ class Stop:
         return self._signum is not None
 
     def check(self) -> None:
-        """Raise ``Stopped`` where a signal came, or where the parent process is gone."""
+        """Raise ``Stopped`` if a signal came or the parent process is gone."""
         if self._signum is not None:
             raise Stopped(self._signum)
         if os.getppid() != self._parent:
@@ -47,7 +47,7 @@ class Stop:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """For a long call that cannot be asked to stop, such as loading weights."""
+        """For a long call that cannot check the flag, such as loading weights."""
         self.check()
         self._at_once = True
         try:

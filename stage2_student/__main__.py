@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 
-from sekd.entry import entry, own_overrides, speaks, value_of
+from sekd.entry import entry, is_main_process, own_overrides, value_of
 from sekd.recent import RUN_FILE, Recent, newest_pass, record
 from sekd.store import Store
 from stage2_student.checks import check_settings
@@ -28,11 +28,11 @@ def main(config: StudentConfig) -> None:
     run = RunFolder.of(config, fingerprint=store.fingerprint, rehearsed=rehearsed.fingerprint if rehearsed else None)
     if run.prepare(force=config.force):
         _train(config, store, run, rehearsed)
-    elif speaks():
+    elif is_main_process():
         print(f"{run.path} holds the run of these very settings; force=true repeats it")
     record(run.path / RUN_FILE, hydra.runtime.choices, hydra.overrides.task)
     for name, value in (run.metrics() or {}).get("val", {}).items():
-        if "/" not in name and speaks():
+        if "/" not in name and is_main_process():
             print(f"  {name:16s} {value:.4g}")
 
 
@@ -53,7 +53,7 @@ def _train(config: StudentConfig, store: Store, run: RunFolder, rehearsed: Store
     # Imported here: a run that is there already, or cannot be, is told without waiting for torch.
     from stage2_student.training import train
 
-    if speaks():
+    if is_main_process():
         print(f"{run.path}: distilling from {store.path}")
     train(config, store, run, rehearsed=rehearsed)
 
