@@ -1,7 +1,7 @@
 # The whole pipeline. `make help` lists the targets; settings are Hydra overrides in ARGS, for example
 #   make student ARGS="loss.soft.weight=0.5 optim.epochs=2"
-# DATA, MODEL and ROOT (the data's folder) are named once, for the teacher: `make student` goes on with the newest pass,
-# and what follows with the newest run. RUN names another one.
+# DATA, MODEL and ROOT (the data's folder) are set once, for the teacher: `make student` uses those of the newest pass,
+# later commands those of the newest run. RUN names another run.
 
 DATA ?=
 MODEL ?=
@@ -18,14 +18,14 @@ TORCH := $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS),--torch-backend c
 endif
 # Engines of a teacher pass: on CPU one a core, up to four; on GPU as many as are asked for.
 WORKERS ?= $(if $(filter gpu,$(ENGINE)),1,$(shell n=$$(nproc); echo $$((n < 4 ? n : 4))))
-# Who teaches in `make controls`, and over which seeds its students are trained.
+# The teachers of `make controls`, and the seeds of their students.
 PARADIGMS := conditioned independent joint shuffled truth
 SEEDS ?= 0,1,2,3,4
 comma := ,
 empty :=
-# glibc gives large buffers back to the system at once and asks for them again; keeping them saves a third of a step.
+# glibc returns large buffers to the system and requests them again; keeping them saves a third of a step.
 KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 MALLOC_TOP_PAD_=268435456
-# What is rendered first where the embedded world is asked about.
+# The embedded world's files, rendered first for a command that uses them.
 WORLD := $(if $(or $(filter demo%,$(DATA)),$(if $(DATA)$(wildcard runs/*/),,yes)),data/demo/test.json)
 COMMON = $(if $(DATA),data=$(DATA)) $(if $(MODEL),model=$(MODEL)) $(if $(ROOT),data.root=$(ROOT))
 # The run's folder where one is named (runs/inat, or runs/inat-<model> where the model is not the data's default); every
@@ -49,7 +49,7 @@ $(READY): pyproject.toml
 	$(PYTHON) -m uv pip install --python $(PYTHON) --compile-bytecode $(TORCH) -e '.[$(ENGINE),dev]'
 	@touch $@
 
-# lmms-eval pins versions that do not fit this project's. Hard links: the copy takes a second and no room.
+# lmms-eval pins versions that do not fit this project's. Hard links: the copy takes a second and no disk space.
 $(GENERAL): $(READY)
 	@test -x .venv-general/bin/python || { rm -rf .venv-general.partial && mkdir .venv-general.partial \
 	  && cp -al .venv/. .venv-general.partial && rm .venv-general.partial/.ready && mv .venv-general.partial .venv-general; }
@@ -66,7 +66,7 @@ world: $(READY) ## render the embedded world to data/demo
 data/demo/test.json: | $(READY)
 	$(PYTHON) -m sekd.embedded.world data/demo
 
-preview: $(READY) $(if $(filter-out demo%,$(DATA)),,data/demo/test.json) ## show a dozen images with their questions and prompts, before paying for a pass
+preview: $(READY) $(if $(filter-out demo%,$(DATA)),,data/demo/test.json) ## show a dozen images with their questions and prompts
 	$(PYTHON) -m sekd.preview $(COMMON) $(ARGS)
 
 peek: preview
@@ -86,7 +86,7 @@ sweep: $(READY) ## the ablation hard / soft / hidden / all over seeds, or any Hy
 compare: $(READY) ## one table of all students: mean and spread over seeds, best first
 	$(PYTHON) -m stage2_student.compare $(ARGS)
 
-merge: $(READY) ## write the student merged into its base, for tools that know no adapters
+merge: $(READY) ## write the student merged into its base, for tools without adapter support
 	$(PYTHON) -m stage2_student.merge $(RUN_FOLDER) $(ARGS)
 
 evaluate: $(READY) $(WORLD) ## base and student, all paradigms, in-domain and unseen
@@ -95,7 +95,7 @@ evaluate: $(READY) $(WORLD) ## base and student, all paradigms, in-domain and un
 report: $(READY) ## the evaluated run's report.html
 	$(PYTHON) -m sekd.evaluation.report $(RUN_FOLDER) $(ARGS)
 
-general: $(READY) $(if $(TASKS),$(GENERAL)) ## what was forgotten, by lmms-eval: RUN=inat TASKS=mmbench_en_dev_static,mmmu_val (no TASKS: the embedded skills)
+general: $(READY) $(if $(TASKS),$(GENERAL)) ## what the student forgot, by lmms-eval: RUN=inat TASKS=mmbench_en_dev_static,mmmu_val (no TASKS: the embedded skills)
 ifdef TASKS
 	$(PYTHON) -m stage2_student.merge $(RUN_FOLDER)
 	$(PYTHON) -m sekd.evaluation.general $(RUN_FOLDER) --tasks "$(TASKS)" $(ARGS)
@@ -110,7 +110,7 @@ predict: $(READY) ## name your own images: IMAGES="photos/ one.jpg", and TAXONOM
 	$(PYTHON) -m sekd.evaluation.predict $(if $(RUN_FOLDER),--adapter $(RUN_FOLDER)/adapter) \
 	  $(if $(TAXONOMY),--taxonomy $(TAXONOMY)) $(ARGS) $(IMAGES)
 
-controls: $(READY) $(WORLD) ## does conditioning do it? the same student taught otherwise: independent, joint, shuffled, labels
+controls: $(READY) $(WORLD) ## the same student of other teachers: independent, joint, shuffled, labels
 	@chosen="$(or $(strip $(COMMON)),$$($(PYTHON) -m sekd.recent))"; set -ex; \
 	for paradigm in $(PARADIGMS); do \
 	  $(PYTHON) -m stage1_teacher $$chosen workers=$(WORKERS) paradigm=$$paradigm; done; \
@@ -125,7 +125,7 @@ figures: $(READY) ## draw docs/results.png from the evaluated run's scores and d
 base: $(READY) ## pretrain the embedded base model again (about 25 minutes on two cores)
 	$(KEEP_MEMORY) $(PYTHON) -m tools.pretrain_base $(ARGS)
 
-bench: $(READY) ## side by side with the obvious alternatives, as ratios
+bench: $(READY) ## time both stages against alternatives, as ratios
 	$(KEEP_MEMORY) $(PYTHON) -m benchmarks $(ARGS)
 
 families: $(READY) ## docs/models.md: every command on a stand-in of every family (takes about an hour)
