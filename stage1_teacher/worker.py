@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from sekd.datasets import load_dataset
-from sekd.inference.adapters import adapter_rank
 from sekd.inference.engine import Engine
 from sekd.inference.strategies import Strategies
 from sekd.models import load_processor
@@ -43,7 +42,6 @@ class TeacherWorker:
             config.engine,
             layers=layers,
             adapter=config.adapter,
-            max_lora_rank=adapter_rank(config.adapter) if config.adapter else 0,
         )
         processor = load_processor(config.taught_by)
         self._strategies = Strategies(prompter, processor, topk=config.topk, capture=bool(layers))

@@ -18,7 +18,7 @@ from sekd.evaluation.config import EvaluateConfig
 from sekd.evaluation.eval_tasks import EvalTask
 from sekd.evaluation.generate import Unreadable, generate
 from sekd.evaluation.generations import kept_keys
-from sekd.inference.adapters import adapter_rank
+from sekd.inference.dimensions import adapter_rank
 from sekd.inference.engine import Engine
 from sekd.inference.pool import run_jobs
 from sekd.inference.strategies import Strategies
@@ -73,8 +73,7 @@ class EvalWorker:
 
     def __init__(self, config: EvaluateConfig, tasks: Sequence[EvalTask]) -> None:
         own = Path(config.model.adapter) if config.model.adapter else None
-        adapters = {task.adapter for task in tasks if task.adapter} | ({own} if own else set())
-        rank = max((adapter_rank(adapter) for adapter in adapters), default=0)
+        rank = max((adapter_rank(task.adapter) for task in tasks), default=0)
         self._config, self._tasks = config, {task.title: task for task in tasks}
         self._engine = Engine(config.model, config.engine, adapter=own, max_lora_rank=rank)
         prompter = Prompter.named(config.model.wording)

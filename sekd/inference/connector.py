@@ -10,8 +10,7 @@ its row's stamp from ``RequestOutput.kv_transfer_params``. Only requests that as
     kv [blocks, layers, slots, hidden]
 """
 
-import queue
-import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +41,8 @@ class Wanted(KVConnectorMetadata):
 class AnswerPositionConnector(KVConnectorBase_V1, SupportsHMA):
     """Both halves; vLLM makes one instance for the scheduler and one for each worker."""
 
+    requires_kv_delivery = False  # a row is copied in the step that computes it, so a preempted request owes nothing
+
     def __init__(self, vllm_config: Any, role: KVConnectorRole, kv_cache_config: Any = None) -> None:
         super().__init__(vllm_config=vllm_config, role=role, kv_cache_config=kv_cache_config)
         self._group, self._block_size = _hidden_state_group(kv_cache_config)
@@ -50,20 +51,7 @@ class AnswerPositionConnector(KVConnectorBase_V1, SupportsHMA):
         self._last_stamp = 0
         self._copier: RowCopier | None = None
 
-    @property
-    def requires_kv_delivery(self) -> bool:
-        """No: a row is copied in the step that computes it, so a preempted request owes nothing."""
-        return False
-
     # --- scheduler ---
-
-    def get_num_new_matched_tokens(self, request: Any, num_computed_tokens: int) -> tuple[int, bool]:
-        """Nothing is ever loaded from outside."""
-        return 0, False
-
-    def update_state_after_alloc(self, request: Any, blocks: Any, num_external_tokens: int) -> None:
-        """Nothing to do: nothing was loaded."""
-        assert num_external_tokens == 0
 
     def on_new_request(self, request: Any) -> None:
         """Remember the requests that want their row."""
@@ -91,21 +79,13 @@ class AnswerPositionConnector(KVConnectorBase_V1, SupportsHMA):
         wanted.blocks.append(blocks[position // self._block_size])
         wanted.slots.append(position % self._block_size)
 
-    def request_finished(self, request: Any, block_ids: list[int]) -> tuple[bool, dict[str, Any] | None]:
+    def request_finished_all_groups(
+        self, request: Any, block_ids: tuple[list[int], ...]
+    ) -> tuple[bool, dict[str, Any] | None]:
         """Free the blocks at once and tell the caller which row is its own."""
         self._prompt_lengths.pop(request.request_id, None)
         stamp = self._stamps.pop(request.request_id, None)
         return False, None if stamp is None else {STAMP: stamp}
-
-    def request_finished_all_groups(
-        self, request: Any, block_ids: tuple[list[int], ...]
-    ) -> tuple[bool, dict[str, Any] | None]:
-        """The same for several cache groups."""
-        return self.request_finished(request, [])
-
-    def reset_cache(self) -> bool:
-        """Nothing is kept between requests."""
-        return True
 
     # --- worker ---
 
@@ -114,40 +94,35 @@ class AnswerPositionConnector(KVConnectorBase_V1, SupportsHMA):
         from vllm.distributed.parallel_state import get_tensor_model_parallel_rank
         from vllm.model_executor.models.extract_hidden_states import CacheOnlyAttentionLayer
 
-        layers = get_layers_from_vllm_config(self._vllm_config, CacheOnlyAttentionLayer, list(kv_caches))
-        (name,) = layers
+        (name,) = get_layers_from_vllm_config(self._vllm_config, CacheOnlyAttentionLayer, list(kv_caches))
         kv = kv_caches[name]
         assert kv.shape[2] == self._block_size, (kv.shape, self._block_size)
         if get_tensor_model_parallel_rank() == 0:
             transfer: Any = self._vllm_config.kv_transfer_config
-            self._copier = RowCopier(
-                kv,
-                path=transfer.get_from_extra_config("path", None),
-                slots=transfer.get_from_extra_config("slots", None),
-            )
+            ring = {key: transfer.get_from_extra_config(key, None) for key in ("path", "slots")}
+            self._copier = RowCopier(kv, **ring)
 
     def wait_for_save(self) -> None:
         """After the step's forward pass: copy the wanted rows out."""
-        if self._copier is None or not self.has_connector_metadata():
-            return
-        wanted = self._get_connector_metadata()
-        if isinstance(wanted, Wanted) and wanted.stamps:
+        wanted = self._get_connector_metadata() if self.has_connector_metadata() else None
+        if self._copier is not None and isinstance(wanted, Wanted) and wanted.stamps:
             self._copier.copy(wanted)
-
-    def start_load_kv(self, forward_context: Any, **kwargs: Any) -> None:
-        """Nothing is loaded."""
-
-    def wait_for_layer_load(self, layer_name: str) -> None:
-        """Nothing is loaded."""
-
-    def save_kv_layer(self, layer_name: str, kv_layer: torch.Tensor, attn_metadata: Any, **kwargs: Any) -> None:
-        """Rows are copied once a step, not once a layer."""
 
     def shutdown(self) -> None:
         """Write what is still on its way and release the ring."""
         if self._copier is not None:
             self._copier.close()
             self._copier = None
+
+    # --- what vLLM asks of every connector: nothing is loaded from outside, and rows are not saved layer by layer ---
+
+    def get_num_new_matched_tokens(self, request: Any, num_computed_tokens: int) -> tuple[int, bool]:
+        return 0, False
+
+    def update_state_after_alloc(self, request: Any, blocks: Any, num_external_tokens: int) -> None: ...
+    def start_load_kv(self, forward_context: Any, **kwargs: Any) -> None: ...
+    def wait_for_layer_load(self, layer_name: str) -> None: ...
+    def save_kv_layer(self, layer_name: str, kv_layer: torch.Tensor, attn_metadata: Any, **kwargs: Any) -> None: ...
 
 
 class RowCopier:
@@ -162,45 +137,33 @@ class RowCopier:
         self._kv = kv
         row_bytes = kv.shape[1] * kv.shape[3] * kv.element_size()
         self._writer = RowWriter(path, slots=slots, row_bytes=row_bytes)
-        self._behind: queue.SimpleQueue | None = None
-        if kv.device.type == "cuda":
-            self._behind = queue.SimpleQueue()
-            self._thread = threading.Thread(target=self._write_behind, name="hidden-rows", daemon=True)
-            self._thread.start()
+        self._behind = ThreadPoolExecutor(1, thread_name_prefix="hidden-rows")
 
     def copy(self, wanted: Wanted) -> None:
         """Copy one step's rows. The gather runs on the compute stream, hence after the pass and before the next."""
         blocks, slots = torch.tensor(wanted.blocks), torch.tensor(wanted.slots)
-        if self._behind is None:
+        if self._kv.device.type != "cuda":
             self._write(wanted.stamps, self._kv[blocks, :, slots])
             return
-        device = self._kv.device
-        blocks = blocks.pin_memory().to(device, non_blocking=True)
-        slots = slots.pin_memory().to(device, non_blocking=True)
+        blocks, slots = (place.pin_memory().to(self._kv.device, non_blocking=True) for place in (blocks, slots))
         rows = self._kv[blocks, :, slots]
         host = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True)
         host.copy_(rows, non_blocking=True)
         arrived = torch.cuda.Event()
         arrived.record()
-        self._behind.put((wanted.stamps, host, arrived))
+        writing = self._behind.submit(self._write, wanted.stamps, host, arrived)
+        writing.add_done_callback(Future.result)  # an error is logged; the reader misses the row
 
-    def _write(self, stamps: list[int], rows: torch.Tensor) -> None:
+    def _write(self, stamps: list[int], rows: torch.Tensor, arrived: torch.cuda.Event | None = None) -> None:
+        if arrived is not None:
+            arrived.synchronize()
         raw = rows.contiguous().view(torch.uint8).numpy().reshape(len(stamps), -1)
         for stamp, row in zip(stamps, raw, strict=True):
             self._writer.write(stamp, row)
 
-    def _write_behind(self) -> None:
-        assert self._behind is not None
-        while (item := self._behind.get()) is not None:
-            stamps, host, arrived = item
-            arrived.synchronize()
-            self._write(stamps, host)
-
     def close(self) -> None:
         """Write what was copied, then release the ring."""
-        if self._behind is not None:
-            self._behind.put(None)
-            self._thread.join()
+        self._behind.shutdown()
         self._writer.close()
 
 

@@ -1,7 +1,9 @@
-"""A model's sizes, read from its configuration alone: what has to be known before an engine is started."""
+"""What has to be known of a model and its adapters before an engine is started, read from configuration files alone."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from sekd.errors import SekdError
 from sekd.models import ModelConfig
@@ -33,12 +35,8 @@ def read_dimensions(model: ModelConfig) -> Dimensions:
         raise SekdError(f"model {model.name}: no configuration could be read from {model.path!r} ({error})") from error
     text = config.get_text_config()
     stored = str(getattr(config, "dtype", None) or getattr(text, "dtype", None) or "bfloat16").removeprefix("torch.")
-    return Dimensions(
-        layers=text.num_hidden_layers,
-        hidden_size=text.hidden_size,
-        vocab_size=text.vocab_size,
-        dtype=stored if model.dtype == "auto" else model.dtype,
-    )
+    dtype = stored if model.dtype == "auto" else model.dtype
+    return Dimensions(text.num_hidden_layers, text.hidden_size, text.vocab_size, dtype)
 
 
 def resolve_layers(requested: Sequence[int], dimensions: Dimensions, *, name: str) -> tuple[int, ...]:
@@ -54,3 +52,17 @@ def resolve_layers(requested: Sequence[int], dimensions: Dimensions, *, name: st
             f"(-1 is the last; 0 is its embeddings)"
         )
     return tuple(resolved)
+
+
+def adapter_rank(adapter: Path | None) -> int:
+    """The rank of a LoRA adapter, which the engine that serves it must be started with; 0 for none.
+
+    Raises:
+        SekdError: the folder holds no adapter.
+    """
+    if adapter is None:
+        return 0
+    file = adapter / "adapter_config.json"
+    if not file.is_file():
+        raise SekdError(f"{adapter} is no LoRA adapter: expected adapter_config.json in it, as `make student` writes")
+    return int(json.loads(file.read_text())["r"])

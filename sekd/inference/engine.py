@@ -1,8 +1,11 @@
 """vLLM's engine, wrapped: conversations in, their results out, hidden states and logprobs included."""
 
+import logging
+import os
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +13,14 @@ import numpy as np
 from PIL import Image
 
 from sekd.errors import SekdError
-from sekd.inference import environment
 from sekd.inference.config import EngineConfig
+from sekd.inference.dimensions import adapter_rank
 from sekd.inference.rendering import Rendering
 from sekd.inference.requests import StepRequest, StepResult, UnusableImageError, tail_logprob
 from sekd.inference.schedule import Conversation, Drive
 from sekd.models import ModelConfig
 
 ROWS_PER_SEQUENCE = 16  # a conversation may ask for a whole path at once: rows unread per admitted image
-
-
-@dataclass
-class EngineStats:
-    """Counts since the engine started."""
-
-    requests: int = 0
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    generated_tokens: int = 0
 
 
 class Engine:
@@ -40,7 +33,7 @@ class Engine:
             Layer i is the output of the i-th decoder layer (transformers' ``hidden_states[i]``), 0 the embeddings; the
             last one is taken before the final norm.
         adapter: a LoRA adapter that answers unless ``drive`` names another one.
-        max_lora_rank: highest rank of the adapters that ``drive`` may name; 0 serves none.
+        max_lora_rank: highest rank of the other adapters that ``drive`` may name; 0 serves none.
 
     A process runs one engine at a time, since vLLM keeps its connector in a global: close one before the next.
 
@@ -60,27 +53,21 @@ class Engine:
         max_lora_rank: int = 0,
     ) -> None:
         assert not Engine._running, "this process runs an engine already: close it before another is started"
-        environment.prepare(model, engine)
         self.config, self.layers = engine, tuple(layers)
-        self.stats = EngineStats()
         self._adapter = adapter
         self._adapter_ids: dict[Path, int] = {}
         self._sampling: dict[tuple, Any] = {}
         self._submitted: dict[str, tuple[StepRequest, float]] = {}
         self._count = 0
-        with environment.quiet():
+        self._vllm: Any
+        rank, slots = max(max_lora_rank, adapter_rank(adapter)), engine.max_num_seqs * ROWS_PER_SEQUENCE
+        prepare_environment(model, engine)
+        with _quiet():
             from sekd.inference.settings import build
 
-            built = build(model, engine, layers=self.layers, max_lora_rank=max_lora_rank, slots=self._slots)
+            self._vllm, self._rows = build(model, engine, layers=self.layers, max_lora_rank=rank, slots=slots)
         Engine._running = True
-        self._vllm: Any = built.llm_engine
-        self._rows = built.rows
         self._rendering = Rendering(self._vllm.renderer, remembered=engine.max_num_seqs)
-        self.hidden_size, self.num_layers, self.vocab_size = built.hidden_size, built.num_layers, built.vocab_size
-
-    @property
-    def _slots(self) -> int:
-        return self.config.max_num_seqs * ROWS_PER_SEQUENCE
 
     @property
     def token_capacity(self) -> int:
@@ -95,11 +82,7 @@ class Engine:
         return current_platform.get_device_name()
 
     def drive(
-        self,
-        conversations: Iterable[Conversation],
-        *,
-        concurrency: int | None = None,
-        adapter: Path | None = None,
+        self, conversations: Iterable[Conversation], *, concurrency: int | None = None, adapter: Path | None = None
     ) -> Generator[Any, None, None]:
         """Run conversations (see ``schedule``) and yield what each returns, in the order in which they end.
 
@@ -108,12 +91,8 @@ class Engine:
         """
         own, self._adapter = self._adapter, adapter or self._adapter
         try:
-            yield from Drive(
-                self,
-                conversations,
-                concurrency=concurrency or self.config.max_num_seqs,
-                readers=self.config.readers,
-            ).finished()
+            most = concurrency or self.config.max_num_seqs
+            yield from Drive(self, conversations, concurrency=most, readers=self.config.readers).finished()
         finally:
             self._adapter = own
             self._drop_unfinished()
@@ -180,8 +159,7 @@ class Engine:
         if key not in self._sampling:
             from sekd.inference.settings import sampling_params
 
-            if request.capture and not self.layers:
-                raise SekdError("hidden states are asked for, but the engine was started with layers=[]")
+            assert self.layers or not request.capture, "hidden states of an engine that was started with layers=[]"
             self._sampling[key] = sampling_params(request)
         return self._sampling[key]
 
@@ -196,28 +174,22 @@ class Engine:
     def _result(self, output: Any, request: StepRequest, since: float) -> StepResult:
         answer = output.outputs[0]
         ids, logprobs = _flat_logprobs(answer, request.topk)
-        topk = logprobs[0, 1:]
         letters = set(request.letter_ids or ())
         mass = {
             token: np.exp(value) for token, value in zip(ids[0].tolist(), logprobs[0], strict=True) if token in letters
         }
-        prompt_tokens, cached = len(output.prompt_token_ids), output.num_cached_tokens or 0
-        self.stats.requests += 1
-        self.stats.prompt_tokens += prompt_tokens
-        self.stats.cached_tokens += cached
-        self.stats.generated_tokens += len(answer.token_ids)
         return StepResult(
             token_ids=tuple(answer.token_ids),
             text=answer.text,
             topk_ids=ids[0, 1:],
-            topk_logprobs=topk,
+            topk_logprobs=logprobs[0, 1:],
             topk_ids_by_token=ids[:, 1:],
             topk_logprobs_by_token=logprobs[:, 1:],
-            tail_logprob=tail_logprob(topk),
+            tail_logprob=tail_logprob(logprobs[0, 1:]),
             letter_mass=float(sum(mass.values())),
             hidden=self._hidden(output) if request.capture else None,
-            prompt_tokens=prompt_tokens,
-            cached_tokens=cached,
+            prompt_tokens=len(output.prompt_token_ids),
+            cached_tokens=output.num_cached_tokens or 0,
             latency=time.perf_counter() - since,
         )
 
@@ -240,3 +212,44 @@ def _flat_logprobs(answer: Any, topk: int) -> tuple[np.ndarray, np.ndarray]:
         return np.full((tokens, 1), -1, np.int32), np.full((tokens, 1), -np.inf, np.float32)
     rows = np.asarray(flat.start_indices)[:, None] + np.arange(topk + 1)
     return np.asarray(flat.token_ids, np.int32)[rows], np.asarray(flat.logprobs, np.float32)[rows]
+
+
+def prepare_environment(model: ModelConfig, engine: EngineConfig) -> None:
+    """Set the environment variables that vLLM reads on import and at start. What the user has set himself stays."""
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0" if engine.in_process else "1"
+    defaults = {
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_LOGGING_LEVEL": "ERROR",
+        "TORCH_CPP_LOG_LEVEL": "ERROR",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    if engine.device == "cpu":
+        # Without compilation no C++ compiler is needed; binding would put all workers on the same cores.
+        defaults |= {"TORCHDYNAMO_DISABLE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+        os.environ["OMP_NUM_THREADS"] = str(engine.threads)
+    if engine.batch_invariant:
+        defaults["VLLM_BATCH_INVARIANT"] = "1"
+    if Path(model.path).is_dir():
+        defaults["HF_HUB_OFFLINE"] = "1"
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+    if engine.device == "cpu":
+        import torch  # only now: it reads the environment, too
+
+        torch.set_num_threads(engine.threads)  # OMP_NUM_THREADS came too late where torch was imported before
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """While the engine starts: hear errors, not the many remarks that no user of this project can act on."""
+    from transformers.utils import logging as transformers_logging
+
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+    transformers_logging.set_verbosity(before)
+    # vLLM on CPU warns once a request that it ignores torch.set_num_threads, which costs time.
+    logging.getLogger("vllm.v1.worker.cpu_worker").setLevel(logging.ERROR)

@@ -13,7 +13,6 @@ import os
 import struct
 import time
 import zlib
-from pathlib import Path
 
 import numpy as np
 
@@ -37,7 +36,7 @@ class RowWriter:
         assert stamp > 0, stamp
         assert payload.nbytes == self._row_bytes, (payload.nbytes, self._row_bytes)
         raw = payload.tobytes()
-        record = HEADER.pack(stamp, checksum(stamp, raw)) + raw
+        record = HEADER.pack(stamp, _checksum(stamp, raw)) + raw
         written = os.pwrite(self._fd, record, (stamp % self._slots) * len(record))
         assert written == len(record), (written, len(record))
 
@@ -60,7 +59,7 @@ class RowReader:
         self._shape, self._dtype, self._slots = shape, dtype, slots
         self.row_bytes = int(np.prod(shape)) * dtype.itemsize
         os.ftruncate(self._fd, slots * (HEADER.size + self.row_bytes))
-        self.path = str(Path("/proc") / str(os.getpid()) / "fd" / str(self._fd))
+        self.path = f"/proc/{os.getpid()}/fd/{self._fd}"
 
     def read(self, stamp: int, *, timeout: float = 30.0) -> np.ndarray:
         """The row of one stamp, [layers, hidden]; waits for it to be written.
@@ -74,7 +73,7 @@ class RowReader:
             record = os.pread(self._fd, size, (stamp % self._slots) * size)
             found, expected = HEADER.unpack_from(record)
             payload = memoryview(record)[HEADER.size :]
-            if found == stamp and checksum(stamp, payload) == expected:
+            if found == stamp and _checksum(stamp, payload) == expected:
                 return np.frombuffer(payload, self._dtype).reshape(self._shape)
             if found > stamp:
                 raise HiddenRowsError(f"hidden-state row {stamp} was overwritten by row {found} before it was read")
@@ -87,6 +86,5 @@ class RowReader:
         os.close(self._fd)
 
 
-def checksum(stamp: int, payload: bytes | memoryview) -> int:
-    """CRC-32 of a record's stamp and payload."""
+def _checksum(stamp: int, payload: bytes | memoryview) -> int:
     return zlib.crc32(payload, zlib.crc32(STAMP.pack(stamp)))

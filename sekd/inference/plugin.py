@@ -1,8 +1,16 @@
-"""What vLLM runs in each of its processes, by the entry point ``vllm.general_plugins``, before it looks at a model."""
+"""What this project changes in vLLM. ``load`` runs in each of vLLM's processes, by the entry point
+``vllm.general_plugins``, before vLLM looks at a model.
+
+Shape legend: T tokens, I input size, O output size.
+"""
 
 import multiprocessing
 import os
 import threading
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from sekd.pil_processors import use_pil_where_torchvision_is_absent
 
@@ -14,6 +22,18 @@ SERVED_MODELS = {
 }
 ENGINE_CORE = "EngineCore"  # how vLLM names the process that runs an engine's core
 WATCHER = "ends-with-parent"
+
+
+def load() -> None:
+    """Processors load without torchvision, models hand out hidden states and take LoRA, and no process of an engine
+    outlives the one that started it. May be called again."""
+    use_pil_where_torchvision_is_absent()
+    if multiprocessing.current_process().name.startswith(ENGINE_CORE):
+        end_with_parent()
+    from vllm import ModelRegistry
+
+    for architecture, name in SERVED_MODELS.items():
+        ModelRegistry.register_model(architecture, f"sekd.inference.served_models:{name}")
 
 
 def end_with_parent() -> None:
@@ -33,13 +53,37 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, name=WATCHER, daemon=True).start()
 
 
-def load() -> None:
-    """Processors load without torchvision, models hand out hidden states and take LoRA, and no process of an engine
-    outlives the one that started it. May be called again."""
-    use_pil_where_torchvision_is_absent()
-    if multiprocessing.current_process().name.startswith(ENGINE_CORE):
-        end_with_parent()
-    from vllm import ModelRegistry
+def use_one_product_an_adapter() -> None:
+    """Compute LoRA on CPU as one matrix product an adapter, in this process.
 
-    for architecture, name in SERVED_MODELS.items():
-        ModelRegistry.register_model(architecture, f"sekd.inference.served_models:{name}")
+    vLLM's own CPU operators copy the adapter's matrices once a token before they multiply, which takes most of a pass
+    of a small model. An engine here answers with one adapter at a time, so a batch needs one product.
+    """
+    from vllm.lora.punica_wrapper import punica_cpu
+
+    module: Any = punica_cpu
+    module.sgmv_shrink, module.sgmv_expand_slice = shrink, expand_slice
+
+
+def shrink(x_TI: Tensor, stacked: Tensor, y: Tensor, *lengths_and_scale: Any) -> None:
+    """``y[:, :O] = scale · x · Wᵀ`` with each token's adapter W [adapters, 1, O, I]."""
+    *meta, scale = lengths_and_scale
+    product_TO = _product(x_TI.to(y.dtype), stacked, *meta)
+    y[:, : product_TO.shape[1]] = scale * product_TO
+
+
+def expand_slice(x_TI: Tensor, stacked: Tensor, y: Tensor, *lengths_and_slice: Any) -> None:
+    """``y[:, offset : offset + size] (+)= x · Wᵀ`` with each token's adapter W [adapters, 1, O, I]."""
+    *meta, offset, size, add = lengths_and_slice
+    product_TO = _product(x_TI.to(y.dtype), stacked, *meta)
+    target = y[: len(product_TO), offset : offset + size]
+    target.copy_(target + product_TO if add else product_TO)
+
+
+def _product(
+    x_TI: Tensor, stacked: Tensor, starts: Tensor, lengths: Tensor, adapters: Tensor, batches: int, *_: int
+) -> Tensor:
+    """The segments of a batch [segment] are neighbouring tokens of one adapter; a batch has one nearly always."""
+    weights = stacked.to(x_TI.dtype).flatten(0, 1)
+    parts = x_TI.split(lengths[:batches].tolist())
+    return torch.cat([part @ weights[adapter].T for part, adapter in zip(parts, adapters[:batches], strict=True)])

@@ -29,26 +29,11 @@ class _Beginning:
     def of(cls, tokens: list[int], rendered: Mapping[str, Any]) -> "_Beginning | None":
         """What ``tokens`` and what vLLM made of them begin with; None if more than the placeholder was changed."""
         ((place,),) = rendered["mm_placeholders"].values()
-        expanded, following = _split(rendered["prompt_token_ids"], place.offset + place.length)
-        tokenized, left = _split(tokens, len(tokens) - len(following))
-        if left != following:
+        made, end = rendered["prompt_token_ids"], place.offset + place.length
+        begun = len(tokens) - (len(made) - end)
+        if tokens[begun:] != made[end:]:
             return None
-        return cls(tokenized, expanded, rendered["mm_hashes"], rendered["mm_placeholders"])
-
-
-def _split(tokens: list[int], at: int) -> tuple[list[int], list[int]]:
-    return tokens[:at], tokens[at:]
-
-
-def _first_cause(error: BaseException) -> BaseException:
-    """What the processor itself said; vLLM wraps it in a sentence that holds all its arguments."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return cls(tokens[:begun], made[:end], rendered["mm_hashes"], rendered["mm_placeholders"])
 
 
 class Rendering:
@@ -86,7 +71,7 @@ class Rendering:
         try:
             (rendered,) = self._renderer.render_cmpl([prompt], self._tokenization)
         except ValueError as error:
-            raise UnusableImageError(key, _first_line(_first_cause(error))) from error
+            raise UnusableImageError(key, _first_cause(error)) from error
         if beginning := _Beginning.of(tokens, rendered):
             self._beginnings[key] = beginning
         if len(self._beginnings) > self._remembered:
@@ -99,16 +84,23 @@ class Rendering:
         if beginning is None or cache is None:
             return None
         ((modality, (hashed,)),) = beginning.hashes.items()
-        begun, following = _split(tokens, len(beginning.tokenized))
-        if begun != beginning.tokenized or not cache.is_cached_item(hashed):
+        begun = len(beginning.tokenized)
+        if tokens[:begun] != beginning.tokenized or not cache.is_cached_item(hashed):
             return None
         self._beginnings.move_to_end(key)
         item, _ = cache.get_and_update_item(None, hashed)
         return {
             "type": "multimodal",
-            "prompt_token_ids": beginning.expanded + following,
+            "prompt_token_ids": beginning.expanded + tokens[begun:],
             "mm_kwargs": {modality: [item]},
             "mm_hashes": beginning.hashes,
             "mm_placeholders": beginning.placeholders,
             "arrival_time": time.time(),
         }
+
+
+def _first_cause(error: BaseException) -> str:
+    """What the processor itself said, one line; vLLM wraps it in a sentence that holds all its arguments."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -16,8 +16,7 @@ class UnreadableImageError(Exception):
         self.reason = f"unreadable image: {type(cause).__name__}"
 
     def __str__(self) -> str:
-        path, cause = self.args
-        return f"{path}: {cause}"
+        return "{}: {}".format(*self.args)
 
 
 class UnusableImageError(UnreadableImageError):

@@ -1,7 +1,7 @@
-"""Continuous scheduling of conversations: each goes on as soon as its own last result is known.
+"""Continuous scheduling of conversations: each goes on as soon as the last of its own results is known.
 
-A conversation is a generator about one image that yields a ``StepRequest`` (or a list of them, to be asked at once)
-and is resumed with the ``StepResult`` (or their list). Conversations are admitted in order and never more at once than
+A conversation is a generator about one image. It yields ``StepRequest``s, as many as it wants asked at once, and is
+resumed with their ``StepResult``s in the same order. Conversations are admitted in order and never more at once than
 fit, so that an image's prefix stays in the KV cache from its first step to its last; a running conversation's next step
 goes ahead of any new image.
 
@@ -14,12 +14,12 @@ file was read: admission waits for the next image rather than take another one f
 """
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from PIL import Image
 
@@ -27,23 +27,12 @@ from sekd.datasets.images import DECODE_ERRORS, decode
 from sekd.errors import SekdError
 from sekd.inference.requests import StepRequest, StepResult, UnreadableImageError
 
+if TYPE_CHECKING:
+    from sekd.inference.engine import Engine
+
 R = TypeVar("R")
-Conversation = Generator[StepRequest | list[StepRequest], Any, R]
+Conversation = Generator[list[StepRequest], list[StepResult], R]
 READ_AHEAD = 2  # decoded images a reading thread that may wait for the engine: 36 MB each at 12 megapixels
-
-
-class Asking(Protocol):
-    """The engine as the scheduler sees it."""
-
-    def submit(self, request: StepRequest, image: Callable[[], Image.Image]) -> tuple[str, int]:
-        """Queue a request: its ticket, and the length of its prompt in tokens. Calls ``image`` if it needs pixels."""
-
-    def advance(self) -> list[tuple[str, StepResult]]:
-        """Run one step: the tickets that are finished, with their results."""
-
-    @property
-    def token_capacity(self) -> int:
-        """Tokens that the KV cache holds."""
 
 
 def read_image(path: Path) -> Image.Image:
@@ -73,51 +62,45 @@ def _pixels_of(request: StepRequest, pixels: dict[str, Image.Image]) -> Image.Im
     return pixels[request.image_key]
 
 
-@dataclass
+@dataclass(eq=False)
 class _Running:
-    """A conversation, the images that it is about to ask about, and the answers it waits for.
+    """A conversation, what it asks for at present, and the results that came.
 
     Attributes:
-        images: those that the engine has not taken yet, by key.
+        images: by key, those that the engine has not taken yet.
         seen: keys of those that it has taken.
+        results: by place in ``requests``.
+        tokens: of its longest prompt.
     """
 
     conversation: Conversation
-    asked: StepRequest | list[StepRequest]
+    requests: list[StepRequest] = field(default_factory=list)
     images: dict[str, Future] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
-    results: list[StepResult | None] = field(default_factory=list)
-    waiting: int = 0
+    results: dict[int, StepResult] = field(default_factory=dict)
     tokens: int = 0
-
-    @property
-    def requests(self) -> list[StepRequest]:
-        return self.asked if isinstance(self.asked, list) else [self.asked]
 
 
 class Drive:
     """One run over a series of conversations; ``finished`` yields their return values as they end.
 
     Args:
-        asking: the engine.
         conversations: taken lazily, in order.
         concurrency: most conversations at once.
         readers: image-reading threads.
     """
 
     def __init__(
-        self, asking: Asking, conversations: Iterable[Conversation], *, concurrency: int, readers: int
+        self, engine: "Engine", conversations: Iterable[Conversation], *, concurrency: int, readers: int
     ) -> None:
-        assert concurrency > 0, concurrency
-        self._asking, self._conversations = asking, iter(conversations)
-        self._concurrency = concurrency
+        self._engine, self._conversations, self._concurrency = engine, iter(conversations), concurrency
         self._most_ahead = min(concurrency, READ_AHEAD * readers)
         self._pool = ThreadPoolExecutor(readers, thread_name_prefix="images")
         self._ahead: deque[_Running] = deque()
-        self._done: deque = deque()
+        self._live: set[_Running] = set()
         self._tickets: dict[str, tuple[_Running, int]] = {}
-        self._live: set[int] = set()
-        self._live_tokens = self._longest = 0
+        self._longest = 0  # prompt so far, in tokens
+        self._done: deque = deque()
 
     def finished(self) -> Iterator:
         """Return values of the conversations, in the order in which they end."""
@@ -127,7 +110,7 @@ class Drive:
                     while self._done:
                         yield self._done.popleft()
                     if self._tickets:
-                        self._take(self._asking.advance())
+                        self._take(self._engine.advance())
             finally:
                 self._pool.shutdown(wait=True, cancel_futures=True)
 
@@ -138,93 +121,76 @@ class Drive:
         started = False
         while self._has_room() and (running := self._next_ahead()) is not None:
             started = True
-            self._live.add(id(running))
+            self._live.add(running)
             self._submit(running)
         return started
 
     def _has_room(self) -> bool:
-        if not self._live:
-            return True
-        fits = self._live_tokens + self._longest <= self._asking.token_capacity
-        return len(self._live) < self._concurrency and fits
+        taken = sum(running.tokens for running in self._live)
+        fits = len(self._live) < self._concurrency and taken + self._longest <= self._engine.token_capacity
+        return not self._live or fits
 
     def _next_ahead(self) -> _Running | None:
         while len(self._ahead) < self._most_ahead and (conversation := next(self._conversations, None)) is not None:
-            try:
-                running = _Running(conversation, next(conversation))
-            except StopIteration as end:
-                self._done.append(end.value)
-                continue
-            self._read_images(running)
-            self._ahead.append(running)
+            running = _Running(conversation)
+            if self._resume(running, None):
+                self._ahead.append(running)
         return self._ahead.popleft() if self._ahead else None
-
-    def _read_images(self, running: _Running) -> None:
-        """Start reading the images that are new to this conversation."""
-        for request in running.requests:
-            if request.image_key not in running.seen | running.images.keys():
-                running.images[request.image_key] = self._read(request)
-
-    def _read(self, request: StepRequest) -> Future:
-        if not isinstance(request.image, Image.Image):
-            return self._pool.submit(read_image, request.image)
-        given: Future = Future()
-        given.set_result(request.image)
-        return given
 
     # --- running ---
 
+    def _resume(self, running: _Running, answer: list[StepResult] | UnreadableImageError | None) -> bool:
+        """Let a conversation go on to its next requests, and start reading their images; False if it has ended."""
+        conversation = running.conversation
+        try:
+            if isinstance(answer, UnreadableImageError):
+                running.requests = conversation.throw(answer)
+            else:
+                running.requests = conversation.send(answer)  # type: ignore[arg-type]  # None starts it
+        except StopIteration as end:
+            self._live.discard(running)
+            self._done.append(end.value)
+            return False
+        assert running.requests, "a conversation asks for nothing and does not end"
+        running.results = {}
+        for request in running.requests:
+            if request.image_key not in running.seen | running.images.keys():
+                running.images[request.image_key] = self._read(request.image)
+        return True
+
+    def _read(self, image: Path | Image.Image) -> Future:
+        if not isinstance(image, Image.Image):
+            return self._pool.submit(read_image, image)
+        given: Future = Future()
+        given.set_result(image)
+        return given
+
     def _submit(self, running: _Running) -> None:
-        """Ask what a conversation wants to know next; an image that is of no use is raised inside the conversation."""
+        """Submit a conversation's requests; an image that is of no use is raised inside the conversation."""
         images, running.images = running.images, {}
         running.seen |= images.keys()
+        tickets: list[str] = []
         try:
             pixels = {key: image.result() for key, image in images.items()}
-        except UnreadableImageError as error:
-            self._resume(running, error)
-            return
-        requests = running.requests
-        running.results = [None] * len(requests)
-        running.waiting = len(requests)
-        tickets = []
-        try:
-            for slot, request in enumerate(requests):
-                ticket, tokens = self._asking.submit(request, partial(_pixels_of, request, pixels))
+            for place, request in enumerate(running.requests):
+                ticket, tokens = self._engine.submit(request, partial(_pixels_of, request, pixels))
                 tickets.append(ticket)
-                self._tickets[ticket] = (running, slot)
-                self._note_length(running, tokens)
+                self._tickets[ticket] = (running, place)
+                running.tokens = max(running.tokens, tokens)
+                self._longest = max(self._longest, tokens)
         except UnreadableImageError as error:
             for ticket in tickets:  # their answers are of no use without the refused one's
                 del self._tickets[ticket]
-            self._resume(running, error)
-
-    def _note_length(self, running: _Running, tokens: int) -> None:
-        grown = max(0, tokens - running.tokens)
-        running.tokens += grown
-        self._live_tokens += grown
-        self._longest = max(self._longest, tokens)
+            if self._resume(running, error):
+                self._submit(running)
 
     def _take(self, finished: list[tuple[str, StepResult]]) -> None:
         for ticket, result in finished:
             if ticket not in self._tickets:
                 continue
-            running, slot = self._tickets.pop(ticket)
-            running.results[slot] = result
-            running.waiting -= 1
-            if running.waiting == 0:
-                answer = running.results if isinstance(running.asked, list) else running.results[0]
-                self._resume(running, answer)
-
-    def _resume(self, running: _Running, answer: Any) -> None:
-        try:
-            if isinstance(answer, UnreadableImageError):
-                running.asked = running.conversation.throw(answer)
-            else:
-                running.asked = running.conversation.send(answer)
-        except StopIteration as end:
-            self._live.discard(id(running))
-            self._live_tokens -= running.tokens
-            self._done.append(end.value)
-            return
-        self._read_images(running)
-        self._submit(running)
+            running, place = self._tickets.pop(ticket)
+            running.results[place] = result
+            if len(running.results) == len(running.requests):
+                answer = [running.results[place] for place in range(len(running.requests))]
+                if self._resume(running, answer):
+                    self._submit(running)

@@ -1,6 +1,5 @@
-"""This project's configuration in vLLM's words. Imported only once ``environment`` is prepared."""
+"""This project's configuration in vLLM's words. Imported only once the environment is prepared."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from sekd.inference.config import EngineConfig
 from sekd.inference.connector import CAPTURE
 from sekd.inference.dimensions import read_dimensions
 from sekd.inference.hidden_rows import RowReader
-from sekd.inference.lora_on_cpu import use_one_product_an_adapter
 from sekd.inference.requests import StepRequest
 from sekd.models import ModelConfig, image_bounds, load_processor
 
@@ -27,54 +25,31 @@ NUMPY_DTYPES: dict[str, np.dtype] = {
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the sizes that vLLM reserves
 
 
-@dataclass
-class Built:
-    """A started engine, the ring its hidden states arrive in, and the model's dimensions."""
-
-    llm_engine: LLMEngine
-    rows: RowReader | None
-    hidden_size: int
-    num_layers: int
-    vocab_size: int
-
-
 def build(
     model: ModelConfig, engine: EngineConfig, *, layers: tuple[int, ...], max_lora_rank: int, slots: int
-) -> Built:
-    """Start vLLM; what can be refused is refused before any weight is loaded."""
+) -> tuple[LLMEngine, RowReader | None]:
+    """A started engine and the ring that its hidden states arrive in; refuses what it can before weights are loaded."""
     arguments = engine_arguments(model, engine, max_lora_rank=max_lora_rank)
     rows = None
     plugin.load()  # the processes that vLLM starts load it themselves
     try:
         dimensions = EngineArgs(**arguments).create_model_config()
         arguments["max_model_len"] = min(engine.max_model_len, dimensions.max_model_len)
-        check_layers(dimensions, layers, name=model.name)
         check_interfaces(dimensions, layers, lora=bool(max_lora_rank), name=model.name)
         if layers:
             shape = (len(layers), dimensions.get_hidden_size())
             rows = RowReader(shape=shape, dtype=NUMPY_DTYPES[str(dimensions.dtype)], slots=slots)
-            arguments |= capture_arguments(layers, rows, slots=slots)
+            arguments |= capture_arguments(layers, rows.path, slots=slots)
         if engine.device == "cpu" and max_lora_rank:
-            use_one_product_an_adapter()
+            plugin.use_one_product_an_adapter()
         llm_engine = LLMEngine.from_engine_args(EngineArgs(**arguments))
-        share_image_processor(llm_engine, model)
     except SekdError:
         raise
     except (ValueError, RuntimeError, OSError) as error:
         raise SekdError(f"model {model.name}: vLLM could not serve {model.path!r}: {_cause(error)}") from error
-    return Built(
-        llm_engine=llm_engine,
-        rows=rows,
-        hidden_size=dimensions.get_hidden_size(),
-        num_layers=dimensions.get_total_num_hidden_layers(),
-        vocab_size=dimensions.get_vocab_size(),
-    )
-
-
-def share_image_processor(llm_engine: LLMEngine, model: ModelConfig) -> None:
-    """Let vLLM turn images into pixels with the very processor that the student's stage loads."""
-    processor = llm_engine.renderer.mm_processor.info.get_hf_processor()
-    processor.image_processor = load_processor(model).image_processor
+    # Images become pixels by the very processor that the student's stage loads.
+    llm_engine.renderer.mm_processor.info.get_hf_processor().image_processor = load_processor(model).image_processor
+    return llm_engine, rows
 
 
 def _cause(error: Exception) -> str:
@@ -116,8 +91,8 @@ def engine_arguments(model: ModelConfig, engine: EngineConfig, *, max_lora_rank:
     return arguments
 
 
-def capture_arguments(layers: tuple[int, ...], rows: RowReader, *, slots: int) -> dict[str, Any]:
-    """What makes vLLM keep hidden states and hand them to the connector."""
+def capture_arguments(layers: tuple[int, ...], path: str, *, slots: int) -> dict[str, Any]:
+    """What makes vLLM keep hidden states and hand them to the connector, which writes them to the ring at ``path``."""
     return {
         "speculative_config": {
             "method": "extract_hidden_states",
@@ -128,22 +103,9 @@ def capture_arguments(layers: tuple[int, ...], rows: RowReader, *, slots: int) -
             "kv_connector": "AnswerPositionConnector",
             "kv_connector_module_path": "sekd.inference.connector",
             "kv_role": "kv_producer",
-            "kv_connector_extra_config": {"path": rows.path, "slots": slots},
+            "kv_connector_extra_config": {"path": path, "slots": slots},
         },
     }
-
-
-def check_layers(model_config: Any, layers: tuple[int, ...], *, name: str) -> None:
-    """Refuse layers that the model does not have.
-
-    Raises:
-        SekdError: says which layers there are.
-    """
-    total = model_config.get_total_num_hidden_layers()
-    if layers and (list(layers) != sorted(set(layers)) or not 0 <= layers[0] <= layers[-1] <= total):
-        raise SekdError(
-            f"model {name} has decoder layers 1 to {total} (and 0, its embeddings); asked for {list(layers)}"
-        )
 
 
 def check_interfaces(model_config: Any, layers: tuple[int, ...], *, lora: bool, name: str) -> None:

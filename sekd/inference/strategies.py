@@ -18,7 +18,7 @@ In all but joint the prompt's last position is the answer position: its logits p
 import math
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -99,13 +99,8 @@ class Strategies:
         """All levels in one generation, at most as long as ``ANSWER_LENGTH`` says."""
         longest = self.prompter.longest_answer(subject.questions)
         tokens = len(self.processor.tokenizer(longest, add_special_tokens=False)["input_ids"])
-        result = yield StepRequest(
-            prompt_text=self.prompter.render(self.processor, self.prompter.joint(subject.questions)),
-            image=subject.image,
-            image_key=subject.key,
-            max_tokens=SPARE + TIMES * tokens,
-            topk=self._topk,
-        )
+        request = self._request(subject, self.prompter.joint(subject.questions), None)
+        (result,) = yield [replace(request, max_tokens=SPARE + TIMES * tokens)]
         return Answers(tuple(parse_joint(result.text, subject.questions)), (result,))
 
     def independent(self, subject: Subject) -> Conversation[Answers]:
@@ -146,7 +141,7 @@ class Strategies:
         """One letter after the other; ``prompt`` makes a step's prompt of the answers before it."""
         chosen, results = list(decided), []
         for step in range(len(decided), len(subject.questions)):
-            result = yield self._request(subject, prompt(step, chosen), step)
+            (result,) = yield [self._request(subject, prompt(step, chosen), step)]
             chosen.append(self._choice(subject, step, result))
             results.append(result)
         return Answers(tuple(chosen[len(decided) :]), tuple(results))
@@ -160,14 +155,15 @@ class Strategies:
     def _after(self, subject: Subject, answers: Sequence[int]) -> Conversation[Answers]:
         return self._at_once(subject, lambda step: self.prompter.forced_prefix(subject.questions, step, answers))
 
-    def _request(self, subject: Subject, prompt: Prompt, step: int) -> StepRequest:
+    def _request(self, subject: Subject, prompt: Prompt, step: int | None) -> StepRequest:
+        """``step`` is that of the question whose letter is the answer; None generates freely."""
         return StepRequest(
             prompt_text=self.prompter.render(self.processor, prompt),
             image=subject.image,
             image_key=subject.key,
-            letter_ids=self.letter_ids(len(subject.questions[step].options)),
+            letter_ids=None if step is None else self.letter_ids(len(subject.questions[step].options)),
             topk=self._topk,
-            capture=self._capture,
+            capture=self._capture and step is not None,
         )
 
     def _choice(self, subject: Subject, step: int, result: StepResult) -> int:

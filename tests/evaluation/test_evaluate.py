@@ -205,7 +205,7 @@ def test_a_joint_answer_may_be_as_long_as_its_own_questions_need(config: Evaluat
     processor = load_processor(config.model)
     strategies = Strategies(Prompter.named("terse"), processor, topk=1)
     dataset = load_dataset(config.data, "test")
-    request = next(ask(strategies, "joint", dataset, dataset.examples[0]))
+    (request,) = next(ask(strategies, "joint", dataset, dataset.examples[0]))
     questions = dataset.questions(dataset.examples[0])
     longest = len(processor.tokenizer(Prompter.named("terse").longest_answer(questions))["input_ids"])
     assert longest == 3 * len(questions)  # a number, a letter, a name of one word

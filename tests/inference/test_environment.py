@@ -6,10 +6,10 @@ import sys
 PREPARED = """
 import torch
 torch.set_num_threads(3)  # as a machine of three cores would have it
-from sekd.inference import environment
 from sekd.inference.config import EngineConfig
+from sekd.inference.engine import prepare_environment
 from sekd.models import ModelConfig
-environment.prepare(ModelConfig(name="any", path="any"), EngineConfig(threads=2))
+prepare_environment(ModelConfig(name="any", path="any"), EngineConfig(threads=2))
 print(torch.get_num_threads())
 """
 

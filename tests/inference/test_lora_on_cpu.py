@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sekd.inference import lora_on_cpu
+from sekd.inference import plugin
 
 IN, RANK, OUT, ADAPTERS = 12, 4, 10, 3
 BATCHES = [[(0, 7)], [(2, 5), (0, 1), (2, 9)]]  # segments of (adapter, tokens)
@@ -22,13 +22,13 @@ def test_products_equal_those_of_the_operators_they_replace(segments: list) -> N
     meta, tokens = metadata(segments), sum(length for _, length in segments)
     x, a, b = torch.randn(tokens, IN), torch.randn(ADAPTERS, 1, RANK, IN), torch.randn(ADAPTERS, 1, 6, RANK)
     inner = [torch.zeros(tokens, RANK + 2) for _ in range(2)]  # vLLM reserves ranks of its own sizes
-    for shrink, y in zip((lora_on_cpu.shrink, theirs.sgmv_shrink), inner, strict=True):
+    for shrink, y in zip((plugin.shrink, theirs.sgmv_shrink), inner, strict=True):
         shrink(x, a, y, *meta, 0.5)
     torch.testing.assert_close(*inner)
     for add in (True, False):
         base = torch.randn(tokens, OUT)
         outer = [base.clone() for _ in range(2)]
-        for expand, y in zip((lora_on_cpu.expand_slice, theirs.sgmv_expand_slice), outer, strict=True):
+        for expand, y in zip((plugin.expand_slice, theirs.sgmv_expand_slice), outer, strict=True):
             expand(inner[0][:, :RANK], b, y, *meta, 3, 6, add)
         torch.testing.assert_close(*outer)
         assert not torch.equal(outer[0], base)
@@ -39,7 +39,7 @@ def test_another_adapter_gives_another_product() -> None:
     torch.manual_seed(0)
     x, a = torch.randn(4, IN), torch.randn(ADAPTERS, 1, RANK, IN)
     first, second = torch.zeros(4, RANK), torch.zeros(4, RANK)
-    lora_on_cpu.shrink(x, a, first, *metadata([(0, 4)]), 1.0)
-    lora_on_cpu.shrink(x, a, second, *metadata([(0, 2), (1, 2)]), 1.0)
+    plugin.shrink(x, a, first, *metadata([(0, 4)]), 1.0)
+    plugin.shrink(x, a, second, *metadata([(0, 2), (1, 2)]), 1.0)
     torch.testing.assert_close(first[:2], second[:2])
     assert not torch.allclose(first[2:], second[2:])

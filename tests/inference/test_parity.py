@@ -1,6 +1,5 @@
 """The engine against transformers, prompt by prompt, in fp32, with images, prefix cache and captured layers."""
 
-from collections.abc import Generator
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +10,7 @@ from engine_reference import LAYERS, Reference, assert_agrees, picture, relative
 from sekd.inference.connector import AnswerPositionConnector
 from sekd.inference.engine import Engine
 from sekd.inference.requests import StepRequest, StepResult
+from sekd.inference.schedule import Conversation
 from sekd.models import ModelConfig
 
 IMAGES, STEPS, K = 18, 4, 16
@@ -25,12 +25,12 @@ def prompt(number: int, step: int) -> str:
     return f"{OPEN}known {facts} {step + 1} {words[step]} A user B list C known D system{CLOSE}{step + 1}"
 
 
-def ask(number: int, letters: tuple[int, ...], image: int | None = None) -> Generator[StepRequest, StepResult, Any]:
+def ask(number: int, letters: tuple[int, ...], image: int | None = None) -> Conversation[Any]:
     image = number if image is None else image
     results = []
     for step in range(STEPS):
         request = StepRequest(prompt(number, step), picture(image), f"{image}", letters, topk=K, capture=True)
-        results.append((yield request))
+        results += yield [request]
     return number, results
 
 
@@ -113,11 +113,11 @@ def test_rows_of_two_requests_swapped_fail(few: dict, reference: Reference) -> N
 def test_a_prefill_cut_into_chunks_hands_out_the_same_row(
     engine: Engine, reference: Reference, letters: tuple[int, ...]
 ) -> None:
-    def long() -> Generator[StepRequest, StepResult, StepResult]:
+    def long() -> Conversation[list[StepResult]]:
         text = prompt(0, 0).replace("known", "known " + "order A family B " * 150, 1)
-        return (yield StepRequest(text, picture(0), "0", letters, topk=K, capture=True))
+        return (yield [StepRequest(text, picture(0), "0", letters, topk=K, capture=True)])
 
-    (result,) = engine.drive([long()])
+    ((result,),) = engine.drive([long()])
     assert result.prompt_tokens > engine.config.max_num_batched_tokens
     text = prompt(0, 0).replace("known", "known " + "order A family B " * 150, 1)
     assert_agrees(result, reference(text, picture(0)), LAYERS)

@@ -1,6 +1,6 @@
 """Every family's engine against transformers, prompt by prompt, on photos of every kind; one engine a family."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,10 @@ from standins import FAMILIES, Photos, Standin
 from sekd.datasets import load_dataset
 from sekd.datasets.images import decode
 from sekd.errors import SekdError
-from sekd.inference import environment
 from sekd.inference.config import EngineConfig
-from sekd.inference.engine import Engine
+from sekd.inference.engine import Engine, prepare_environment
 from sekd.inference.requests import StepRequest, StepResult, UnusableImageError
+from sekd.inference.schedule import Conversation
 from sekd.inference.strategies import Strategies, Subject
 from sekd.prompts import Prompter
 
@@ -45,13 +45,14 @@ class Served:
         return said
 
 
-def recorded(conversation: Generator[StepRequest, StepResult, Any]) -> Generator[StepRequest, StepResult, Asked | str]:
+def recorded(conversation: Conversation[Any]) -> Conversation[Asked | str]:
     asked: Asked = []
     try:
-        request = next(conversation)
+        (request,) = next(conversation)
         while True:
-            asked.append((request, (yield request)))
-            request = conversation.send(asked[-1][1])
+            (result,) = yield [request]
+            asked.append((request, result))
+            (request,) = conversation.send([result])
     except StopIteration:
         return asked
     except UnusableImageError as error:
@@ -157,7 +158,7 @@ def test_what_a_model_s_class_cannot_do_is_refused_before_weights_are_loaded(
     standin: Standin, monkeypatch: pytest.MonkeyPatch, interface: str, asked: Any, said: str
 ) -> None:
     model = standin("llava1_6")
-    environment.prepare(model, ROOMY)
+    prepare_environment(model, ROOMY)
     from sekd.inference import settings
 
     monkeypatch.setattr(settings, interface, lambda _: False)

@@ -118,7 +118,7 @@ def test_an_images_pixels_are_dropped_once_the_engine_has_taken_it(
         path = tmp_path / f"{number}.png"
         picture(number).save(path)
         for text in QUESTIONS:
-            yield StepRequest(f"{OPEN}{text}{CLOSE}", path, str(number))
+            yield [StepRequest(f"{OPEN}{text}{CLOSE}", path, str(number))]
 
     assert len(list(engine.drive([ask(number) for number in range(24)]))) == 24
     assert 1 <= most_decoded() <= READ_AHEAD * engine.config.readers + 2 < engine.config.max_num_seqs

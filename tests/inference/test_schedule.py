@@ -54,7 +54,7 @@ class Scripted:
 def path_of(name: int, steps: int, image: Any = None) -> Generator:
     heard = []
     for step in range(steps):
-        result = yield StepRequest(f"{name}.{step}", image or picture(0), str(name))
+        (result,) = yield [StepRequest(f"{name}.{step}", image or picture(0), str(name))]
         heard.append(result.text)
     return name, heard
 
@@ -102,13 +102,25 @@ def test_an_image_larger_than_the_cache_is_still_asked_about() -> None:
     assert len(drive(Scripted(capacity=5, tokens=10), [path_of(name, 2) for name in range(3)])) == 3
 
 
-def test_several_requests_at_once_come_back_in_their_order() -> None:
-    def fan() -> Generator:
-        results = yield [StepRequest(text, picture(0), "0") for text in "abc"]
-        return [result.text for result in results]
+@settings(deadline=None, max_examples=40)
+@given(
+    widths=st.lists(st.lists(st.integers(1, 4), max_size=4), max_size=8),
+    delays=st.lists(st.integers(1, 4), min_size=1, max_size=7),
+)
+def test_several_requests_at_once_come_back_together_in_their_order(widths: list[list[int]], delays: list[int]) -> None:
+    def rounds(name: int, wide: list[int]) -> Generator:
+        heard = []
+        for number, width in enumerate(wide):
+            results = yield [StepRequest(f"{name}.{number}.{i}", picture(0), str(name)) for i in range(width)]
+            heard.append([result.text for result in results])
+        return name, heard
 
-    engine = Scripted(delay=lambda text: {"a": 3, "b": 1, "c": 2}[text])
-    assert drive(engine, [fan()]) == [["a", "b", "c"]]
+    engine = Scripted(delay=lambda text: delays[sum(map(ord, text)) % len(delays)])
+    ended = drive(engine, [rounds(name, wide) for name, wide in enumerate(widths)])
+    assert sorted(ended) == [
+        (name, [[f"{name}.{number}.{i}" for i in range(width)] for number, width in enumerate(wide)])
+        for name, wide in enumerate(widths)
+    ]
 
 
 def test_submission_order_does_not_depend_on_how_fast_files_are_read(tmp_path: Path) -> None:
@@ -158,7 +170,7 @@ def test_an_unreadable_image_is_raised_in_its_own_conversation_and_named(tmp_pat
 
     def careful() -> Generator:
         try:
-            yield StepRequest("x", path, "x")
+            yield [StepRequest("x", path, "x")]
         except UnreadableImageError as error:
             return str(error)
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from engine_reference import LAYERS, Reference, assert_agrees, picture, relative_error
 
-from sekd.inference.adapters import adapter_rank
+from sekd.inference.dimensions import adapter_rank
 from sekd.inference.engine import Engine
 from sekd.inference.requests import StepRequest
 from sekd.inference.strategies import Answers, GivenAnswers, Strategies, Subject, wrong_answers
@@ -78,8 +78,7 @@ def play(conversation: Any, letters: Sequence[int], answers: Sequence[int]) -> t
     asked = next(conversation)
     try:
         while True:
-            results = [result(each) for each in asked] if isinstance(asked, list) else result(asked)
-            asked = conversation.send(results)
+            asked = conversation.send([result(each) for each in asked])
     except StopIteration as end:
         return prompts, end.value
 
@@ -158,7 +157,9 @@ def test_a_joint_answer_is_what_transformers_generates(
 
 
 def test_letter_mass_is_the_probability_of_the_letters(engine: Engine, reference: Reference) -> None:
-    strategies = Strategies(Prompter.named("terse"), reference.processor, topk=engine.vocab_size)
+    strategies = Strategies(
+        Prompter.named("terse"), reference.processor, topk=engine._vllm.model_config.get_vocab_size()
+    )
     result = run(engine, strategies, "independent").results[0]
     letters = strategies.letter_ids(4)
     chosen = np.isin(result.topk_ids, letters)

@@ -34,10 +34,10 @@ class ByRule:
         yield from reversed([self._to_its_end(conversation) for conversation in conversations])
 
     def _to_its_end(self, conversation: Any) -> Any:
-        request = next(conversation)
+        requests = next(conversation)
         while True:
             try:
-                request = conversation.send(self._answer(request))
+                requests = conversation.send([self._answer(request) for request in requests])
             except StopIteration as end:
                 return end.value
 

@@ -13,7 +13,7 @@ from teacher_passes import TOPK, settings
 
 from sekd.datasets import Dataset
 from sekd.errors import SekdError
-from sekd.inference.requests import StepRequest, UnreadableImageError
+from sekd.inference.requests import UnreadableImageError
 from sekd.models import load_processor, load_vlm
 from sekd.prompts import Prompter
 from sekd.store import Store
@@ -55,13 +55,13 @@ def prompts(
     asked, reply = [], None
     try:
         while True:
-            request: StepRequest = conversation.send(reply)
+            (request,) = conversation.send(reply)
             if request.image in bad:
-                request = conversation.throw(UnreadableImageError(Path("bad"), OSError()))
+                (request,) = conversation.throw(UnreadableImageError(Path("bad"), OSError()))
             asked.append((request.image, request.prompt_text))
             assert request.letter_ids is not None
             letter = request.letter_ids[answer(request.prompt_text) % len(request.letter_ids)]
-            reply = type("Result", (), {"token_ids": (letter,)})()
+            reply = [type("Result", (), {"token_ids": (letter,)})()]
     except StopIteration:
         return asked
 

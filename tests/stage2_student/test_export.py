@@ -125,7 +125,7 @@ def test_the_adapter_scores_the_same_in_vllm_as_in_transformers(configure: Confi
         example = dataset.examples[number]
         text = prompter.render(processor, prompter.joint(dataset.questions(example)))
         image = dataset.image_path(example)
-        result = yield StepRequest(text, image, str(image), None, max_tokens=asked.max_new_tokens)
+        (result,) = yield [StepRequest(text, image, str(image), None, max_tokens=asked.max_new_tokens)]
         return number, result.text
 
     settings = EngineConfig(kv_cache_gb=0.0625, max_num_seqs=16, max_num_batched_tokens=512, image_cache_gb=0.1)

@@ -115,12 +115,12 @@ def outcome(command: list[str], folder: Path, log: Path) -> str:
 
 def supported(family: str) -> dict[str, str]:
     """What vLLM's class of the model and its image processor can do."""
-    from sekd.inference import environment
+    from sekd.inference.engine import prepare_environment
 
     folder = Path(tempfile.mkdtemp(prefix=family))
     FOLDERS[family](folder, "bfloat16")
     model, engine = ModelConfig(name=family, path=str(folder), dtype="bfloat16"), EngineConfig()
-    environment.prepare(model, engine)
+    prepare_environment(model, engine)
     from vllm import EngineArgs
     from vllm.model_executor.models.interfaces import supports_eagle3, supports_lora
 

@@ -74,7 +74,6 @@ def _answers(
 
     from sekd.evaluation.adapters import check_adapter
     from sekd.evaluation.predict.answer import predict
-    from sekd.inference.adapters import adapter_rank
     from sekd.inference.engine import Engine
     from sekd.inference.strategies import Strategies
     from sekd.models import load_processor
@@ -85,7 +84,7 @@ def _answers(
         check_adapter(adapter, model)
     strategies = Strategies(Prompter.named(model.wording), load_processor(model), topk=4 * arguments.options)
     engine_config = read_engine(arguments.engine or engine_of_this_machine())
-    with Engine(model, engine_config, adapter=adapter, max_lora_rank=adapter_rank(adapter) if adapter else 0) as engine:
+    with Engine(model, engine_config, adapter=adapter) as engine:
         found = predict(engine, strategies, images, taxonomy, roots=roots, most=arguments.options)
         predictions = list(tqdm(found, total=len(images), unit="image", disable=len(images) < 20))
     order = {image: place for place, image in enumerate(images)}
