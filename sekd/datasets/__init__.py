@@ -1,25 +1,29 @@
-"""Datasets as their authors publish them -> examples with their questions. One small file a format."""
+"""Datasets as their authors publish them -> examples with their questions.
+
+To add a format, write its ``read(config, part) -> Listing`` in a file of its own and enter it in ``FORMATS``.
+"""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from hashlib import blake2b
+from heapq import nsmallest
 from pathlib import Path
 
-from sekd.datasets import choices, cub, folder, food101, imagenet, inat
+from sekd.datasets import choices, class_trees, inat
 from sekd.datasets.base import Dataset, Example, Listing
 from sekd.datasets.config import DataConfig, SplitPart, check_config, known_datasets, part_of
 from sekd.datasets.images import present
-from sekd.datasets.select import in_asking_order, in_share, of_classes
 from sekd.errors import SekdError
-from sekd.taxonomy import Taxonomy
+from sekd.taxonomy import Taxonomy, fold, fold_path
 
 __all__ = ["DataConfig", "Dataset", "Example", "known_datasets", "load_dataset"]
 
 FORMATS: dict[str, Callable[[DataConfig, SplitPart], Listing]] = {
     "inat": inat.read,
-    "cub": cub.read,
-    "food101": food101.read,
-    "imagenet": imagenet.read,
-    "folder": folder.read,
+    "cub": class_trees.read_cub,
+    "food101": class_trees.read_food101,
+    "imagenet": class_trees.read_imagenet,
+    "folder": class_trees.read_folder,
     "choices": choices.read,
 }
 
@@ -34,19 +38,45 @@ def load_dataset(config: DataConfig, split: str) -> Dataset:
     """
     check_config(config, FORMATS)
     part = part_of(config, split)
-    if config.within and config.format != "inat":
-        raise SekdError(f"data {config.name}: data.within needs format inat; choose by data.classes")
     listing = FORMATS[config.format](config, part)
     examples = in_share(listing.examples, part)
     if config.classes:
-        examples = of_classes(examples, config.classes, listing.taxonomy)
+        examples = _of_classes(examples, config.classes, listing.taxonomy)
     if not examples:
         raise SekdError(f"data {config.name}: split {split} ({config.splits[split]}) holds no image to ask about")
     examples, absent = _without_absent(examples, config)
-    examples = in_asking_order(examples, config)
-    dataset = Dataset(config, split, listing.taxonomy, examples, [*listing.notes, *absent])
+    dataset = Dataset(config, split, listing.taxonomy, _in_asking_order(examples, config), [*listing.notes, *absent])
     dataset.notes.extend(_narrow_levels(dataset))
     return dataset
+
+
+def in_share(examples: Iterable[Example], part: SplitPart) -> list[Example]:
+    """The examples of a split's share. Membership depends on the id alone, never on a seed or the files' order."""
+    if (part.low, part.high) == (0, 100):
+        return list(examples)
+    return [each for each in examples if part.low <= 100 * _unit(f"split/{each.id}") < part.high]
+
+
+def _of_classes(examples: Iterable[Example], classes: Sequence[str], taxonomy: Taxonomy) -> list[Example]:
+    """The examples whose path holds one of the names, at any level."""
+    wanted = {fold(name) for name in classes}
+    if unknown := wanted.difference(*map(fold_path, taxonomy.leaves)):
+        raise SekdError(f"data.classes: the taxonomy holds no {', '.join(sorted(unknown))}")
+    return [example for example in examples if example.path and wanted.intersection(fold_path(example.path))]
+
+
+def _in_asking_order(examples: Sequence[Example], config: DataConfig) -> list[Example]:
+    """Shuffled by seed and cut to the limit. A smaller limit's examples are the first ones of a larger limit's."""
+
+    def place(example: Example) -> tuple[float, str]:
+        return _unit(f"order/{config.seed}/{example.id}"), example.id
+
+    return nsmallest(len(examples) if config.limit is None else config.limit, examples, key=place)
+
+
+def _unit(text: str) -> float:
+    """A fixed hash of the text, even over [0, 1)."""
+    return int.from_bytes(blake2b(text.encode(), digest_size=6).digest()) / 2**48
 
 
 def _without_absent(examples: list[Example], config: DataConfig) -> tuple[list[Example], list[str]]:
@@ -54,36 +84,27 @@ def _without_absent(examples: list[Example], config: DataConfig) -> tuple[list[E
     absent = [example for example in examples if example.image not in found]
     if not absent:
         return examples, []
-    said = f"{len(absent)} of {len(examples)} listed images are absent from {config.root}, like {absent[0].image}"
+    counted = f"{len(absent)} of {len(examples)} listed images are absent from {config.root}, like {absent[0].image}"
     if len(absent) > config.missing_share * len(examples):
         raise SekdError(
-            f"data {config.name}: {said}; complete the folder, or accept a larger share with data.missing_share "
+            f"data {config.name}: {counted}; complete the folder, or accept a larger share with data.missing_share "
             f"(now {config.missing_share})"
         )
-    return [example for example in examples if example.image in found], [f"{said}, and left out"]
+    return [example for example in examples if example.image in found], [f"{counted}, and left out"]
 
 
 def _narrow_levels(dataset: Dataset) -> list[str]:
-    """Notes on the levels that offer fewer options than asked for, and on those that offer no choice."""
-    fewer: Counter[str] = Counter()
-    single: Counter[str] = Counter()
-    by_path = Counter(example.path for example in dataset.examples if example.questions is None)
+    """Notes on the levels that offer fewer options than asked for, or no choice."""
+    taxonomy, counts = dataset.taxonomy, Counter[tuple[str, bool]]()
+    by_path = Counter(example.path or () for example in dataset.examples if example.questions is None)
     for path, count in by_path.items():
-        for level, names in _names_offered(path or (), dataset.taxonomy):
-            single[level] += count * (names == 1)
-            fewer[level] += count * (1 < names < dataset.config.options)
+        for depth in range(taxonomy.skip, len(path)):
+            names = taxonomy.distinct_names(depth, path[: taxonomy.skip])
+            if names < dataset.config.options:
+                counts[taxonomy.level_name(depth), names == 1] += count
     return [
-        *(f"{count} questions of level {level} have fewer options" for level, count in fewer.items() if count),
-        *(
-            f"level {level} is left out for {count} images: it offers a single name"
-            for level, count in single.items()
-            if count
-        ),
-    ]
-
-
-def _names_offered(path: tuple[str, ...], taxonomy: Taxonomy) -> list[tuple[str, int]]:
-    root = path[: taxonomy.skip]
-    return [
-        (taxonomy.level_name(depth), taxonomy.distinct_names(depth, root)) for depth in range(taxonomy.skip, len(path))
+        f"level {level} is left out for {count} images: it offers a single name"
+        if single
+        else f"{count} questions of level {level} have fewer options"
+        for (level, single), count in counts.items()
     ]

@@ -20,6 +20,11 @@ class Example:
     path: tuple[str, ...] | None  # names coarse to fine, the skipped levels included; None where unknown
     questions: tuple[Question, ...] | None = None  # where the dataset gives them; built from the path otherwise
 
+    @classmethod
+    def at(cls, image: str, path: tuple[str, ...] | None) -> "Example":
+        """The example of an image, whose path below the root is its id."""
+        return cls(image, Path(image), path)
+
 
 @dataclass(frozen=True)
 class Listing:
@@ -56,20 +61,10 @@ class Dataset:
         if example.questions is not None:
             return example.questions
         assert example.path is not None, "an example has a path or questions of its own"
-        return build_questions(
-            sample_id=example.id,
-            path=example.path,
-            taxonomy=self.taxonomy,
-            seed=self.config.seed,
-            distractors=self.config.distractors,
-            options=self.config.options,
-        )
+        return build_questions(sample_id=example.id, path=example.path, taxonomy=self.taxonomy, **self._choices)
 
     def identity(self) -> dict[str, Any]:
-        """What the questions asked depend on, for the store's fingerprint: the items in order, the tree, the choices.
-
-        Where the folder lies is not part of it.
-        """
+        """What the questions depend on, for the store's fingerprint: items in order, tree, choices; not the folder."""
         return {
             "name": self.name,
             "split": self.split,
@@ -78,10 +73,13 @@ class Dataset:
                 for example in self.examples
             ),
             "taxonomy": _digest([self.taxonomy.skip, self.taxonomy.level_names, *self.taxonomy.leaves]),
-            "seed": self.config.seed,
-            "distractors": self.config.distractors,
-            "options": self.config.options,
+            **self._choices,
         }
+
+    @property
+    def _choices(self) -> dict[str, Any]:
+        config = self.config
+        return {"seed": config.seed, "distractors": config.distractors, "options": config.options}
 
 
 def _digest(items: Any) -> str:

@@ -13,57 +13,59 @@ from typing import Any
 
 from sekd.datasets.base import Example, Listing
 from sekd.datasets.config import DataConfig, SplitPart
-from sekd.datasets.tables import read_lines
+from sekd.datasets.tables import locate, read_lines
 from sekd.errors import SekdError
 from sekd.questions import Question
-from sekd.taxonomy import Taxonomy, fold
+from sekd.taxonomy import Names, Taxonomy, fold
 
 TRIED = 100  # recorded paths looked for on disk to find what stands for the root
 
 
 def read(config: DataConfig, part: SplitPart) -> Listing:
     """Every line of a question file, which lies in the root or where the command runs."""
-    places = [Path(config.root) / part.source, Path(part.source)]
-    file = next((place for place in places if place.is_file()), places[0])
+    file = locate(config.root, part.source)
     rows = list(_rows(file))
-    recorded = _recorded_root([str(row["image"]) for row in rows], config, file)
-    asked = [_questions(row, config, f"{file}, line {number}") for number, row in enumerate(rows, start=1)]
-    paths = [tuple(names for _, names in sorted(_levels(row).items())) for row in rows]
+    prefix = _recorded_root([row["image"] for row in rows], config, file)
+    prefix += "/" if prefix else ""
+    examples: list[Example] = []
+    paths: list[Names] = []
     seen: Counter[str] = Counter()
-    examples = []
-    for row, path, questions in zip(rows, paths, asked, strict=True):
-        image = _below(str(row["image"]), recorded, file)
+    left_out = 0
+    for number, row in enumerate(rows, start=1):
+        questions = tuple(_questions(row, config, f"{file}, line {number}"))
+        paths.append(tuple(row["levels"].values()))
+        left_out += len(paths[-1]) - len(questions)
+        if not row["image"].startswith(prefix):
+            raise SekdError(
+                f"{file}: image {row['image']} does not lie below {prefix}; set data.recorded_root to the beginning of "
+                "all its image paths"
+            )
+        image = row["image"].removeprefix(prefix)
         seen[image] += 1
         # An image may be asked about twice; ids stay apart.
         name = image if seen[image] == 1 else f"{image}#{seen[image]}"
-        examples.append(Example(name, Path(image), path, questions))
-    left_out = sum(len(_levels(row)) for row in rows) - sum(map(len, asked))
-    notes = (
-        [f"{left_out} levels have no choices in {file}, or are skipped, and are not asked about"] if left_out else []
-    )
-    return Listing(Taxonomy(paths, skip=config.skip, level_names=config.levels), examples, notes)
+        examples.append(Example(name, Path(image), paths[-1], questions))
+    note = f"{left_out} levels have no choices in {file}, or are skipped, and are not asked about"
+    taxonomy = Taxonomy(paths, skip=config.skip, level_names=config.levels)
+    return Listing(taxonomy, examples, [note] if left_out else [])
 
 
 def _rows(file: Path) -> Iterator[dict[str, Any]]:
+    """The lines' objects; ``levels`` is added: number of a level -> its true name, without those that are null."""
     for number, line in enumerate(read_lines(file), start=1):
         try:
             row = json.loads(line)
         except ValueError as error:
             raise SekdError(f"{file}, line {number} is not valid JSON ({error}): the file may be cut off") from error
-        if not isinstance(row, dict) or "image" not in row or not _levels(row):
+        names = row.items() if isinstance(row, dict) else ()
+        found = {int(key[5:]): str(name) for key, name in names if re.fullmatch(r"level\d+", key) and name is not None}
+        if not found or "image" not in row:
             raise SekdError(f"{file}, line {number}: expected an object with image, level1, choices_level1, …")
-        yield row
+        yield {**row, "image": str(row["image"]), "levels": dict(sorted(found.items()))}
 
 
-def _levels(row: dict[str, Any]) -> dict[int, str]:
-    """Number of a level -> its true name, without those that are null."""
-    numbers = [int(match.group(1)) for key in row if (match := re.fullmatch(r"level(\d+)", key))]
-    return {number: str(row[f"level{number}"]) for number in numbers if row[f"level{number}"] is not None}
-
-
-def _questions(row: dict[str, Any], config: DataConfig, where: str) -> tuple[Question, ...]:
-    questions = []
-    for number, truth in sorted(_levels(row).items()):
+def _questions(row: dict[str, Any], config: DataConfig, where: str) -> Iterator[Question]:
+    for number, truth in row["levels"].items():
         choices = row.get(f"choices_level{number}")
         if number <= config.skip or not choices or len(choices) < 2:
             continue
@@ -76,8 +78,7 @@ def _questions(row: dict[str, Any], config: DataConfig, where: str) -> tuple[Que
             raise SekdError(f"{where}: level {number} offers a choice twice: {', '.join(choices)}")
         names = config.levels or []
         level = names[number - 1] if number <= len(names) else f"level {number}"
-        questions.append(Question(number - 1, level, tuple(choices), folded.index(fold(truth))))
-    return tuple(questions)
+        yield Question(number - 1, level, tuple(choices), folded.index(fold(truth)))
 
 
 def _recorded_root(images: list[str], config: DataConfig, file: Path) -> str:
@@ -93,14 +94,3 @@ def _recorded_root(images: list[str], config: DataConfig, file: Path) -> str:
         f"{file}: none of its first images lies below {config.root}, for example {images[0]}; set data.recorded_root "
         "to the beginning of these paths that stands for data.root"
     )
-
-
-def _below(image: str, recorded: str, file: Path) -> str:
-    if not recorded:
-        return image
-    if not image.startswith(f"{recorded}/"):
-        raise SekdError(
-            f"{file}: image {image} does not lie below {recorded}; set data.recorded_root to the beginning of all its "
-            "image paths"
-        )
-    return image[len(recorded) + 1 :]

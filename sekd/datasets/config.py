@@ -1,10 +1,10 @@
 """A dataset as configured: one entry of ``conf/data``."""
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 from sekd.errors import SekdError
 from sekd.questions import check_choices
@@ -53,11 +53,7 @@ class SplitPart:
 
 
 def part_of(config: DataConfig, split: str) -> SplitPart:
-    """What a split reads.
-
-    Raises:
-        SekdError: the dataset has no such split, its share is not one, or val and test share images with another.
-    """
+    """What a split reads; ``SekdError`` if there is no such split, or two splits share images."""
     parts = {name: _part(config, name, text) for name, text in config.splits.items() if text is not None}
     for first, second in combinations(parts, 2):
         if parts[first].overlaps(parts[second]):
@@ -72,31 +68,33 @@ def part_of(config: DataConfig, split: str) -> SplitPart:
     return parts[split]
 
 
-def check_config(config: DataConfig, formats: dict[str, Any]) -> None:
-    """Faults that need no file to be seen."""
-    if config.format not in formats:
-        raise SekdError(f"data {config.name}: format {config.format!r} is unknown: choose {', '.join(formats)}")
-    check_choices(config.distractors, config.options)
-    if not Path(config.root).is_dir():
+def _part(config: DataConfig, split: str, text: str) -> SplitPart:
+    match = re.fullmatch(r"([^@]+)(?:@([\d.]+)-([\d.]+)%)?", text)
+    part = SplitPart(match[1], float(match[2] or 0), float(match[3] or 100)) if match else None
+    if part is None or not 0 <= part.low < part.high <= 100:
         raise SekdError(
-            f"data {config.name}: the folder {config.root} does not exist; set data.root to where the dataset lies"
+            f"data {config.name}: split {split} is {text!r}; expected a file or part, or a share of one like "
+            "val.json@0-10%"
         )
-    if config.limit is not None and config.limit < 1:
-        raise SekdError(f"data {config.name}: data.limit={config.limit}: expected at least one image, or null for all")
+    return part
+
+
+def check_config(config: DataConfig, formats: Collection[str]) -> None:
+    """Faults that need no file to be seen."""
+    wrong = None
+    if config.format not in formats:
+        wrong = f"format {config.format!r} is unknown: choose {', '.join(formats)}"
+    elif config.within and config.format != "inat":
+        wrong = "data.within needs format inat; choose by data.classes"
+    elif not Path(config.root).is_dir():
+        wrong = f"the folder {config.root} does not exist; set data.root to where the dataset lies"
+    elif config.limit is not None and config.limit < 1:
+        wrong = f"data.limit={config.limit}: expected at least one image, or null for all"
+    if wrong:
+        raise SekdError(f"data {config.name}: {wrong}")
+    check_choices(config.distractors, config.options)
 
 
 def known_datasets() -> list[str]:
     """The names that ``data=`` takes."""
     return sorted(file.stem for file in CONFIGS.glob("*.yaml"))
-
-
-def _part(config: DataConfig, split: str, text: str) -> SplitPart:
-    match = re.fullmatch(r"(?P<source>[^@]+)(?:@(?P<low>[\d.]+)-(?P<high>[\d.]+)%)?", text)
-    if not match or (match["low"] and not 0 <= float(match["low"]) < float(match["high"]) <= 100):
-        raise SekdError(
-            f"data {config.name}: split {split} is {text!r}; expected a file or part, or a share of one like "
-            "val.json@0-10%"
-        )
-    if match["low"] is None:
-        return SplitPart(match["source"])
-    return SplitPart(match["source"], float(match["low"]), float(match["high"]))

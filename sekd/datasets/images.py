@@ -1,10 +1,10 @@
 """Image files: whether they are there, whether they decode, and their pixels. Nothing else opens them."""
 
 import os
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from contextlib import suppress
+from functools import cache, partial
 from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -21,11 +21,7 @@ DECODE_ERRORS = (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image
 
 
 def open_image(path: Path | str) -> Image.Image:
-    """The image's pixels as RGB.
-
-    Raises:
-        SekdError: the file is absent, or does not decode.
-    """
+    """The image's pixels as RGB; ``SekdError`` if the file is absent or does not decode."""
     try:
         return decode(path)
     except FileNotFoundError:
@@ -37,12 +33,16 @@ def open_image(path: Path | str) -> Image.Image:
 def decode(path: Path | str) -> Image.Image:
     """The image as every part of this project sees it: RGB, turned as its EXIF orientation says.
 
-    Raises:
-        One of ``DECODE_ERRORS``: the file is absent, or does not decode.
+    Raises one of ``DECODE_ERRORS`` if the file is absent or does not decode.
     """
-    with Image.open(path) as image:
-        image.load()
-        return _eight_bits(_upright(image)).convert("RGB")
+    with Image.open(path) as file:
+        file.load()
+        image: Image.Image = file
+        with suppress(Exception):  # damaged EXIF raises whatever its parser stumbles on, and the pixels are whole
+            image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I;16"):  # scaled to eight bits: Pillow's own conversion clips nearly all to white
+            image = image.point(lambda value: value / 256).convert("L")
+        return image.convert("RGB")
 
 
 def image_size(path: Path | str) -> tuple[int, int]:
@@ -51,27 +51,12 @@ def image_size(path: Path | str) -> tuple[int, int]:
         return image.size
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # damaged EXIF raises whatever its parser stumbles on, and the pixels are whole
-        return image
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Sixteen-bit grey scaled to eight bits, where Pillow's own conversion would clip nearly all of it to white."""
-    return image.point(lambda value: value / 256).convert("L") if image.mode.startswith("I;16") else image
-
-
-def undecodable(
-    paths: Sequence[Path], *, whole: bool = False, workers: int | None = None, progress: bool = False
-) -> dict[Path, str]:
+def undecodable(paths: Sequence[Path], *, whole: bool = False, progress: bool = False) -> dict[Path, str]:
     """The files that do not decode, and why: header and ending of each are read, all of it where in doubt.
 
-    Cheap enough to be done before anything expensive starts. With ``whole`` all of every file is read. With
-    ``progress`` a bar shows when it takes long.
+    With ``whole`` all of every file is read. With ``progress`` a bar shows when it takes long.
     """
-    with ThreadPoolExecutor(workers or min(16, (os.cpu_count() or 1) * 2)) as pool:
+    with ThreadPoolExecutor(min(16, (os.cpu_count() or 1) * 2)) as pool:
         faults = tqdm(
             _faults(pool, paths, whole),
             desc="looking at images",
@@ -86,17 +71,12 @@ def undecodable(
 
 def present(root: Path, images: Iterable[Path]) -> set[Path]:
     """Those of the images, relative to root, that are on disk. Lists each folder once rather than asking per image."""
-    by_folder: dict[Path, list[Path]] = defaultdict(list)
-    for image in images:
-        by_folder[image.parent].append(image)
-    found: set[Path] = set()
-    for folder, wanted in by_folder.items():
-        if len(wanted) == 1:
-            found.update(image for image in wanted if (root / image).is_file())
-        elif (root / folder).is_dir():
-            names = {entry.name for entry in os.scandir(root / folder)}
-            found.update(image for image in wanted if image.name in names)
-    return found
+
+    @cache
+    def names(folder: Path) -> set[str]:
+        return {entry.name for entry in os.scandir(root / folder)} if (root / folder).is_dir() else set()
+
+    return {image for image in images if image.name in names(image.parent)}
 
 
 def image_files(folder: Path) -> list[str]:
@@ -112,19 +92,17 @@ def _faults(pool: ThreadPoolExecutor, paths: Sequence[Path], whole: bool) -> Ite
 def _fault(path: Path, *, whole: bool) -> str | None:
     """Why a file does not decode."""
     try:
-        with Image.open(path) as image:
+        with path.open("rb") as file, Image.open(file) as image:
             ending = ENDINGS.get(image.format or "")
-            if whole or ending is None or ending not in _tail(path):
-                image.load()
+            place = file.tell()
+            file.seek(max(0, path.stat().st_size - TAIL))
+            if not whole and ending and ending in file.read():
+                return None
+            file.seek(place)
+            image.load()
     except DECODE_ERRORS as error:
         return _first_line(error)
     return None
-
-
-def _tail(path: Path) -> bytes:
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - TAIL))
-        return file.read()
 
 
 def _first_line(error: Exception) -> str:

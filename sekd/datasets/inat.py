@@ -3,7 +3,7 @@
 A category's columns are its path: kingdom, phylum, class, order, family, genus, and its name for the species.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,48 +21,35 @@ def read(config: DataConfig, part: SplitPart) -> Listing:
     """Every annotated image of ``<root>/<part>`` whose category lies within the configured values."""
     file = Path(config.root) / part.source
     table = read_json(file, holds=("images", "annotations", "categories"))
-    known = {category["id"] for category in table["categories"]}
     levels = config.levels or LEVELS
-    paths = _paths(_within(table["categories"], config.within, file), levels, file)
-    taxonomy = Taxonomy(paths.values(), skip=config.skip, level_names=levels)
-    labels = {annotation["image_id"]: annotation["category_id"] for annotation in table["annotations"]}
-    stray = set(labels.values()) - known
-    if stray:
-        raise SekdError(f"{file}: annotations name the category {min(stray)}, which is not among its categories")
-    examples = [
-        Example(image["file_name"], Path(image["file_name"]), paths[labels[image["id"]]])
-        for image in table["images"]
-        if labels.get(image["id"]) in paths
-    ]
-    unlabelled = sum(image["id"] not in labels for image in table["images"])
-    return Listing(taxonomy, examples, [f"{unlabelled} images of {file} have no annotation"] if unlabelled else [])
-
-
-def _within(
-    categories: Sequence[Mapping[str, Any]], within: Mapping[str, Sequence[str]], file: Path
-) -> list[Mapping[str, Any]]:
-    kept = list(categories)
-    for column, values in within.items():
-        wanted = {fold(value) for value in values}
-        held = {str(category.get(column)) for category in kept}
+    kept = table["categories"]
+    for column, values in config.within.items():
+        held, wanted = {str(category.get(column)) for category in kept}, set(map(fold, values))
         kept = [category for category in kept if fold(str(category.get(column))) in wanted]
         if not kept:
             raise SekdError(
                 f"{file}: no category has {column} in {', '.join(values)}; it holds {', '.join(sorted(held)[:20])}; "
                 "set data.within"
             )
-    return kept
+    paths = {category["id"]: _path(category, levels, file) for category in kept}
+    labels = {annotation["image_id"]: annotation["category_id"] for annotation in table["annotations"]}
+    if stray := set(labels.values()) - {category["id"] for category in table["categories"]}:
+        raise SekdError(f"{file}: annotations name the category {min(stray)}, which is not among its categories")
+    examples = [
+        Example.at(image["file_name"], paths[labels[image["id"]]])
+        for image in table["images"]
+        if labels.get(image["id"]) in paths
+    ]
+    unlabelled = sum(image["id"] not in labels for image in table["images"])
+    notes = [f"{unlabelled} images of {file} have no annotation"] if unlabelled else []
+    return Listing(Taxonomy(paths.values(), skip=config.skip, level_names=levels), examples, notes)
 
 
-def _paths(categories: Sequence[Mapping[str, Any]], levels: Sequence[str], file: Path) -> dict[int, Names]:
-    paths = {}
-    for category in categories:
-        path = tuple(str(category.get(COLUMNS.get(level, level)) or "").strip() for level in levels)
-        if not all(path):
-            empty = levels[path.index("")]
-            raise SekdError(
-                f"{file}: category {category['id']} ({category.get('name')}) has no path: its {empty} is missing or "
-                "empty; fill it in, or set data.levels to the columns that every category has"
-            )
-        paths[category["id"]] = path
-    return paths
+def _path(category: dict[str, Any], levels: Sequence[str], file: Path) -> Names:
+    path = tuple(str(category.get(COLUMNS.get(level, level)) or "").strip() for level in levels)
+    if not all(path):
+        raise SekdError(
+            f"{file}: category {category['id']} ({category.get('name')}) has no path: its {levels[path.index('')]} is "
+            "missing or empty; fill it in, or set data.levels to the columns that every category has"
+        )
+    return path

@@ -8,14 +8,13 @@ from typing import Any
 from sekd.errors import SekdError
 
 
-def read_json(path: Path, *, holds: Sequence[str] = ()) -> dict[str, Any]:
+def read_json(path: Path, *, holds: Sequence[str]) -> dict[str, Any]:
     """A JSON object with at least the given keys."""
     try:
         table = json.loads(_read(path))
     except ValueError as error:
         raise SekdError(f"{path} is not valid JSON ({error}): the file may be cut off; copy it again") from error
-    missing = [key for key in holds if key not in table] if isinstance(table, dict) else list(holds)
-    if missing or not isinstance(table, dict):
+    if missing := [key for key in holds if not isinstance(table, dict) or key not in table]:
         raise SekdError(f"{path}: expected an object with {', '.join(holds)}; {', '.join(missing)} not found")
     return table
 
@@ -36,11 +35,10 @@ def read_pairs(path: Path) -> dict[str, str]:
     return pairs
 
 
-def subfolders(folder: Path, what: str) -> list[str]:
-    """Names of the folders in a folder, sorted; ``what`` says in an error what they should be."""
-    if not folder.is_dir():
-        raise SekdError(f"the folder {folder} does not exist: expected {what}")
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+def locate(root: str, name: str) -> Path:
+    """A file that lies in the root or where the command runs; the place in the root if there is neither."""
+    inside, here = Path(root) / name, Path(name)
+    return here if here.is_file() and not inside.is_file() else inside
 
 
 def _read(path: Path) -> str:

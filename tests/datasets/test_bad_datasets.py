@@ -76,7 +76,7 @@ def rewrite_line(file: str, old: str, new: str) -> Callable[[Path], None]:
         ("cub", remove("classes.txt"), {}, "classes.txt cannot be read"),
         ("cub", rewrite_line("image_class_labels.txt", "3 1\n", ""), {}, "image 3 of images.txt is missing"),
         ("cub", rewrite_line("images.txt", "_0003_4.jpg", "_0003_5.jpg"), {}, "listed images are absent"),
-        ("cub", remove("hierarchy_CUB200.json"), {}, r"no hierarchy at .*data\.hierarchy"),
+        ("cub", remove("hierarchy_CUB200.json"), {}, r"none at .*set data\.hierarchy"),
         ("cub", None, {"hierarchy": None}, r"set data\.hierarchy"),
         ("cub", edit("hierarchy_CUB200.json", lambda t: t.pop("Sayornis")), {}, "1 of 5 classes have no path.*103"),
         (

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 from miniatures import BIRDS, FOODS, config, inat_categories, write_image
 
-from sekd.datasets import Dataset, Example, known_datasets, load_dataset
+from sekd.datasets import Dataset, Example, in_share, known_datasets, load_dataset
 from sekd.datasets.config import SPLITS, SplitPart
 from sekd.datasets.images import open_image
-from sekd.datasets.select import in_share
 from sekd.embedded.kingdoms import IN_DOMAIN, UNSEEN
 from sekd.errors import SekdError
 from sekd.taxonomy import fold
