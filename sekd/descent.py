@@ -1,15 +1,15 @@
 """Descent: the path of an image down a tree, found without a label.
 
 At a node its children are the options of one question. More children than fit in a question are asked in heats, whose
-winners meet in a final. A beam keeps the partial paths of the highest probability, so that one early mistake is not
-final; a beam of 1 is greedy.
+winners meet in a final. A beam keeps the partial paths of the highest probability, so that an early mistake can be
+corrected; a beam of 1 is greedy.
 
 The probability of a child among all children of its node follows from the heats by Luce's choice axiom: the odds of two
 options do not depend on the others on offer, as in a softmax over fixed scores. A child c that has probability p(c) in
 a heat won by w has the strength p(c) / p(w) · strength(w); in the final, an option's probability is its strength.
 Strengths divided by their sum are the probabilities. A path's probability is the product over its levels.
 
-This file asks nobody: it yields questions and is sent probabilities.
+Calls no model: it yields questions and is sent probabilities.
 """
 
 import math
@@ -29,7 +29,7 @@ Heat = tuple[str, ...]
 
 @dataclass(frozen=True)
 class PartialPath:
-    """A node of the tree, and how it was reached.
+    """A node of the tree, and the questions and answers on the way to it.
 
     Attributes:
         node: its names, the skipped levels included.
@@ -67,7 +67,7 @@ Descent = Generator[list[OpenQuestion], Sequence[Probabilities], Found]
 
 
 def descend(taxonomy: Taxonomy, *, roots: Sequence[Names], options: int, beam: int, seed: str) -> Descent:
-    """Go down from the roots until every path of the beam has reached a leaf.
+    """Descend from the roots until every path of the beam has reached a leaf.
 
     Yields the questions that can be asked at once; is sent the probabilities of each one's options, which sum to 1.
 
@@ -157,7 +157,7 @@ class Calls:
 
 
 def count_calls(taxonomy: Taxonomy, *, roots: Sequence[Names], options: int, beam: int) -> Calls:
-    """What a descent costs, from the tree alone; ``descend`` says what the arguments are."""
+    """The number of questions of a descent, from the tree; arguments as in ``descend``."""
     mean, most, width = 0.0, 0, len(roots)
     leaves = sum(_leaves_below(taxonomy, root) for root in roots)
     for depth in range(taxonomy.skip, taxonomy.depth):

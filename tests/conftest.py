@@ -1,4 +1,4 @@
-"""What tests of several folders share: stand-ins of the released models and photos of every kind."""
+"""Fixtures that several test folders share: stand-ins of the released models, and photos."""
 
 import shutil
 from collections.abc import Iterator
@@ -11,7 +11,9 @@ from sekd.models import ModelConfig
 
 @pytest.fixture(scope="session")
 def standin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standin]:
-    """``standin(family, dtype)``: a stand-in's configuration. Its folder is written once and goes with the session."""
+    """``standin(family, dtype)``: a stand-in's configuration. Its folder is written once a session and deleted at its
+    end.
+    """
     root = tmp_path_factory.mktemp("standins")
     built: dict[tuple[str, str], ModelConfig] = {}
 

@@ -1,4 +1,4 @@
-"""What transformers says about a prompt: the reference that the engine is held against."""
+"""Transformers' results for a prompt: the reference for the engine."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""Where the published label trees are, for tests that read them; those tests are skipped where they are not."""
+"""The published label trees, for tests that read them; skipped if the files are missing."""
 
 import os
 from pathlib import Path

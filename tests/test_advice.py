@@ -23,7 +23,7 @@ COMMANDS = {
 GROUPS = "data|model|engine|teacher|loss|rehearsal|lora|optim|stream|trainer|validation"
 DOTTED = re.compile(rf"(?<![\w./-])(?:{GROUPS})(?:\.[a-z]\w*)+(?=[=\s,:;)`\"']|\.(?:\s|$)|$)")
 GIVEN = re.compile(r"(?<![\w./<-])([a-z]\w*)=(?!=)")
-# Names before "=" that are no settings: attributes of HTML and SVG, and arguments of a library's functions.
+# Names before "=" that are not settings: attributes of HTML and SVG, and arguments of a library's functions.
 OTHERS = {
     "setting",
     "key",

@@ -1,4 +1,4 @@
-"""Answers: every way of saying one, in any order and mixture; what is no answer; and the benchmark's own reading."""
+"""Parsing of answers: all forms and orders, failures, and the benchmark's own rule."""
 
 import json
 
@@ -93,7 +93,7 @@ def test_what_is_no_single_choice_is_a_parse_failure(text: str) -> None:
 
 def test_the_article_a_is_no_choice_but_the_letter_before_a_name_is() -> None:
     assert parse_single("A bird of the Apodiformes", ORDER) == 3
-    assert parse_single("A Apodiformes", ORDER) == 0  # the letter counts, whatever it is bound to
+    assert parse_single("A Apodiformes", ORDER) == 0  # the letter counts, also with another name
     assert parse_single("I see a (C)", ORDER) == 2
 
 

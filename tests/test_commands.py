@@ -1,4 +1,4 @@
-"""Every command says what is wrong with a setting in one line, and exits with 2 before anything is loaded."""
+"""Every command reports a wrong setting in one line, and exits with 2 before anything is loaded."""
 
 import sys
 from collections.abc import Callable
@@ -13,7 +13,7 @@ Refusal = Callable[..., str]
 
 @pytest.fixture
 def refusal(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Refusal:
-    """Runs a command that has to refuse, in an empty folder; what it says without "error: "."""
+    """Runs a command that must fail, in an empty folder; its message without "error: "."""
 
     def refused(command: str, *overrides: str) -> str:
         monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""An error may be raised in one process and told by another: every class of this project survives that."""
+"""An error may be raised in one process and reported by another: every class can be pickled."""
 
 import ast
 import pickle

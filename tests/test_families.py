@@ -1,7 +1,7 @@
 """A stand-in of each released family through the whole pipeline in bfloat16, one engine a family.
 
-Teacher, verification, what is stored held to transformers, student of all three losses, merged student, and joint
-answers of base and student. One student also rehearses the questions of an independent pass.
+Teacher, verification, comparison of the stored values with transformers, student of all three losses, merged student,
+and joint answers of base and student. One student also rehearses the questions of an independent pass.
 """
 
 import math

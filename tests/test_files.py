@@ -1,4 +1,4 @@
-"""A file written with ``atomic`` is the old one or the new one, never a part of either."""
+"""A file written with ``atomic`` is the old or the new one, never a part of either."""
 
 import os
 from pathlib import Path

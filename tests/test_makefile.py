@@ -1,4 +1,4 @@
-"""What `make` would run, for what is given on its command line."""
+"""The commands that `make` would run, by its command line."""
 
 import subprocess
 from pathlib import Path
@@ -39,6 +39,6 @@ def test_a_run_of_another_model_than_the_datas_own_is_found_by_data_and_model(pl
 
 
 def test_the_controls_are_reported_where_they_were_trained(place: Path) -> None:
-    """Their folder is named when they are trained, which is after `make` has read its command line."""
+    """Their folder is named when they are trained, after `make` has read its command line."""
     shown = commands(place, "controls", "DATA=inat", "MODEL=qwen3_vl_4b")
     assert "sekd.evaluation.report\n" in shown

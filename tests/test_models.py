@@ -1,4 +1,4 @@
-"""A model that cannot be used is refused in one sentence, before anything is paid for."""
+"""A model that cannot be used is refused in one sentence, before any work is done."""
 
 import json
 import shutil

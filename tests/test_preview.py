@@ -1,4 +1,4 @@
-"""The page: everything that will be asked, about a dozen images, whole in itself."""
+"""The preview page: all questions and prompts about a dozen images, in one file."""
 
 import re
 import subprocess

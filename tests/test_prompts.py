@@ -1,4 +1,4 @@
-"""Prompts: image first, prefixes that later steps share, letters that are one token wherever they stand."""
+"""Prompts: image first, prefixes shared between steps, letters that are the same single token everywhere."""
 
 from itertools import pairwise, product
 from typing import Any

@@ -1,4 +1,4 @@
-"""Provenance names the versions, the source and the machine, and loads nothing to do so."""
+"""Provenance has the versions, the source and the machine, and imports none of the packages."""
 
 import subprocess
 import sys

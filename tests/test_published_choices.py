@@ -1,4 +1,4 @@
-"""The benchmark's own question file, over a folder that stands for its authors' machine."""
+"""The benchmark's own question file, with a folder in place of its authors' machine."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Questions: what every one must hold, whatever the tree; the two kinds of distractors; that they are stable."""
+"""Questions: their invariants on any tree, the two kinds of distractors, and stability."""
 
 from collections import Counter
 from itertools import pairwise
@@ -21,7 +21,7 @@ paths = st.lists(
 
 
 def check(questions: tuple[Question, ...], path: tuple[str, ...], tree: Taxonomy, options: int) -> None:
-    """What holds of any sample's questions, by looking at the whole tree."""
+    """The invariants of any sample's questions, checked against the whole tree."""
     asked = {question.depth: question for question in questions}
     for depth in range(tree.skip, len(path)):
         level = {fold(node[-1]) for node in tree.nodes(depth, path[: tree.skip])}
@@ -156,7 +156,7 @@ def test_questions_are_the_same_in_another_process() -> None:
 
 
 def test_published_questions_never_change() -> None:
-    """A store's fingerprint covers the seed, not the way of drawing: that must stay as it is."""
+    """A store's fingerprint covers the seed, not the algorithm, which must not change."""
     genus = build_questions(sample_id="val/1.jpg", path=("o1", "f12", "g120"), taxonomy=family_tree(), seed=7)[2]
     assert genus.options == ("g120", "g312", "g002", "g321")
 

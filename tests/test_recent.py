@@ -1,4 +1,4 @@
-"""A command goes on with the data and model of the newest pass or run, unless its own line names others."""
+"""A command uses the data and model of the newest pass or run, unless its own overrides set others."""
 
 import os
 from pathlib import Path

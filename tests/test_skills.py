@@ -1,4 +1,4 @@
-"""What the embedded student forgot is measured against what the base could do."""
+"""What the embedded student forgot, measured against the base's skills."""
 
 from dataclasses import asdict
 from pathlib import Path

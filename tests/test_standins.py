@@ -1,4 +1,4 @@
-"""The stand-ins are what they stand for: vocabulary, ids, processor and names are the released models'."""
+"""The stand-ins have the vocabulary, ids, processor and names of the released models."""
 
 import pytest
 from PIL import Image

@@ -1,4 +1,4 @@
-"""Where a path stops, and the scores of paths that stop: each against a count made one image at a time."""
+"""Where a path stops, and the scores of paths that stop, each compared with a count over single images."""
 
 import math
 import random

@@ -1,4 +1,4 @@
-"""The tree: identity by path, comparison without case, and the real trees where they are at hand."""
+"""The tree: identity by path, comparison without case, and the published trees if the files are present."""
 
 import json
 from pathlib import Path

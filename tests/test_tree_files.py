@@ -1,4 +1,4 @@
-"""Trees as biology publishes them: Newick and Darwin Core."""
+"""Published biological trees: Newick and Darwin Core."""
 
 from pathlib import Path
 

@@ -1,1 +1,1 @@
-"""Makes the embedded base model: ``make base``. Nothing that uses the package imports this."""
+"""``make base``: pretrains the embedded base model. The package does not import this."""
