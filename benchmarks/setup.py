@@ -16,7 +16,6 @@ from sekd.datasets import DataConfig, Dataset, Example, load_dataset
 from sekd.embedded.tiny_vlm import config, save, save_random
 from sekd.embedded.world import write_world
 from sekd.models import ModelConfig
-from sekd.pil_processors import use_pil_where_torchvision_is_absent
 from sekd.store import Store
 
 LEVELS = ["kingdom", "order", "family", "genus", "species"]
@@ -86,9 +85,7 @@ def prepare(spec: tuple[str, Callable[[Path], Path]], folder: Path, *, images: i
 
 def thirty_million(folder: Path) -> Path:
     """A Qwen2.5-VL of 30 M parameters; images of 224 × 224 pixels are 64 tokens."""
-    use_pil_where_torchvision_is_absent()
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
-    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
     torch.manual_seed(0)
     text = {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8, "num_attention_heads": 8}
@@ -99,10 +96,7 @@ def thirty_million(folder: Path) -> Path:
     sizes = config(**text, rope_parameters=rope).to_dict()
     sizes["vision_config"] |= vision
     vlm: Any = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig.from_dict(sizes))
-    save(vlm, folder)
-    pixels = {"shortest_edge": 224**2, "longest_edge": 224**2}
-    Qwen2VLImageProcessorPil(patch_size=14, merge_size=2, temporal_patch_size=2, size=pixels).save_pretrained(folder)
-    return folder
+    return save(vlm, folder, side=224, patch=14)
 
 
 MODELS = (("embedded, 1.1 M", save_random), ("30 M, 224 px", thirty_million))

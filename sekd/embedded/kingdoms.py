@@ -5,6 +5,7 @@ same name means different attributes under different parents, as a species epith
 that knows the parent needs one attribute to name the child. A model that does not must infer the whole path.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,7 +14,7 @@ import numpy as np
 LEVELS = ("order", "family", "genus", "species")
 VALUES = 4  # attribute values a level, and so children a node
 NAMES = (4, 6, 6, 6)  # names a level
-PATTERNS = ("plain", "striped", "dotted", "ringed")
+PATTERNS = "plain striped dotted ringed"
 
 # A name is a stem of one syllable and an ending that depends on the level, as in zoological nomenclature.
 ONSETS = ("b", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "t", "v", "z")
@@ -58,66 +59,52 @@ class Kingdom:
             parent = path[:, level] = table[parent, values[:, level]]
         return path
 
+    def shown(self, values: Iterable[int]) -> dict[str, str]:
+        """Attribute values [level] -> attribute -> its value in words."""
+        return {name: words[value] for (name, words), value in zip(self.attributes, values, strict=True)}
+
     def path(self, values: np.ndarray) -> tuple[str, ...]:
         """Attribute values [level] -> the names along the path, coarse to fine."""
         indices = self.name_indices(values[None])[0]
         return tuple(self.names[level][index] for level, index in enumerate(indices))
 
 
+# For each level the attribute and its values.
+ATTRIBUTES = {
+    "Fauna": {
+        "colour": "red green blue yellow",
+        "shape": "disc dart box kite",
+        "pattern": PATTERNS,
+        "fin": "finless spiked sailed crowned",
+    },
+    "Flora": {
+        "colour": "pink purple orange white",
+        "shape": "daisy tulip bell clover",
+        "leaf": "leafless leftleaf rightleaf bothleaf",
+        "pattern": PATTERNS,
+    },
+    "Vessel": {
+        "shape": "bowl flask urn jar",
+        "pattern": PATTERNS,
+        "colour": "teal brown grey lime",
+        "handle": "handleless lefthandle righthandle lidded",
+    },
+    "Moth": {
+        "shape": "broad tailed narrow scalloped",
+        "colour": "amber cyan rose olive",
+        "antenna": "bald forked curled clubbed",
+        "pattern": PATTERNS,
+    },
+    "Rocket": {
+        "colour": "crimson azure gold silver",
+        "flame": "unlit single double plume",
+        "pattern": PATTERNS,
+        "shape": "needle dome capsule saucer",
+    },
+}
 KINGDOMS = {
-    kingdom.name: kingdom
-    for kingdom in (
-        Kingdom(
-            "Fauna",
-            (
-                ("colour", ("red", "green", "blue", "yellow")),
-                ("shape", ("disc", "dart", "box", "kite")),
-                ("pattern", PATTERNS),
-                ("fin", ("finless", "spiked", "sailed", "crowned")),
-            ),
-            seed=11,
-        ),
-        Kingdom(
-            "Flora",
-            (
-                ("colour", ("pink", "purple", "orange", "white")),
-                ("shape", ("daisy", "tulip", "bell", "clover")),
-                ("leaf", ("leafless", "leftleaf", "rightleaf", "bothleaf")),
-                ("pattern", PATTERNS),
-            ),
-            seed=12,
-        ),
-        Kingdom(
-            "Vessel",
-            (
-                ("shape", ("bowl", "flask", "urn", "jar")),
-                ("pattern", PATTERNS),
-                ("colour", ("teal", "brown", "grey", "lime")),
-                ("handle", ("handleless", "lefthandle", "righthandle", "lidded")),
-            ),
-            seed=13,
-        ),
-        Kingdom(
-            "Moth",
-            (
-                ("shape", ("broad", "tailed", "narrow", "scalloped")),
-                ("colour", ("amber", "cyan", "rose", "olive")),
-                ("antenna", ("bald", "forked", "curled", "clubbed")),
-                ("pattern", PATTERNS),
-            ),
-            seed=14,
-        ),
-        Kingdom(
-            "Rocket",
-            (
-                ("colour", ("crimson", "azure", "gold", "silver")),
-                ("flame", ("unlit", "single", "double", "plume")),
-                ("pattern", PATTERNS),
-                ("shape", ("needle", "dome", "capsule", "saucer")),
-            ),
-            seed=15,
-        ),
-    )
+    name: Kingdom(name, tuple((attribute, tuple(values.split())) for attribute, values in levels.items()), seed)
+    for seed, (name, levels) in enumerate(ATTRIBUTES.items(), start=11)
 }
 IN_DOMAIN = ("Fauna", "Vessel", "Rocket")
 UNSEEN = ("Flora", "Moth")

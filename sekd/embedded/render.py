@@ -1,7 +1,5 @@
 """Draws one image of the embedded world from its kingdom and attribute values."""
 
-from collections.abc import Callable
-
 import numpy as np
 from PIL import Image, ImageDraw
 
@@ -29,10 +27,46 @@ INK = {
 HEIGHT = {"Fauna": 0.56, "Flora": 0.40, "Vessel": 0.56, "Moth": 0.54, "Rocket": 0.45}  # of the subject's centre
 
 Point = tuple[float, float]
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+
+
+def _around(width: float, height: float, *centres: Point) -> list[Box]:
+    return [(x - width, y - height, x + width, y + height) for x, y in centres]
+
+
+# The subject's outline: its parts' bounding boxes and corners. MIRRORED are drawn with their mirror images.
+ELLIPSES: dict[str, list[Box]] = {
+    "disc": [(-1, -0.95, 1, 0.95)],
+    "daisy": [(-1, -1, 1, 1)],
+    "clover": [*_around(0.5, 0.5, (-0.6, 0), (0.6, 0), (0, -0.6), (0, 0.6)), (-0.3, -0.3, 0.3, 0.3)],
+    "scalloped": _around(0.6, 0.5, (-0.6, -0.45), (0.6, -0.45), (-0.55, 0.5), (0.55, 0.5)),
+    "dome": [(-0.95, -1.1, 0.95, 0.8)],
+    "saucer": [(-1.4, -0.35, 1.4, 0.75), (-0.6, -0.95, 0.6, 0.4)],
+}
+POLYGONS: dict[str, list[Point]] = {
+    "dart": [(1.5, 0), (-0.2, -0.62), (-1.25, 0), (-0.2, 0.62)],
+    "box": [(-0.95, -0.8), (0.95, -0.8), (0.95, 0.8), (-0.95, 0.8)],
+    "kite": [(0, -1.15), (1.05, 0.75), (-1.05, 0.75)],
+    "tulip": [(-1, -1), (-0.5, -0.35), (0, -1), (0.5, -0.35), (1, -1), (0.75, 0.6), (0, 1), (-0.75, 0.6)],
+    "bell": [(-0.35, -1), (0.35, -1), (0.6, 0.2), (1.15, 0.9), (-1.15, 0.9), (-0.6, 0.2)],
+    "bowl": [(-1.15, -0.6), (1.15, -0.6), (0.6, 0.95), (-0.6, 0.95)],
+    "flask": [(-0.3, -1), (0.3, -1), (0.3, -0.3), (1.1, 0.95), (-1.1, 0.95), (-0.3, -0.3)],
+    "jar": [(-0.8, -1), (0.8, -1), (0.8, 0.95), (-0.8, 0.95)],
+    "needle": [(0, -1.5), (0.55, -0.3), (0.55, 1), (-0.55, 1), (-0.55, -0.3)],
+    "dome": [(-0.95, -0.15), (0.95, -0.15), (0.95, 1), (-0.95, 1)],
+    "capsule": [(-0.45, -1.05), (0.45, -1.05), (1.15, 1), (-1.15, 1)],
+}
+MIRRORED: dict[str, list[Point]] = {
+    "urn": [(0, -1), (0.6, -1), (1.05, -0.2), (0.35, 0.6), (0.7, 0.95), (0, 0.95)],
+    "broad": [(0, -0.5), (1.35, -0.95), (1.35, 0.85), (0, 0.6)],
+    "tailed": [(0, -0.5), (1.35, -0.8), (0.95, 0.2), (0.85, 1.3), (0.4, 0.5), (0, 0.5)],
+    "narrow": [(0, -0.45), (1.5, -0.2), (1.4, 0.3), (0, 0.45)],
+}
+HANDLES = {"lefthandle": (-1.7, -0.6, -0.4, 0.6), "righthandle": (0.4, -0.6, 1.7, 0.6)}
 
 
 class Canvas:
-    """An image in progress. Coordinates are relative to the subject's centre, in units of its radius."""
+    """An image in progress. Coordinates (x right, y down) are from the subject's centre, in units of its radius."""
 
     def __init__(self, kingdom: str, rng: np.random.Generator) -> None:
         self.rng = rng
@@ -40,37 +74,36 @@ class Canvas:
         self.image = _background(kingdom, rng)
         self.draw = ImageDraw.Draw(self.image)
         self.radius = DRAWN * rng.uniform(0.24, 0.28)
+        self.line = round(0.17 * self.radius)
         self.centre = (
             DRAWN * (0.5 + rng.uniform(-0.05, 0.05)),
             DRAWN * (HEIGHT[kingdom] + rng.uniform(-0.04, 0.04)),
         )
-        self.body = Image.new("L", self.image.size, 0)
-        self.body_draw = ImageDraw.Draw(self.body)
 
-    def at(self, x: float, y: float) -> Point:
-        """Coordinates (x right, y down, centre at 0, 0) -> pixels."""
-        return self.centre[0] + x * self.radius, self.centre[1] + y * self.radius
+    def pixels(self, *points: Point) -> list[Point]:
+        return [(self.centre[0] + x * self.radius, self.centre[1] + y * self.radius) for x, y in points]
 
     def box(self, x0: float, y0: float, x1: float, y1: float) -> list[Point]:
-        return [self.at(x0, y0), self.at(x1, y1)]
-
-    def points(self, *corners: Point) -> list[Point]:
-        return [self.at(x, y) for x, y in corners]
-
-    @property
-    def line(self) -> int:
-        return round(0.17 * self.radius)
-
-    def ellipse(self, x0: float, y0: float, x1: float, y1: float) -> None:
-        self.body_draw.ellipse(self.box(x0, y0, x1, y1), fill=255)
+        return self.pixels((x0, y0), (x1, y1))
 
     def polygon(self, *corners: Point) -> None:
-        self.body_draw.polygon(self.points(*corners), fill=255)
+        self.draw.polygon(self.pixels(*corners), fill=self.ink)
 
-    def mirrored(self, *corners: Point) -> None:
-        """A polygon and its mirror image."""
-        self.polygon(*corners)
-        self.polygon(*((-x, y) for x, y in corners))
+    def ellipse(self, *box: float) -> None:
+        self.draw.ellipse(self.box(*box), fill=self.ink)
+
+    def body(self, kingdom: str, shape: str) -> Image.Image:
+        """The subject's outline as a mask."""
+        mask = Image.new("L", self.image.size, 0)
+        draw = ImageDraw.Draw(mask)
+        for box in ELLIPSES.get(shape, []):
+            draw.ellipse(self.box(*box), fill=255)
+        half = MIRRORED.get(shape, [])
+        trunk = [(-0.14, -0.75), (0.14, -0.75), (0.14, 0.8), (-0.14, 0.8)] if kingdom == "Moth" else []
+        for corners in (POLYGONS.get(shape), half, [(-x, y) for x, y in half], trunk):
+            if corners:
+                draw.polygon(self.pixels(*corners), fill=255)
+        return mask
 
 
 def render(kingdom: str, attributes: dict[str, str], rng: np.random.Generator) -> Image.Image:
@@ -79,7 +112,7 @@ def render(kingdom: str, attributes: dict[str, str], rng: np.random.Generator) -
     DRAW[kingdom](canvas, attributes)
     shade = np.clip(np.array(RGB[attributes["colour"]]) + rng.integers(-14, 15, 3), 0, 255)
     skin = _skin(attributes["pattern"], shade, canvas)
-    canvas.image.paste(skin, (0, 0), canvas.body)
+    canvas.image.paste(skin, (0, 0), canvas.body(kingdom, attributes["shape"]))
     return canvas.image.resize((SIDE, SIDE), Image.Resampling.BOX)
 
 
@@ -117,125 +150,63 @@ def _skin(pattern: str, shade: np.ndarray, canvas: Canvas) -> Image.Image:
 
 
 def _fauna(canvas: Canvas, attributes: dict[str, str]) -> None:
-    """A fish that swims to the right: tail, body and fin."""
-    canvas.draw.polygon(canvas.points((-0.9, 0), (-1.6, -0.5), (-1.6, 0.5)), fill=canvas.ink)
-    shape, fin = attributes["shape"], attributes["fin"]
-    if shape == "disc":
-        canvas.ellipse(-1, -0.95, 1, 0.95)
-    elif shape == "dart":
-        canvas.polygon((1.5, 0), (-0.2, -0.62), (-1.25, 0), (-0.2, 0.62))
-    elif shape == "box":
-        canvas.polygon((-0.95, -0.8), (0.95, -0.8), (0.95, 0.8), (-0.95, 0.8))
-    else:
-        canvas.polygon((0, -1.15), (1.05, 0.75), (-1.05, 0.75))
-    top = {"disc": -0.85, "dart": -0.5, "box": -0.75, "kite": -0.75}[shape]
-    if fin == "spiked":
-        canvas.draw.polygon(canvas.points((-0.3, top), (0.3, top), (0, top - 1.0)), fill=canvas.ink)
-    elif fin == "sailed":
-        canvas.draw.polygon(canvas.points((-1, top - 0.55), (1, top - 0.55), (0.7, top), (-0.7, top)), fill=canvas.ink)
-    elif fin == "crowned":
+    """A fish that swims to the right: its tail and fin."""
+    canvas.polygon((-0.9, 0), (-1.6, -0.5), (-1.6, 0.5))
+    top = {"disc": -0.85, "dart": -0.5, "box": -0.75, "kite": -0.75}[attributes["shape"]]
+    if attributes["fin"] == "spiked":
+        canvas.polygon((-0.3, top), (0.3, top), (0, top - 1.0))
+    elif attributes["fin"] == "sailed":
+        canvas.polygon((-1, top - 0.55), (1, top - 0.55), (0.7, top), (-0.7, top))
+    elif attributes["fin"] == "crowned":
         for x in (-0.6, 0, 0.6):
-            canvas.draw.ellipse(canvas.box(x - 0.2, top - 0.6, x + 0.2, top - 0.2), fill=canvas.ink)
+            canvas.ellipse(x - 0.2, top - 0.6, x + 0.2, top - 0.2)
 
 
 def _flora(canvas: Canvas, attributes: dict[str, str]) -> None:
-    """A flower on its stem."""
-    base = (canvas.at(canvas.rng.uniform(-0.1, 0.1), 0)[0], DRAWN)
-    canvas.draw.line([canvas.centre, base], fill=canvas.ink, width=canvas.line)
-    for side, sign in (("left", -1), ("right", 1)):
-        if attributes["leaf"] in (f"{side}leaf", "bothleaf"):
-            x0, x1 = sorted((sign * 0.1, sign * 1.35))
-            canvas.draw.ellipse(canvas.box(x0, 1.3, x1, 2.0), fill=canvas.ink)
-    shape = attributes["shape"]
-    if shape == "daisy":
-        canvas.ellipse(-1, -1, 1, 1)
-    elif shape == "tulip":
-        canvas.polygon((-1, -1), (-0.5, -0.35), (0, -1), (0.5, -0.35), (1, -1), (0.75, 0.6), (0, 1), (-0.75, 0.6))
-    elif shape == "bell":
-        canvas.polygon((-0.35, -1), (0.35, -1), (0.6, 0.2), (1.15, 0.9), (-1.15, 0.9), (-0.6, 0.2))
-    else:
-        for x, y in ((-0.6, 0), (0.6, 0), (0, -0.6), (0, 0.6)):
-            canvas.ellipse(x - 0.5, y - 0.5, x + 0.5, y + 0.5)
-        canvas.ellipse(-0.3, -0.3, 0.3, 0.3)
+    """A flower's stem and leaves."""
+    ((x, _),) = canvas.pixels((canvas.rng.uniform(-0.1, 0.1), 0))
+    canvas.draw.line([canvas.centre, (x, DRAWN)], fill=canvas.ink, width=canvas.line)
+    if attributes["leaf"] in ("leftleaf", "bothleaf"):
+        canvas.ellipse(-1.35, 1.3, -0.1, 2.0)
+    if attributes["leaf"] in ("rightleaf", "bothleaf"):
+        canvas.ellipse(0.1, 1.3, 1.35, 2.0)
 
 
 def _vessel(canvas: Canvas, attributes: dict[str, str]) -> None:
-    """A pot on a table."""
-    for side, sign in (("left", -1), ("right", 1)):
-        if attributes["handle"] == f"{side}handle":
-            x0, x1 = sorted((sign * 0.4, sign * 1.7))
-            canvas.draw.ellipse(canvas.box(x0, -0.6, x1, 0.6), outline=canvas.ink, width=canvas.line)
-    if attributes["handle"] == "lidded":
+    """A pot's handle or lid."""
+    if attributes["handle"] in HANDLES:
+        canvas.draw.ellipse(canvas.box(*HANDLES[attributes["handle"]]), outline=canvas.ink, width=canvas.line)
+    elif attributes["handle"] == "lidded":
         canvas.draw.rectangle(canvas.box(-0.8, -1.3, 0.8, -1.0), fill=canvas.ink)
-        canvas.draw.ellipse(canvas.box(-0.22, -1.65, 0.22, -1.21), fill=canvas.ink)
-    shape = attributes["shape"]
-    if shape == "bowl":
-        canvas.polygon((-1.15, -0.6), (1.15, -0.6), (0.6, 0.95), (-0.6, 0.95))
-    elif shape == "flask":
-        canvas.polygon((-0.3, -1), (0.3, -1), (0.3, -0.3), (1.1, 0.95), (-1.1, 0.95), (-0.3, -0.3))
-    elif shape == "urn":
-        canvas.mirrored((0, -1), (0.6, -1), (1.05, -0.2), (0.35, 0.6), (0.7, 0.95), (0, 0.95))
-    else:
-        canvas.polygon((-0.8, -1), (0.8, -1), (0.8, 0.95), (-0.8, 0.95))
+        canvas.ellipse(-0.22, -1.65, 0.22, -1.21)
 
 
 def _moth(canvas: Canvas, attributes: dict[str, str]) -> None:
-    """A moth with spread wings."""
+    """A moth's antennae."""
     antenna = attributes["antenna"]
     for sign in (-1, 1):
-        tip = (sign * 0.55, -1.5)
+        x = sign * 0.55
         if antenna != "bald":
-            canvas.draw.line(canvas.points((sign * 0.08, -0.6), tip), fill=canvas.ink, width=canvas.line)
+            canvas.draw.line(canvas.pixels((sign * 0.08, -0.6), (x, -1.5)), fill=canvas.ink, width=canvas.line)
         if antenna == "forked":
-            canvas.draw.line(
-                canvas.points((sign * 0.3, -1.0), (sign * 1.05, -1.25)), fill=canvas.ink, width=canvas.line
-            )
+            fork = canvas.pixels((sign * 0.3, -1.0), (sign * 1.05, -1.25))
+            canvas.draw.line(fork, fill=canvas.ink, width=canvas.line)
         elif antenna == "curled":
             x0, x1 = sorted((sign * 0.4, sign * 1.1))
             canvas.draw.arc(canvas.box(x0, -1.75, x1, -1.05), 0, 360, fill=canvas.ink, width=canvas.line)
         elif antenna == "clubbed":
-            canvas.draw.ellipse(canvas.box(tip[0] - 0.24, -1.74, tip[0] + 0.24, -1.26), fill=canvas.ink)
-    shape = attributes["shape"]
-    if shape == "broad":
-        canvas.mirrored((0, -0.5), (1.35, -0.95), (1.35, 0.85), (0, 0.6))
-    elif shape == "tailed":
-        canvas.mirrored((0, -0.5), (1.35, -0.8), (0.95, 0.2), (0.85, 1.3), (0.4, 0.5), (0, 0.5))
-    elif shape == "narrow":
-        canvas.mirrored((0, -0.45), (1.5, -0.2), (1.4, 0.3), (0, 0.45))
-    else:
-        for x, y in ((0.6, -0.45), (0.55, 0.5)):
-            for sign in (-1, 1):
-                canvas.ellipse(sign * x - 0.6, y - 0.5, sign * x + 0.6, y + 0.5)
-    canvas.polygon((-0.14, -0.75), (0.14, -0.75), (0.14, 0.8), (-0.14, 0.8))
+            canvas.ellipse(x - 0.24, -1.74, x + 0.24, -1.26)
 
 
 def _rocket(canvas: Canvas, attributes: dict[str, str]) -> None:
-    """A rocket and its exhaust."""
-    flame = attributes["flame"]
-    if flame == "single":
-        canvas.draw.polygon(canvas.points((-0.25, 0.9), (0.25, 0.9), (0, 1.9)), fill=canvas.ink)
-    elif flame == "double":
+    """A rocket's exhaust."""
+    if attributes["flame"] == "single":
+        canvas.polygon((-0.25, 0.9), (0.25, 0.9), (0, 1.9))
+    elif attributes["flame"] == "double":
         for x in (-0.6, 0.6):
-            canvas.draw.polygon(canvas.points((x - 0.22, 0.8), (x + 0.22, 0.8), (x, 1.8)), fill=canvas.ink)
-    elif flame == "plume":
-        canvas.draw.polygon(canvas.points((-0.4, 0.8), (0.4, 0.8), (1.2, 1.8), (-1.2, 1.8)), fill=canvas.ink)
-    shape = attributes["shape"]
-    if shape == "needle":
-        canvas.polygon((0, -1.5), (0.55, -0.3), (0.55, 1), (-0.55, 1), (-0.55, -0.3))
-    elif shape == "dome":
-        canvas.ellipse(-0.95, -1.1, 0.95, 0.8)
-        canvas.polygon((-0.95, -0.15), (0.95, -0.15), (0.95, 1), (-0.95, 1))
-    elif shape == "capsule":
-        canvas.polygon((-0.45, -1.05), (0.45, -1.05), (1.15, 1), (-1.15, 1))
-    else:
-        canvas.ellipse(-1.4, -0.35, 1.4, 0.75)
-        canvas.ellipse(-0.6, -0.95, 0.6, 0.4)
+            canvas.polygon((x - 0.22, 0.8), (x + 0.22, 0.8), (x, 1.8))
+    elif attributes["flame"] == "plume":
+        canvas.polygon((-0.4, 0.8), (0.4, 0.8), (1.2, 1.8), (-1.2, 1.8))
 
 
-DRAW: dict[str, Callable[[Canvas, dict[str, str]], None]] = {
-    "Fauna": _fauna,
-    "Flora": _flora,
-    "Vessel": _vessel,
-    "Moth": _moth,
-    "Rocket": _rocket,
-}
+DRAW = {"Fauna": _fauna, "Flora": _flora, "Vessel": _vessel, "Moth": _moth, "Rocket": _rocket}

@@ -6,6 +6,7 @@ transformers. The results are written to ``general.json``, as those of lmms-eval
 
 import argparse
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from sekd.embedded.world import categories
 from sekd.errors import SekdError, exit_on_error
 from sekd.evaluation.general.outcome import Outcome, write_outcomes
 from sekd.evaluation.general.table import print_outcomes
-from sekd.evaluation.students import STUDENT, TrainedStudent, find_students, read_base
+from sekd.evaluation.students import STUDENT, find_students, read_base
 from sekd.inference.schedule import read_image
 from sekd.metrics import paired_difference
 from sekd.models import ModelConfig, load_processor, load_vlm
@@ -32,11 +33,7 @@ from sekd.questions import LETTERS
 from sekd.recent import run_folder
 
 BATCH = 100
-METRICS = {
-    "caption": "words %",
-    "lineage": "names %",
-    "single level": "answers %",
-}
+METRICS = {"caption": "words %", "lineage": "names %", "single level": "answers %"}
 Task = tuple[Prompt, list[str]]  # a prompt and the words of the correct reply
 
 
@@ -92,13 +89,11 @@ def _share(reply: Sequence[str], correct: Sequence[str]) -> float:
 
 def captions() -> dict[tuple[str, ...], list[str]]:
     """Path -> the words of its caption: the kingdom and the attributes."""
-    return {
-        (str(row["kingdom"]), *(str(row[level]) for level in LEVELS[:-1]), str(row["name"])): [
-            str(row["kingdom"]),
-            *str(row["common_name"]).split(),
-        ]
-        for row in categories()
-    }
+    found = {}
+    for row in categories():
+        path = (row["kingdom"], *(row[level] for level in LEVELS[:-1]), row["name"])
+        found[path] = [row["kingdom"], *row["common_name"].split()]
+    return found
 
 
 def measure_skills(run: Path, datasets: Sequence[Dataset]) -> list[Outcome]:
@@ -110,65 +105,34 @@ def measure_skills(run: Path, datasets: Sequence[Dataset]) -> list[Outcome]:
     students = [student for student in find_students(run) if student.name == STUDENT]
     if not students:
         raise SekdError(f"{run} holds no adapter: `make student` trains one")
-    model = _embedded_base(students[0])
-    outcomes = [
-        outcome
-        for dataset in tqdm(datasets, unit="tree", dynamic_ncols=True)
-        for outcome in _measure(model, students, dataset)
-    ]
+    model = read_base(students[0].adapter.parent)
+    if Path(model.path).resolve() != BASE.resolve():
+        raise SekdError(
+            f"{students[0].adapter} was not trained from the embedded model: name benchmarks for another model, as in "
+            "`make general TASKS=mmbench_en_dev_static,mmmu_val`"
+        )
+    outcomes = []
+    for dataset in tqdm(datasets, unit="tree", dynamic_ncols=True):
+        test = SkillTest(dataset, model)
+        base = test.scores(load_vlm(model, dtype=torch.float32))
+        trained = [
+            test.scores(PeftModel.from_pretrained(load_vlm(model, dtype=torch.float32), student.adapter).eval())
+            for student in students
+        ]
+        for skill, metric in METRICS.items():
+            before, after = base[skill], np.mean([scores[skill] for scores in trained], axis=0)
+            change, task = paired_difference(before, after), f"{skill}, {dataset.name}"
+            means = float(before.mean()), float(after.mean())
+            outcomes.append(Outcome(task, metric, *means, samples=len(before), **change))
     write_outcomes(run, outcomes)
     return outcomes
 
 
-def _measure(model: ModelConfig, students: Sequence[TrainedStudent], dataset: Dataset) -> list[Outcome]:
-    test = SkillTest(dataset, model)
-    before = test.scores(load_vlm(model, dtype=torch.float32))
-    trained = [
-        test.scores(PeftModel.from_pretrained(load_vlm(model, dtype=torch.float32), student.adapter).eval())
-        for student in students
-    ]
-    return [
-        _outcome(f"{skill}, {dataset.name}", before[skill], np.mean([each[skill] for each in trained], axis=0), metric)
-        for skill, metric in METRICS.items()
-    ]
-
-
-def _outcome(task: str, before: np.ndarray, after: np.ndarray, metric: str) -> Outcome:
-    change = paired_difference(before, after)
-    return Outcome(task, metric, float(before.mean()), float(after.mean()), samples=len(before), **change)
-
-
-def _embedded_base(student: TrainedStudent) -> ModelConfig:
-    model = read_base(student.adapter.parent)
-    if Path(model.path).resolve() != BASE.resolve():
-        raise SekdError(
-            f"{student.adapter} was not trained from the embedded model: name benchmarks for another model, as in "
-            "`make general TASKS=mmbench_en_dev_static,mmmu_val`"
-        )
-    return model
-
-
 def kingdoms(root: Path, split: str = "test") -> list[Dataset]:
-    """One dataset a kingdom of the world on disk; those that are distilled on come first.
-
-    Raises:
-        SekdError: there is no world at ``root``.
-    """
-    return [
-        load_dataset(
-            DataConfig(
-                name=kingdom,
-                format="inat",
-                root=str(root),
-                splits={split: f"{split}.json"},
-                levels=["kingdom", *LEVELS],
-                skip=1,
-                within={"kingdom": [kingdom]},
-            ),
-            split,
-        )
-        for kingdom in (*IN_DOMAIN, *UNSEEN)
-    ]
+    """One dataset a kingdom of the world on disk; those that are distilled on come first."""
+    inat = DataConfig("", "inat", str(root), {split: f"{split}.json"}, levels=["kingdom", *LEVELS], skip=1)
+    names = (*IN_DOMAIN, *UNSEEN)
+    return [load_dataset(replace(inat, name=name, within={"kingdom": [name]}), split) for name in names]
 
 
 def main() -> None:

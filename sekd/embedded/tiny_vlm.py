@@ -17,8 +17,7 @@ PAD, UNKNOWN, TURN, END = "<|endoftext|>", "<|unknown|>", "<|im_start|>", "<|im_
 IMAGE, VIDEO = "<|image_pad|>", "<|video_pad|>"
 VISION_START, VISION_END = "<|vision_start|>", "<|vision_end|>"
 SPECIAL = (PAD, UNKNOWN, TURN, END, VISION_START, VISION_END, IMAGE, VIDEO)
-LETTERS = ("A", "B", "C", "D")
-NUMBERS = ("1", "2", "3", "4")
+LETTERS, NUMBERS = "ABCD", "1234"
 WORDS = ("system", "user", "assistant", "describe", "lineage")
 
 IMAGE_SIDE = 48  # pixels, after the processor's resizing
@@ -111,8 +110,8 @@ def save_random(folder: Path | str, seed: int = 0, **text_overrides: Any) -> Pat
     return save(vlm, Path(folder))
 
 
-def save(vlm: Any, folder: Path) -> Path:
-    """Write weights, configuration, tokenizer, image processor and chat template to ``folder``."""
+def save(vlm: Any, folder: Path, *, side: int = IMAGE_SIDE, patch: int = PATCH) -> Path:
+    """Write weights, configuration, tokenizer, chat template and a processor to ``side``² pixels to ``folder``."""
     use_pil_where_torchvision_is_absent()
     from transformers import GenerationConfig
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
@@ -121,12 +120,8 @@ def save(vlm: Any, folder: Path) -> Path:
     vlm.generation_config = GenerationConfig(eos_token_id=ids[END], pad_token_id=ids[PAD], do_sample=False)
     vlm.save_pretrained(folder)
     tokenizer().save_pretrained(folder)
-    Qwen2VLImageProcessorPil(
-        patch_size=PATCH,
-        merge_size=MERGE,
-        temporal_patch_size=2,
-        size={"shortest_edge": IMAGE_SIDE**2, "longest_edge": IMAGE_SIDE**2},
-    ).save_pretrained(folder)
+    sizes = {"patch_size": patch, "merge_size": MERGE, "temporal_patch_size": 2}
+    Qwen2VLImageProcessorPil(size={"shortest_edge": side**2, "longest_edge": side**2}, **sizes).save_pretrained(folder)
     return folder
 
 

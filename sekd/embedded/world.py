@@ -7,6 +7,7 @@ import argparse
 import json
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -45,24 +46,20 @@ def sample(kingdom: Kingdom, rng: np.random.Generator, count: int) -> np.ndarray
 
 def picture(kingdom: Kingdom, values: np.ndarray, rng: np.random.Generator) -> Image.Image:
     """The image of one leaf: attribute values [level] -> RGB image."""
-    shown = {name: words[value] for (name, words), value in zip(kingdom.attributes, values, strict=True)}
-    return render(kingdom.name, shown, rng)
+    return render(kingdom.name, kingdom.shown(values), rng)
 
 
-def categories() -> list[dict[str, object]]:
+def categories() -> list[dict[str, Any]]:
     """One category a leaf of every kingdom, with iNaturalist's columns; phylum and class are empty."""
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     for kingdom in KINGDOMS.values():
         for values in product(range(VALUES), repeat=len(LEVELS)):
-            path = kingdom.path(np.array(values))
-            number = len(rows)
+            path, number = kingdom.path(np.array(values)), len(rows)
             rows.append(
                 {
                     "id": number,
                     "name": path[-1],
-                    "common_name": " ".join(
-                        words[value] for (_, words), value in zip(kingdom.attributes, values, strict=True)
-                    ),
+                    "common_name": " ".join(kingdom.shown(values).values()),
                     "supercategory": kingdom.name,
                     "kingdom": kingdom.name,
                     "phylum": "",
@@ -82,7 +79,7 @@ def _write_split(root: Path, split: str, counts: dict[str, int], rng: np.random.
     todo = [(KINGDOMS[name], values) for name, count in counts.items() for values in sample(KINGDOMS[name], rng, count)]
     for number, (kingdom, values) in enumerate(tqdm(todo, desc=f"{root / split}", unit="image")):
         category = columns[first[kingdom.name] + int("".join(map(str, values)), VALUES)]
-        file = Path(split) / str(category["image_dir_name"]) / f"{number:06d}.jpg"
+        file = Path(split) / category["image_dir_name"] / f"{number:06d}.jpg"
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         picture(kingdom, values, rng).save(root / file, quality=92)
         images.append({"id": number, "width": SIDE, "height": SIDE, "file_name": str(file), "license": 0})
