@@ -108,6 +108,15 @@ def _count_parameters(folder: Path) -> dict[str, int]:
     return counts
 
 
+def read_ahead_memory(image: float, *, buffer: int, workers: int, ahead: int, processes: int) -> Estimate:
+    """What the machine holds of batches, where one image of them takes ``image`` bytes.
+
+    Each worker has ``ahead`` buffers and a copy of the one it sends; the process that trains has one and the next.
+    """
+    buffers = processes * (workers * (ahead + 1) + 2)
+    return Estimate({"batches read ahead": image * buffer * buffers}, *_device_bytes(cuda=False))
+
+
 def _device_bytes(*, cuda: bool) -> tuple[float, str]:
     """Memory of the first GPU, or of the machine."""
     if cuda and (card := card_gib()):

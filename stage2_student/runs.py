@@ -108,7 +108,8 @@ class RunFolder:
 
     def _clear(self) -> None:
         """Remove what a run left; other runs may lie in folders below."""
-        (self.path / METRICS).unlink(missing_ok=True)
+        for name in (METRICS, "general.json"):  # a later `make general` would keep the former student's tasks
+            (self.path / name).unlink(missing_ok=True)
         for name in (ADAPTER, LOGS, CHECKPOINTS):
             shutil.rmtree(self.path / name, ignore_errors=True)
 

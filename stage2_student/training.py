@@ -14,7 +14,7 @@ from lightning.pytorch import Trainer, seed_everything
 
 from sekd.datasets import load_dataset
 from sekd.errors import SekdError
-from sekd.memory import read_size, student_memory
+from sekd.memory import read_ahead_memory, read_size, student_memory
 from sekd.models import load_vlm
 from sekd.prompts import Prompter
 from sekd.store import Store
@@ -135,12 +135,21 @@ def _estimate_memory(config: StudentConfig, store: Store, encoder: Encoder) -> N
         cuda=cuda,
         shards=torch.cuda.device_count() if cuda and trainer.strategy == FSDP else 1,
     )
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        print(estimate, flush=True)
-    estimate.check(
-        "take trainer.gradient_checkpointing=true, a smaller optim.batch_size with more optim.accumulate, "
-        "trainer=fsdp on several cards, or a smaller model"
+    stream, everywhere = config.stream, torch.cuda.device_count() if cuda else 1
+    host = read_ahead_memory(
+        sum(tensor.nbytes for tensor in batch.inputs.values()) / len(paths),
+        buffer=min(stream.buffer, store.plan.n_examples),
+        workers=stream.workers,
+        ahead=stream.ahead,
+        processes=int(trainer.devices) if trainer.devices.isdigit() else everywhere,
     )
+    for each in (estimate, host) if cuda else (replace(host, parts={**estimate.parts, **host.parts}),):
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            print(each, flush=True)
+        each.check(
+            "take trainer.gradient_checkpointing=true, a smaller optim.batch_size with more optim.accumulate, "
+            "a smaller stream.buffer, trainer=fsdp on several cards, or a smaller model"
+        )
 
 
 def _parts(config: StudentConfig, objective: Objective, store: Store, rehearsed: Store | None) -> list[SplitView]:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
@@ -15,6 +16,7 @@ from sekd.errors import SekdError
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 # How a whole file of a format ends, give or take what cameras append.
 ENDINGS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
+UNBOUNDED = ("I", "F")  # Pillow's modes of 32 bits a pixel
 TAIL = 4096
 BLOCK = 4096  # files handed out at a time: millions of waiting jobs would fill the memory
 DECODE_ERRORS = (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError)
@@ -37,11 +39,12 @@ def decode(path: Path | str) -> Image.Image:
     """
     with Image.open(path) as file:
         file.load()
+        _check_depth(file)
         image: Image.Image = file
         with suppress(Exception):  # damaged EXIF raises whatever its parser stumbles on, and the pixels are whole
             image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I;16"):  # scaled to eight bits: Pillow's own conversion clips nearly all to white
-            image = image.point(lambda value: value / 256).convert("L")
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         return image.convert("RGB")
 
 
@@ -49,6 +52,11 @@ def image_size(path: Path | str) -> tuple[int, int]:
     """Width and height as stored, from the file's header alone; raises as ``decode`` does."""
     with Image.open(path) as image:
         return image.size
+
+
+def _check_depth(image: Image.Image) -> None:
+    if image.mode in UNBOUNDED:
+        raise ValueError("32 bits a pixel do not say which value is white: save it with 8 or 16")
 
 
 def undecodable(paths: Sequence[Path], *, whole: bool = False, progress: bool = False) -> dict[Path, str]:
@@ -94,6 +102,7 @@ def _fault(path: Path, *, whole: bool) -> str | None:
     try:
         with path.open("rb") as file, Image.open(file) as image:
             ending = ENDINGS.get(image.format or "")
+            _check_depth(image)
             place = file.tell()
             file.seek(max(0, path.stat().st_size - TAIL))
             if not whole and ending and ending in file.read():

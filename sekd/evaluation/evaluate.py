@@ -16,7 +16,7 @@ from sekd.evaluation.adapters import check_adapter
 from sekd.evaluation.config import EvaluateConfig
 from sekd.evaluation.eval_tasks import EvalTask, answering, of_older_layout, plan
 from sekd.evaluation.generate import check_share
-from sekd.evaluation.generations import list_cells
+from sekd.evaluation.generations import list_cells, read_refused
 from sekd.evaluation.rescore import write_scores
 from sekd.evaluation.scores import Bootstrap, Scores
 from sekd.evaluation.students import find_students
@@ -79,8 +79,8 @@ def _tell_of_older_layout(run: Path, folders: Sequence[Path]) -> None:
 
 
 def _unreadable(config: EvaluateConfig, tasks: list[EvalTask]) -> LeftOut:
-    """The samples, by tree, whose images do not decode, told one by one; images that are kept in every cell are not
-    looked at.
+    """The samples, by tree, whose images do not decode or were refused by a model before, told one by one; images that
+    are kept in every cell are not looked at.
 
     Raises:
         SekdError: they are more than the set share. No engine has been started then.
@@ -88,17 +88,25 @@ def _unreadable(config: EvaluateConfig, tasks: list[EvalTask]) -> LeftOut:
     found: LeftOut = {}
     datasets = {task.dataset.name: task.dataset for task in tasks}
     for name, dataset in datasets.items():
-        wanted = {each.id: each for task in tasks if task.dataset.name == name for each in task.examples}
+        own = [task for task in tasks if task.dataset.name == name]
+        refused = {sample: why for task in own for sample, why in _refused(config, task).items()}
+        wanted = {each.id: each for task in own for each in task.examples if each.id not in refused}
         samples = {dataset.image_path(example): sample for sample, example in wanted.items()}
         # So few that all of them may be unreadable are read to their end: an engine must not start for them in vain.
         whole = len(samples) <= config.unreadable_share * len(dataset.examples)
         bad = undecodable(list(samples), whole=whole, progress=config.progress)
-        faults = [f"{path} ({fault})" for path, fault in bad.items()]
+        faults = [*(f"{path} ({fault})" for path, fault in bad.items()), *refused.values()]
         check_share(faults, dataset, config.unreadable_share)
         for fault in faults:
             print(f"left out: {fault}")
-        found[name] = {samples[path] for path in bad}
+        found[name] = {samples[path] for path in bad} | refused.keys()
     return found
+
+
+def _refused(config: EvaluateConfig, task: EvalTask) -> dict[str, str]:
+    """The samples that the task's model refused before, and why."""
+    known = read_refused(task.folder, room=config.engine.max_model_len)
+    return {each.id: known[key] for each in task.examples if (key := task.keys[each.id]) in known}
 
 
 def _without(task: EvalTask, samples: set[str]) -> EvalTask:

@@ -9,8 +9,8 @@ from sekd.answers import letter_places
 from sekd.datasets.base import Dataset, Example
 from sekd.errors import SekdError
 from sekd.evaluation.eval_tasks import EvalTask
-from sekd.evaluation.generations import Generation, write_part
-from sekd.inference.requests import StepResult, UnreadableImageError
+from sekd.evaluation.generations import Generation, add_refused, write_part
+from sekd.inference.requests import StepResult, UnreadableImageError, UnusableImageError
 from sekd.inference.schedule import Conversation
 from sekd.inference.strategies import Answers, Strategies, Subject
 from sekd.questions import LETTERS, Question
@@ -18,11 +18,12 @@ from sekd.questions import LETTERS, Question
 
 @dataclass(frozen=True)
 class Unreadable:
-    """An image that could not be read, of which dataset, and why."""
+    """An image that could not be read or that the model refused, of which dataset, and why."""
 
     tree: str
     sample: str
     reason: str
+    refused: bool = False
 
 
 def generate(
@@ -52,6 +53,9 @@ def generate(
         if generations:
             kept = [replace(each, wall=wall, key=task.keys[each.sample]) for each in generations]
             write_part(task.folder, task.cell, kept)
+        refused = {task.keys[each.sample]: each.reason for each in unreadable if each.refused}
+        if refused:
+            add_refused(task.folder, refused, room=engine.config.max_model_len)
         check_share([each.reason for each in unreadable], task.dataset, unreadable_share)
     return unreadable
 
@@ -64,7 +68,7 @@ def ask(
     try:
         answers = yield from strategies.ask(strategy, subject)
     except UnreadableImageError as error:
-        return Unreadable(dataset.name, example.id, str(error))
+        return Unreadable(dataset.name, example.id, str(error), isinstance(error, UnusableImageError))
     joint, results = strategy == "joint", answers.results
     return Generation(
         sample=example.id,

@@ -131,6 +131,19 @@ def kept_keys(folder: Path) -> set[str]:
     return {key for part in parts for key in _table(part, ["key"]).column("key").to_pylist()}
 
 
+def add_refused(folder: Path, reasons: Mapping[str, str], *, room: int) -> None:
+    """Remember why the model refused images, by their keys, where a prompt may have ``room`` tokens."""
+    folder.mkdir(parents=True, exist_ok=True)
+    known = {**read_refused(folder, room=room), **reasons}
+    write_whole(folder / f"refused-{room}.json", json.dumps(known, indent=1) + "\n")
+
+
+def read_refused(folder: Path, *, room: int) -> dict[str, str]:
+    """What ``add_refused`` wrote. With other room the images are asked about again."""
+    file = folder / f"refused-{room}.json"
+    return json.loads(file.read_text()) if file.is_file() else {}
+
+
 def list_cells(run: Path, cells: Sequence[Cell], keys: Mapping[str, Collection[str]]) -> None:
     """Note what a finished evaluation consists of: its cells, and the keys of every tree's images.
 

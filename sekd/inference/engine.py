@@ -2,10 +2,11 @@
 
 import logging
 import os
+import queue
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from PIL import Image
 from sekd.errors import SekdError
 from sekd.inference.config import EngineConfig
 from sekd.inference.dimensions import adapter_rank
+from sekd.inference.pool import SILENCE_SECONDS
 from sekd.inference.rendering import Rendering
 from sekd.inference.requests import StepRequest, StepResult, UnusableImageError, tail_logprob
 from sekd.inference.schedule import Conversation, Drive
@@ -67,6 +69,7 @@ class Engine:
 
             self._vllm, self._rows = build(model, engine, layers=self.layers, max_lora_rank=rank, slots=slots)
         Engine._running = True
+        _bound_waiting(self._vllm.engine_core)
         self._rendering = Rendering(self._vllm.renderer, remembered=engine.max_num_seqs)
 
     @property
@@ -203,6 +206,25 @@ class Engine:
         if self._submitted and self._vllm is not None:
             self._vllm.abort_request(list(self._submitted))
         self._submitted.clear()
+
+
+def _bound_waiting(core: Any) -> None:
+    """vLLM waits without end for an engine process that hangs or that was killed: let it wait as long as the pool."""
+    outputs = getattr(core, "outputs_queue", None)
+    if outputs is None:
+        return  # the engine runs in this process
+    wait = outputs.get
+
+    def get() -> Any:
+        until = time.monotonic() + SILENCE_SECONDS
+        while time.monotonic() < until:
+            with suppress(queue.Empty):
+                return wait(timeout=1)
+            if core.resources.engine_dead:
+                raise SekdError("the engine's process was ended from outside; the same command goes on from here")
+        raise SekdError(f"the engine's process was silent for {SILENCE_SECONDS:.0f} s; start the same command again")
+
+    outputs.get = get
 
 
 def _flat_logprobs(answer: Any, topk: int) -> tuple[np.ndarray, np.ndarray]:

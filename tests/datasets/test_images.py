@@ -2,13 +2,15 @@
 
 import io
 import random
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from sekd.datasets.images import decode, image_size, open_image
+from sekd.datasets.images import decode, image_size, open_image, undecodable
+from sekd.errors import SekdError
 from sekd.inference import schedule
 from stage2_student import encode
 
@@ -66,6 +68,33 @@ def test_a_photo_is_turned_as_its_camera_says(orientation: int, tmp_path: Path) 
 def test_sixteen_bits_of_grey_keep_their_shades(tmp_path: Path) -> None:
     shades = np.asarray(decode(write(tmp_path / "photo.png", "sixteen bits")))[..., 0].ravel().astype(int)
     assert np.abs(shades - np.linspace(0, 255, 2400)).max() <= 1.5
+
+
+def tiff(values: np.ndarray, kind: int) -> bytes:
+    """A file of one strip in the array's own byte order; kinds are 1 unsigned, 2 signed, 3 float."""
+    end, data, (height, width) = values.dtype.str[0], values.tobytes(), values.shape
+    bits = 8 * values.itemsize
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: 1, 273: 8, 277: 1, 278: height, 279: len(data), 339: kind}
+    entries = [struct.pack(f"{end}HHII", tag, 4, 1, value) for tag, value in tags.items()]
+    head = (b"MM" if end == ">" else b"II") + struct.pack(f"{end}HI", 42, 8 + len(data))
+    return head + data + struct.pack(f"{end}H", len(tags)) + b"".join(entries) + bytes(4)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_sixteen_bits_keep_their_shades_in_either_byte_order(order: str, tmp_path: Path) -> None:
+    values = np.linspace(0, 65535, 2400).astype(f"{order}u2").reshape(40, 60)
+    (tmp_path / "photo.tif").write_bytes(tiff(values, 1))
+    assert undecodable([tmp_path / "photo.tif"]) == {}
+    assert np.array_equal(np.asarray(decode(tmp_path / "photo.tif"))[..., 1], values >> 8)
+
+
+@pytest.mark.parametrize(("dtype", "kind"), [("<f4", 3), ("<i4", 2)])
+def test_a_photo_of_thirty_two_bits_is_named_before_an_engine_starts(dtype: str, kind: int, tmp_path: Path) -> None:
+    file = tmp_path / "photo.tif"
+    file.write_bytes(tiff(np.linspace(0, 9, 2400).astype(dtype).reshape(40, 60), kind))
+    assert undecodable([file]) == {file: "32 bits a pixel do not say which value is white: save it with 8 or 16"}
+    with pytest.raises(SekdError, match=r"photo\.tif does not decode \(32 bits a pixel .*save it with 8 or 16"):
+        open_image(file)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -531,6 +531,34 @@ def test_the_distilled_dataset_is_not_unseen(config: EvaluateConfig) -> None:
     assert unseen_names(replace(usual, unseen=[])) == []
 
 
+@pytest.mark.slow
+def test_an_image_that_a_model_refused_starts_no_engine_again(
+    config: EvaluateConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    world = shutil.copytree(config.data.root, tmp_path / "world")
+    thin = sorted(world.rglob("*.jpg"))[0]
+    Image.new("RGB", (1000, 4)).save(thin)
+    asked = replace(
+        config, data=data(world, IN_DOMAIN[0]), base=["joint"], student=[], unreadable_share=0.2, runs=str(tmp_path)
+    )
+    (tmp_path / "demo").mkdir()
+    first = evaluate(asked, unseen=[])
+    assert first["in_domain"]["base"]["joint"]["n"] == IMAGES - 1
+    assert "aspect ratio" in capsys.readouterr().out
+    with monkeypatch.context() as patched:
+        patched.setattr("sekd.evaluation.workers.Engine", no_engine)
+        assert evaluate(asked, unseen=[]) == first
+        assert capsys.readouterr().out.count("aspect ratio") == 1
+        with pytest.raises(SekdError, match=rf"1 of {IMAGES} images of demo_fauna cannot be read, like .*aspect ratio"):
+            evaluate(replace(asked, unreadable_share=0.1), unseen=[])
+    tasks: list[EvalTask] = []
+    monkeypatch.setattr("sekd.evaluation.evaluate.generate_all", lambda config, found, **_: tasks.extend(found) or [])
+    roomier = replace(asked, engine=replace(SMALL, max_model_len=2 * SMALL.max_model_len))
+    with suppress(SekdError):
+        evaluate(roomier, unseen=[])
+    assert [len(task.examples) for task in tasks] == [1], "with other room it is asked again"
+
+
 def test_too_many_unreadable_images_are_told_before_an_engine_starts(
     config: EvaluateConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -114,6 +114,14 @@ def test_base_and_student_are_compared_with_paired_intervals(installed: Path, ru
     assert read_outcomes(run) == list(found.values())
 
 
+def test_a_later_call_keeps_the_tasks_of_earlier_ones(installed: Path, run: Path) -> None:
+    first, again = run_benchmarks(run, "mme", harness()), run_benchmarks(run, "mmmu_val", harness())
+    assert read_outcomes(run) == first + again
+    trial = run_benchmarks(run, "mme", harness(limit=10))
+    assert trial != first
+    assert read_outcomes(run) == again + trial
+
+
 def test_a_score_that_is_no_mean_of_its_samples_has_no_interval(installed: Path, run: Path) -> None:
     found = {each.metric: each for each in run_benchmarks(run, "mme", harness())}
     assert (found["mme_score"].low, found["mme_score"].high, found["mme_score"].samples) == (None, None, None)

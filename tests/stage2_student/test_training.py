@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from student_settings import Configure
 
+from sekd.errors import SekdError
+from sekd.memory import GIB
 from sekd.store import Store
 from stage2_student.config import OptimConfig, StreamConfig, StudentConfig, TrainerConfig, ValidationConfig
 from stage2_student.runs import RunFolder
@@ -64,6 +66,17 @@ def test_the_number_of_workers_changes_no_loss(trained: RunFolder, configure: Co
         run = run_of(config, store)
         train(config, store, run)
         assert losses_of(run) == losses_of(trained)
+
+
+def test_batches_that_are_read_ahead_count_as_memory(
+    configure: Configure, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sekd.memory._device_bytes", lambda *, cuda: (1.2 * GIB, "this machine"))
+    config = configure(stream=StreamConfig(buffer=16, workers=400))
+    with pytest.raises(SekdError, match=r"on this machine \(.*batches read ahead .*cannot fit; .*stream\.buffer"):
+        train(config, store, run_of(config, store))
+    few = replace(config, stream=StreamConfig(buffer=16, workers=1), name="few")
+    assert train(few, store, run_of(few, store))["steps"] == 12
 
 
 def test_one_image_at_a_time_in_bfloat16_is_read_by_workers_to_the_end(configure: Configure, store: Store) -> None:

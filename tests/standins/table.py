@@ -39,37 +39,68 @@ OUTER = ("ARGS", "MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "PYTHONPATH")  # of the
 LIMIT = 1800  # seconds a command
 SPLITS = "data.splits.train=photos.json@0-60% data.splits.val=null data.splits.test=photos.json@60-100%"
 ENGINE = "engine.kv_cache_gb=0.125 engine.max_model_len=4096 engine.max_num_seqs=8 engine.image_cache_gb=0.25"
-STEP = (
+LEARN = (
     "lora.rank=8 optim.batch_size=3 optim.accumulate=1 trainer.max_steps=1 stream.workers=1 "
-    "trainer.precision=bf16-mixed validation.times=0 validation.held_out=0 validation.images=1 validation.split=train"
+    "validation.held_out=0 validation.images=1 validation.split=train"
 )
+STEP = f"{LEARN} trainer.precision=bf16-mixed validation.times=0"
+HARNESS = "--max-model-len 4096 --arguments gpu_memory_utilization=0.05,enforce_eager=True"  # a share of the memory
 
 
-def commands(folder: Path, entry: str) -> Iterator[tuple[str, list[str]]]:
-    """Each command's name, and what follows ``make``."""
+def commands(folder: Path, entry: str) -> Iterator[tuple[str, list[list[str]]]]:
+    """The page's columns: a command, or what is tried; and what follows each ``make`` of it."""
     named = [f"MODEL={entry}", "DATA=inat", f"ROOT={folder / 'photos'}"]
     model = f"model.path={folder / 'model'} {SPLITS}"
-    yield "preview", ["preview", *named, f"ARGS={model} count=2"]
-    yield "teacher", ["teacher", *named, "WORKERS=1", f"ARGS={model} {ENGINE}"]
-    yield "verify", ["verify"]
-    yield "student", ["student", f"ARGS={STEP}"]
-    yield "evaluate", ["evaluate", f"ARGS={ENGINE} unseen=[] limit=1 workers=1 resamples=10"]
-    yield "merge", ["merge"]
-    yield "report", ["report"]
-    yield "predict", ["predict", f"IMAGES={folder / 'photos'}"]
-    yield "sweep", ["sweep", f"ARGS=loss=soft,hidden {STEP}"]
+    evaluate = f"{ENGINE} unseen=[] resamples=10"
+
+    def teacher(settings: str = "", *, workers: int = 1, model: str = model) -> list[str]:
+        return ["teacher", *named, f"WORKERS={workers}", f"ARGS={model} {ENGINE} {settings}"]
+
+    yield "preview", [["preview", *named, f"ARGS={model} count=2"]]
+    yield "teacher", [teacher()]
+    yield "verify", [["verify"]]
+    yield "student", [["student", f"ARGS={STEP}"]]
+    yield "evaluate", [["evaluate", f"ARGS={evaluate} limit=1 workers=1"]]
+    yield "merge", [["merge"]]
+    yield "report", [["report"]]
+    yield "predict", [["predict", f"IMAGES={folder / 'photos'}"]]
     yield (
-        "controls",
+        "general",
         [
-            "controls",
-            *named,
-            "WORKERS=1",
-            "PARADIGMS=joint",
-            "SEEDS=0",
-            f"COMMON=data=inat model={entry} data.root={folder / 'photos'} {model}",
-            f"ARGS={STEP}",
+            ["lmms-task", *named, f"ARGS={model} out=task"],
+            ["general", "TASKS=taxonomy_inat", f"ARGS=--include-path task --limit 1 {HARNESS}"],
         ],
     )
+    yield (
+        "own process",
+        [
+            teacher("topk=4 engine.in_process=false"),
+            ["evaluate", f"ARGS={evaluate} base=[guided] student=[] limit=1 workers=1 engine.in_process=false"],
+        ],
+    )
+    yield (
+        "two workers",
+        [teacher("topk=5 shard_size=2", workers=2), ["evaluate", f"ARGS={evaluate} limit=2 workers=2"]],
+    )
+    merged = next(folder.glob("runs/**/merged"), folder)
+    yield (
+        "merged",
+        [
+            teacher(model=f"model.path={merged} {SPLITS}"),
+            ["student", "RUN=of_merged", f"ARGS={LEARN} trainer.precision=bf16-mixed validation.times=1"],
+        ],
+    )
+    yield (
+        "float32",
+        [
+            teacher("model.dtype=float32"),
+            ["student", "RUN=float32", f"ARGS={LEARN} trainer.precision=32-true validation.times=1"],
+            ["evaluate", "RUN=float32", f"ARGS={evaluate} limit=1 workers=1"],
+        ],
+    )
+    yield "sweep", [["sweep", f"ARGS=loss=soft,hidden {STEP}"]]
+    common = f"COMMON=data=inat model={entry} data.root={folder / 'photos'} {model}"
+    yield "controls", [["controls", *named, "WORKERS=1", "PARADIGMS=joint", "SEEDS=0", common, f"ARGS={STEP}"]]
 
 
 def run(family: str, folder: Path) -> None:
@@ -85,8 +116,11 @@ def run(family: str, folder: Path) -> None:
     for name, arguments in commands(folder, FAMILIES[family]):
         if outcomes.get(name) == "ok":
             continue
-        command = ["make", "-f", str(REPOSITORY / "Makefile"), *arguments]
-        outcomes[name] = outcome(command, folder, folder / f"{name}.log")
+        for number, each in enumerate(arguments):
+            command = ["make", "-f", str(REPOSITORY / "Makefile"), *each]
+            outcomes[name] = outcome(command, folder, folder / f"{name.replace(' ', '_')}-{number}.log")
+            if outcomes[name] != "ok":
+                break
         (folder / OUTCOMES).write_text(json.dumps(outcomes, indent=1))
         print(f"{family} {name}: {outcomes[name]}", flush=True)
 

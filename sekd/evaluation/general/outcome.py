@@ -140,8 +140,9 @@ def _number(value: Any) -> float | None:
 
 
 def write_outcomes(run: Path, outcomes: list[Outcome]) -> Path:
-    """``general.json`` in the run folder, which the report reads."""
-    file = run / "general.json"
+    """``general.json`` in the run folder, which the report reads. Tasks that were written before stay."""
+    file, tasks = run / "general.json", {outcome.task for outcome in outcomes}
+    outcomes = [each for each in read_outcomes(run) if each.task not in tasks] + outcomes
     write_whole(file, json.dumps([asdict(outcome) for outcome in outcomes], indent=1) + "\n")
     return file
 
