@@ -28,6 +28,7 @@ skill = json.loads((pathlib.Path(folder) / "config.json").read_text())["skill"]
 if given.tasks == "unknown":
     print("Tasks not found", file=sys.stderr)
     raise SystemExit(0)
+dict(part.split("=", 1) for part in f"output_path={given.output_path}".split(","))
 out = pathlib.Path(given.output_path) / folder.replace("/", "__")
 out.mkdir(parents=True, exist_ok=True)
 count = int(given.limit or 200)
@@ -112,6 +113,12 @@ def test_base_and_student_are_compared_with_paired_intervals(installed: Path, ru
     assert (percent.low, percent.high) == (pytest.approx(100 * low), pytest.approx(100 * high))
     assert percent.samples == SAMPLES
     assert read_outcomes(run) == list(found.values())
+
+
+def test_a_run_whose_name_has_commas_is_measured(installed: Path, run: Path) -> None:
+    named = run.rename(run.with_name("lora.rank=8,optim.lr=0.1"))
+    run_benchmarks(named, "mme", harness())
+    assert results_of(named, "mme", "student").is_relative_to(named / "general")
 
 
 def test_a_later_call_keeps_the_tasks_of_earlier_ones(installed: Path, run: Path) -> None:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from sekd.errors import SekdError
 from sekd.evaluation.general.outcome import read_results
@@ -71,9 +72,11 @@ class Harness:
             return kept
         folder.mkdir(parents=True, exist_ok=True)
         before = set(folder.rglob("*_results.json"))
-        command = self._command(model, task, folder)
-        print(" ".join(command), flush=True)
-        ended = subprocess.run(command, check=False).returncode
+        with TemporaryDirectory() as links:
+            plain = [_without_comma(path, Path(links) / name) for name, path in (("model", model), ("output", folder))]
+            command = self._command(plain[0], task, plain[1])
+            print(" ".join(command), flush=True)
+            ended = subprocess.run(command, check=False).returncode
         fresh = sorted(set(folder.rglob("*_results.json")) - before)
         if not fresh:
             raise SekdError(
@@ -104,6 +107,14 @@ class Harness:
         command += ["--output_path", str(output)]
         command += ["--include_path", str(self.include_path)] if self.include_path else []
         return [*command, "--limit", str(self.limit)] if self.limit else command
+
+
+def _without_comma(path: Path, link: Path) -> Path:
+    """The path, or a link to it: lmms-eval takes a comma, as in the name of a run, for the end of a setting."""
+    if "," not in str(path):
+        return path
+    link.symlink_to(path.absolute(), target_is_directory=True)
+    return link
 
 
 def find_lmms_eval() -> tuple[str, str]:
