@@ -129,6 +129,6 @@ def _in_one_line(error: Exception) -> str:
         where = f"{above} has" if above else "there are"
         return f"{cause.full_key} is no setting: {where} {', '.join(sorted(names))}"
     if isinstance(error, OverrideParseException):
-        return f"{error.override!r} cannot be read: expected setting=value"
+        return f'{error.override!r} cannot be read: expected setting=value, and "…" around a value with = or ,'
     details = [str(cause).partition("\n")[0]] if isinstance(cause, OmegaConfBaseException) else []
     return " ".join(": ".join([str(error), *details]).split())

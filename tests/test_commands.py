@@ -45,6 +45,7 @@ def refusal(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], 
         ("+folder=7", "folder is no setting", ("data", "model")),
         ("data.seed=high", "data.seed=high: Value 'high' of type 'str' could not be converted to Integer", ()),
         ("data.root", "'data.root' cannot be read", ("setting=value",)),
+        ("data.root=a=b", "'data.root=a=b' cannot be read", ("setting=value", '"…" around')),
         ("data=inat,cub", "Ambiguous value", ("--multirun",)),
     ],
 )

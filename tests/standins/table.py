@@ -86,7 +86,7 @@ def commands(folder: Path, entry: str) -> Iterator[tuple[str, list[list[str]]]]:
     yield (
         "merged",
         [
-            teacher(model=f"model.path={merged} {SPLITS}"),
+            teacher(model=f"'model.path=\"{merged}\"' {SPLITS}"),  # a run's name may hold = and ,
             ["student", "RUN=of_merged", f"ARGS={LEARN} trainer.precision=bf16-mixed validation.times=1"],
         ],
     )
