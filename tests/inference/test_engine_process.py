@@ -26,7 +26,8 @@ def test_an_engine_that_hangs_or_is_killed_ends_the_pass(
 ) -> None:
     def conversation() -> Conversation[int]:
         prompt = "<|vision_start|><|image_pad|><|vision_end|>"
-        return (yield StepRequest(prompt, picture_file, str(picture_file))).prompt_tokens
+        [result] = yield [StepRequest(prompt, picture_file, str(picture_file))]
+        return result.prompt_tokens
 
     with Engine(random_model, APART) as engine:
         assert next(engine.drive([conversation()])) > 1
