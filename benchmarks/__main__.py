@@ -7,22 +7,40 @@ large     a LoRA step on a model of Qwen2.5-VL-7B's shape; needs a GPU
 
 import argparse
 import json
+import os
 import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 
 from benchmarks.large import measure_large
-from benchmarks.measure import Comparison, machine_and_versions
+from benchmarks.measure import Comparison
 from benchmarks.setup import MODELS, prepare
 from benchmarks.student import compare_steps
 from benchmarks.teacher import compare_passes
+from sekd.provenance import machine, software
 
 PARTS = ("teacher", "student", "large")
 
 
+def measure(parts: Sequence[str], images: Sequence[int], rounds: int) -> Iterator[Comparison]:
+    """The comparisons of these parts; ``images`` are for each of ``MODELS``, 0 leaves one out."""
+    with tempfile.TemporaryDirectory(prefix="sekd-bench-") as folder:
+        for model, count in zip(MODELS, images, strict=True):
+            setup = prepare(model, Path(folder), images=count) if count else None
+            if setup and "teacher" in parts:
+                yield compare_passes(setup, rounds=rounds)
+            if setup and "student" in parts:
+                yield compare_steps(setup, rounds=rounds)
+    if "large" in parts and torch.cuda.is_available():
+        yield measure_large(rounds=rounds)
+    elif "large" in parts:
+        print("large: not measured, there is no GPU")
+
+
 def main() -> None:
-    """Measure the parts one after the other, print each as a table and save all as JSON."""
+    """Measure the parts one after the other, print each and save all as JSON."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -35,28 +53,14 @@ def main() -> None:
     given = parser.parse_args()
     if unknown := set(given.parts) - set(PARTS):
         parser.error(f"no part is called {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
-    parts, found = given.parts or PARTS, []
-    with tempfile.TemporaryDirectory(prefix="sekd-bench-") as name:
-        for spec, images in zip(MODELS, given.images, strict=True):
-            if not images:
-                continue
-            setup = prepare(spec, Path(name), images=images)
-            for part, compare in (("teacher", compare_passes), ("student", compare_steps)):
-                if part in parts:
-                    found.append(_shown(compare(setup, rounds=given.rounds)))
-    if "large" in parts and torch.cuda.is_available():
-        found.append(_shown(measure_large(rounds=given.rounds)))
-    elif "large" in parts:
-        print("large: not measured, there is no GPU")
+    found = []
+    for comparison in measure(given.parts or PARTS, given.images, given.rounds):
+        comparison.show()
+        found.append(comparison.to_dict())
+    results = {"machine": {"load": os.getloadavg()[0], **machine(), **software()}, "comparisons": found}
     given.out.parent.mkdir(parents=True, exist_ok=True)
-    results = {"machine": machine_and_versions(), "comparisons": [one.to_dict() for one in found]}
     given.out.write_text(json.dumps(results, indent=1) + "\n")
     print(f"results: {given.out}")
-
-
-def _shown(comparison: Comparison) -> Comparison:
-    comparison.show()
-    return comparison
 
 
 if __name__ == "__main__":

@@ -3,12 +3,13 @@
 Utilisation counts 4 FLOPs a decoder weight and token, relative to a large matrix product on the same device.
 """
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from benchmarks.measure import Comparison, take_turns, timed
+from benchmarks.measure import Comparison, take_turns, timed, training_step
 from stage2_student.batch import Batch, Candidates, Positions
 from stage2_student.config import LoraSettings, LossConfig
 from stage2_student.model import Student
@@ -32,31 +33,22 @@ def measure_large(
     """Seconds an image by batch size. ``text`` and ``vision`` are the shape of decoder and vision tower."""
     student = random_student(device, text, vision)
     objective = Objective(LossConfig(), n_layers=student.n_layers)
-    optimizer = torch.optim.AdamW([weights for weights in student.parameters() if weights.requires_grad], lr=1e-4)
     arms, notes = {}, []
 
-    def step(batch: Batch) -> Callable[[], None]:
-        def run() -> None:
-            with torch.autocast(device, dtype=torch.bfloat16):
-                states = student(batch, layers=objective.student_layers)
-                loss = objective(states, batch, head=student.head, norm=student.norm).total
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            loss.item()  # waits for the device
-
-        return run
+    def loss(batch: Batch) -> Tensor:
+        with torch.autocast(device, dtype=torch.bfloat16):
+            states = student(batch, layers=objective.student_layers)
+            return objective(states, batch, head=student.head, norm=student.norm).total
 
     for size in sizes:
         batch = image_batch(student, size).to(device)
-        arms[f"batch {size}"] = arm = timed(step(batch), units=size)
+        arms[f"batch {size}"] = arm = timed(training_step(student, partial(loss, batch)), units=size)
         if device == "cuda":
             torch.cuda.reset_peak_memory_stats()
             weights = sum(weights.numel() for weights in student.decoder.layers.parameters())
             used = 4 * weights * batch.inputs["input_ids"].shape[1] / arm() / matrix_rate(device)
-            notes.append(
-                f"batch {size}: {torch.cuda.max_memory_allocated() / 1e9:.1f} GB at most, {used:.0%} utilisation"
-            )
+            peak = torch.cuda.max_memory_allocated() / 1e9
+            notes.append(f"batch {size}: {peak:.1f} GB at most, {used:.0%} utilisation")
     return Comparison("7 B shape, LoRA: an image", take_turns(arms, rounds=rounds), [], notes)
 
 

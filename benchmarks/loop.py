@@ -61,8 +61,7 @@ class HfLoop:
 
     def images(self, pictures: Sequence[Any]) -> dict[str, Tensor]:
         """The image processor's output."""
-        found = self._processor.image_processor(images=list(pictures), return_tensors="pt")
-        return {name: values.to(self._vlm.device) for name, values in found.items()}
+        return dict(self._processor.image_processor(images=pictures, return_tensors="pt").to(self._vlm.device))
 
     def _tokens(
         self, questions: Sequence[Sequence[Question]], level: int, answers: Sequence[Sequence[int]], grid: Tensor
@@ -75,7 +74,7 @@ class HfLoop:
             image = self._processor.image_token
             texts.append(text.replace(image, " ".join([image] * count)))
         encoded = self._tokenizer(texts, padding=True, return_tensors="pt")
-        return {name: encoded[name].to(self._vlm.device) for name in ("input_ids", "attention_mask")}
+        return dict(encoded.to(self._vlm.device))
 
     def _states(
         self, tokens: dict[str, Tensor], images: dict[str, Tensor], cache: Any, keep: int

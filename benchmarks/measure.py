@@ -1,53 +1,41 @@
 """Rounds in which the arms of a comparison take turns, and the ratios of their times."""
 
-import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
-from sekd.provenance import machine, software
+import torch
+from torch import Tensor
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Seconds of every arm in every round.
-
-    Attributes:
-        seconds: arm -> seconds [round], for one unit of work.
-        ratios: pairs of arms; the time of the first over the time of the second is shown.
-        notes: further figures, a sentence each.
-    """
+    """Seconds of every arm in every round, for one unit of work."""
 
     title: str
     seconds: Mapping[str, list[float]]
-    ratios: list[tuple[str, str]]
-    notes: list[str] = field(default_factory=list)
-
-    def ratio(self, above: str, below: str) -> dict[str, float]:
-        """Median, least and most over the rounds."""
-        ratios = [a / b for a, b in zip(self.seconds[above], self.seconds[below], strict=True)]
-        return {"median": statistics.median(ratios), "least": min(ratios), "most": max(ratios)}
+    ratios: list[tuple[str, str]]  # pairs of arms: the first one's time over the second one's is shown
+    notes: list[str] = field(default_factory=list)  # further figures, a sentence each
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able: all fields, with the ratios' values."""
-        return asdict(self) | {"ratios": {f"{a} / {b}": self.ratio(a, b) for a, b in self.ratios}}
+        """JSON-able: all fields, with the ratios' median, least and most over the rounds."""
+        values = {}
+        for above, below in self.ratios:
+            found = [a / b for a, b in zip(self.seconds[above], self.seconds[below], strict=True)]
+            median = statistics.median(found)
+            values[f"{above} / {below}"] = {"median": median, "least": min(found), "most": max(found)}
+        return asdict(self) | {"ratios": values}
 
     def show(self) -> None:
-        """Print the arms, the ratios and the notes."""
-        console = Console(width=120, highlight=False)
-        arms = Table("arm", "ms (median)", box=None, pad_edge=False)
+        """Print the arms' median times, the ratios and the notes."""
+        print(f"\n{self.title}")
         for arm, seconds in self.seconds.items():
-            arms.add_row(arm, f"{1000 * statistics.median(seconds):.4g}")
-        ratios = Table("ratio of times", "median (least to most)", box=None, pad_edge=False)
-        for (above, below), found in zip(self.ratios, self.to_dict()["ratios"].values(), strict=True):
-            ratios.add_row(f"{above} / {below}", "{median:.2f} ({least:.2f} to {most:.2f})".format(**found))
-        for part in (f"\n{self.title}", arms, *([ratios] if self.ratios else []), *self.notes):
-            console.print(part)
+            print(f"{arm:<60} {1000 * statistics.median(seconds):.4g} ms")
+        for arms, found in self.to_dict()["ratios"].items():
+            print(f"{arms:<60} " + "{median:.2f} ({least:.2f} to {most:.2f})".format(**found))
+        print(*self.notes, sep="\n")
 
 
 def take_turns(arms: Mapping[str, Callable[[], float]], *, rounds: int) -> dict[str, list[float]]:
@@ -71,6 +59,17 @@ def timed(job: Callable[[], Any], *, units: int = 1) -> Callable[[], float]:
     return run
 
 
-def machine_and_versions() -> dict[str, Any]:
-    """What the figures depend on."""
-    return {"cores": len(os.sched_getaffinity(0)), "load": os.getloadavg()[0], **machine(), **software()}
+def training_step(module: torch.nn.Module, loss: Callable[[], Tensor]) -> Callable[[], None]:
+    """One step of AdamW on the module's trainable weights; returns when the device has done it."""
+    trained = [weights for weights in module.parameters() if weights.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-3)
+
+    def step() -> None:
+        value = loss()
+        optimizer.zero_grad()
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        value.item()
+
+    return step

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from sekd.datasets import DataConfig, Dataset, Example, load_dataset
+from sekd.datasets.images import decode
 from sekd.embedded.tiny_vlm import config, save, save_random
 from sekd.embedded.world import write_world
 from sekd.models import ModelConfig
@@ -28,7 +29,6 @@ class Setup:
     title: str
     model: ModelConfig
     data: DataConfig
-    images: int
     folder: Path
 
     @cached_property
@@ -38,38 +38,26 @@ class Setup:
 
     def pictures(self, examples: Sequence[Example]) -> list[Image.Image]:
         """Their decoded images."""
-        return [Image.open(self.dataset.image_path(example)).convert("RGB") for example in examples]
+        return [decode(self.dataset.image_path(example)) for example in examples]
 
     def run_pass(self, name: str, *overrides: str) -> Store:
-        """Run the teacher's command over the images; its store is in a folder of the given name.
-
-        Args:
-            overrides: further Hydra settings.
-        """
-        artifacts = self.folder / name
-        run(
-            "stage1_teacher",
-            self,
-            f"artifacts={artifacts}",
-            f"workers={workers()}",
-            f"shard_size={self.images // 6}",
-            *overrides,
-        )
+        """Run the teacher's command over the images; its store is in a folder of the given name."""
+        artifacts, size = self.folder / name, len(self.dataset.examples) // 6
+        self.run("stage1_teacher", f"artifacts={artifacts}", f"workers={workers()}", f"shard_size={size}", *overrides)
         return Store.open(next((artifacts / "demo").iterdir()))
+
+    def run(self, module: str, *overrides: str) -> None:
+        """Run a stage's command on the model and images, with further Hydra settings."""
+        fixed = (f"model.path={self.model.path}", f"data.root={self.data.root}")
+        command = [sys.executable, "-m", module, "model=tiny", "data=demo", *fixed, *overrides]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
 
 
 def workers() -> int:
     """Engines of a pass: one a GPU, or one a core."""
     return torch.cuda.device_count() or len(os.sched_getaffinity(0))
-
-
-def run(module: str, setup: Setup, *overrides: str) -> None:
-    """Run a stage's command on the setup's model and images."""
-    fixed = (f"model.path={setup.model.path}", f"data.root={setup.data.root}")
-    command = [sys.executable, "-m", module, "model=tiny", "data=demo", *fixed, *overrides]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
 
 
 def prepare(spec: tuple[str, Callable[[Path], Path]], folder: Path, *, images: int) -> Setup:
@@ -80,7 +68,7 @@ def prepare(spec: tuple[str, Callable[[Path], Path]], folder: Path, *, images: i
     splits = {"train": "train_mini.json", "val": None, "test": None}
     data = DataConfig(name="demo", format="inat", root=str(world), splits=splits, levels=LEVELS, skip=1)
     model = ModelConfig(name="tiny", path=str(make(folder / "model")), dtype="float32", wording="terse")
-    return Setup(title, model, data, images, folder)
+    return Setup(title, model, data, folder)
 
 
 def thirty_million(folder: Path) -> Path:

@@ -29,13 +29,11 @@ def compare_passes(setup: Setup, *, rounds: int) -> Comparison:
 
     def one_pass(overrides: tuple[str, ...]) -> float:
         store = setup.run_pass(f"pass{next(numbers)}", f"topk={TOPK}", *overrides)
-        shards = [
-            (store.provenance(shard)["seconds"], len(store.plan.examples(shard)))
-            for shard in range(store.plan.n_shards)
-        ]
+        shards = range(store.plan.n_shards)
+        seconds = [store.provenance(shard)["seconds"] / len(store.plan.examples(shard)) for shard in shards]
         shutil.rmtree(store.path)
         # The median over shards leaves out the first one of each engine, in which it warms up.
-        return statistics.median(seconds / images for seconds, images in shards) / workers()
+        return statistics.median(seconds) / workers()
 
     arms: dict[str, Callable[[], float]] = {name: partial(one_pass, overrides) for name, overrides in VARIANTS.items()}
     loops = {f"loop, batch {batch}": hf_arm(setup, batch, cached=False) for batch in BATCHES}

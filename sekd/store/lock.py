@@ -90,23 +90,21 @@ def describe(holder: Holder) -> str:
 
 def _acquire(store: Path, part: ShardPart) -> Path:
     """Write this run's lock file and return it, once no running process holds an overlapping part."""
-    own = temporary_name(store / "locks", "run")
-    now, pid = datetime.now(UTC).isoformat(timespec="seconds"), os.getpid()
+    own, pid, now = temporary_name(store / "locks", "run"), os.getpid(), datetime.now(UTC).isoformat(timespec="seconds")
     body = {"pid": pid, "started": _started(pid), "host": socket.gethostname(), "machine": _machine(), "since": now}
-    text = seal({**body, "part": [part.index, part.count]})
     for attempt in range(ATTEMPTS):
         time.sleep(random.uniform(0.02, 0.2) if attempt else 0)
-        write_whole(own, text, temporary_name(store / "locks", "new"))
+        write_whole(own, seal({**body, "part": [part.index, part.count]}), temporary_name(own.parent, "new"))
         rivals = []
         for file, holder, alive in _locks(store, now=own.stat().st_mtime):
             if not alive:
                 file.unlink(missing_ok=True)
             elif file != own and part.overlaps(ShardPart(*holder["part"])):
-                rivals.append(holder)
+                rivals.append(describe(holder))
         if not rivals:
             return own
         own.unlink()
-    raise SekdError(f"{store} is in use by {describe(rivals[0])}: wait for it, stop it, or work on another part")
+    raise SekdError(f"{store} is in use by {rivals[0]}: wait for it, stop it, or work on another part")
 
 
 def _locks(store: Path, *, now: float) -> Iterator[tuple[Path, Holder, bool]]:

@@ -1,14 +1,10 @@
 """The columns of a store's rows, their order, and the checks that rows must pass.
 
-Shape legend:
-    R  rows of one shard, one per (example, step), in order of example, then step
-    K  most likely tokens kept at the answer position (``Layout.k``)
-    L  captured decoder layers (``len(Layout.layers)``)
-    H  hidden size
-    Z  chunks of one shard's hidden states
+Shape legend: R rows of one shard, one per (example, step); K most likely tokens kept at the answer position; L captured
+decoder layers; H hidden size; Z chunks of one shard's hidden states.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,8 +68,7 @@ class Layout:
     """What is kept at every answer position.
 
     ``layers`` are indices in transformers' ``hidden_states``: 0 is the embedding, the number of decoder layers is
-    the last layer's output *before* the final norm. ``layers=()`` keeps no hidden states. ``letter_ids`` are the
-    token ids of the option letters, in letter order.
+    the last layer's output *before* the final norm. ``layers=()`` keeps no hidden states.
     """
 
     k: int
@@ -81,7 +76,7 @@ class Layout:
     hidden_size: int
     hidden_dtype: str
     vocab_size: int
-    letter_ids: Sequence[int]
+    letter_ids: Sequence[int]  # token ids of the option letters, in letter order
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(self.layers))
@@ -108,19 +103,19 @@ def build_rows(layout: Layout, columns: Mapping[str, Any]) -> pa.Table:
     """Rows as they are stored, from plain columns: sequences of length R, and ``topk_*`` as ``[R, K]``.
 
     Logprobs are rounded to ``MANTISSA_BITS``. Raises ``SekdError`` for a column that is missing, unknown, of another
-    length, or does not fit its type.
+    length, has nulls, or does not fit its type.
     """
     wanted = schema(layout)
-    _check_names(columns)
+    if odd := set(columns) ^ set(COLUMNS):
+        raise SekdError(f"rows need exactly the columns {list(COLUMNS)}; missing or unknown: {sorted(odd)}")
     try:
-        return pa.Table.from_arrays([_array(columns[field.name], field.type) for field in wanted], schema=wanted)
+        arrays = {field.name: _array(columns[field.name], field.type) for field in wanted}
+        rows = pa.Table.from_arrays(list(arrays.values()), schema=wanted)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
         raise SekdError(f"rows do not fit the store's schema: {error}") from error
-
-
-def _check_names(names: Iterable[str]) -> None:
-    if odd := set(names) ^ set(COLUMNS):
-        raise SekdError(f"rows need exactly the columns {list(COLUMNS)}; missing or unknown: {sorted(odd)}")
+    if nulls := [name for name, array in arrays.items() if array.null_count]:
+        raise SekdError(f"the columns {nulls} have nulls; every row fills every column")
+    return rows
 
 
 def _array(values: Any, kind: pa.DataType) -> pa.Array:
@@ -132,19 +127,6 @@ def _array(values: Any, kind: pa.DataType) -> pa.Array:
     if flat_RK.ndim != 2 or flat_RK.shape[1] != kind.list_size:
         raise SekdError(f"top-k columns have the shape [rows, {kind.list_size}], not {list(flat_RK.shape)}")
     return pa.FixedSizeListArray.from_arrays(_array(flat_RK.ravel(), kind.value_type), type=kind)
-
-
-def one_chunk(rows: pa.Table, layout: Layout) -> pa.Table:
-    """Rows of ``build_rows``, or parts of them put together: in the schema's order, as one Arrow chunk."""
-    _check_names(rows.column_names)
-    for name in COLUMNS:
-        if nulls := rows.column(name).null_count:
-            raise SekdError(f"column {name!r} has {nulls} nulls; every row fills every column")
-    wanted = schema(layout)
-    try:
-        return rows.select(wanted.names).cast(wanted).combine_chunks()
-    except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError) as error:
-        raise SekdError(f"rows do not fit the store's schema: {error}") from error
 
 
 def topk_matrix(rows: pa.Table, name: str) -> np.ndarray:

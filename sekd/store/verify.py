@@ -85,23 +85,12 @@ def forget(path: Path, faults: Iterable[Fault]) -> list[int]:
     return shards
 
 
-def find_stores(paths: Sequence[Path]) -> list[Path]:
-    """The stores at or below ``paths``, also those whose manifest is lost.
-
-    Raises:
-        SekdError: there is none below one of them.
-    """
-    stores: dict[Path, None] = {}
-    for path in paths:
-        found = [path for path in (path, *sorted(path.glob("**/"))) if _is_store(path)]
-        if not found:
-            raise SekdError(f"no store in {path}: expected a folder with a {m.MANIFEST}; `make teacher` makes one")
-        stores |= dict.fromkeys(found)
-    return list(stores)
-
-
-def _is_store(folder: Path) -> bool:
-    return (folder / m.MANIFEST).is_file() or all((folder / name).is_dir() for name in ("shards", "provenance"))
+def find_stores(path: Path) -> list[Path]:
+    """The stores at or below ``path``, also those whose manifest is lost; ``SekdError`` if there is none."""
+    found = sorted({file.parent for name in (m.MANIFEST, "shards") for file in path.glob(f"**/{name}")})
+    if not found:
+        raise SekdError(f"no store in {path}: expected a folder with a {m.MANIFEST}; `make teacher` makes one")
+    return found
 
 
 def _raised(check: Callable[..., Any], *arguments: Any) -> list[Found]:
@@ -212,7 +201,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("paths", nargs="+", type=Path, help="a store, or a folder of stores")
     parser.add_argument("--forget", action="store_true", help="drop faulty shards, so that the teacher redoes them")
     given = parser.parse_args(arguments)
-    whole = [_report(path, drop=given.forget) for path in find_stores(given.paths)]
+    stores = dict.fromkeys(store for path in given.paths for store in find_stores(path))
+    whole = [_report(path, drop=given.forget) for path in stores]
     return 0 if all(whole) else 1
 
 

@@ -18,7 +18,7 @@ from sekd.errors import SekdError
 from sekd.files import remove, sync, sync_tree, write_whole
 from sekd.store import manifest as m
 from sekd.store.hidden import encode, write_hidden
-from sekd.store.schema import COLUMNS, one_chunk, row_faults
+from sekd.store.schema import COLUMNS, row_faults, schema
 
 if TYPE_CHECKING:
     from sekd.store.reader import Store
@@ -51,7 +51,9 @@ def write_shard(
             content. The store is as it was before.
     """
     layout, examples, skipped = store.layout, store.plan.examples(index), dict(skipped or {})
-    rows = one_chunk(rows, layout)
+    if not rows.schema.equals(schema(layout)):
+        raise SekdError(f"shard {index}: rows are those of build_rows, not of {rows.schema.names}")
+    rows = rows.combine_chunks()
     if faults := row_faults(rows, layout=layout, examples=len(examples) - len(skipped)):
         raise SekdError(f"shard {index} is not stored, its rows are impossible: {'; '.join(faults)}")
     if (hidden is None) != (not layout.layers):
