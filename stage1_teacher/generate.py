@@ -11,7 +11,7 @@ from rich.console import Console
 
 from sekd.datasets import Dataset, load_dataset
 from sekd.errors import Stopped
-from sekd.evaluation.adapters import check_adapter
+from sekd.evaluation.students import check_adapter
 from sekd.inference.pool import run_jobs
 from sekd.memory import engine_memory, read_size
 from sekd.prompts import Prompter

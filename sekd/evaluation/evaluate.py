@@ -12,14 +12,13 @@ from sekd.datasets.base import Dataset
 from sekd.datasets.config import DataConfig
 from sekd.datasets.images import undecodable
 from sekd.errors import SekdError
-from sekd.evaluation.adapters import check_adapter
 from sekd.evaluation.config import EvaluateConfig
 from sekd.evaluation.eval_tasks import EvalTask, answering, of_older_layout, plan
 from sekd.evaluation.generate import check_share
 from sekd.evaluation.generations import list_cells, read_refused
 from sekd.evaluation.rescore import write_scores
 from sekd.evaluation.scores import Bootstrap, Scores
-from sekd.evaluation.students import find_students
+from sekd.evaluation.students import check_adapter, find_students
 from sekd.evaluation.workers import generate_all
 from sekd.inference.strategies import STRATEGIES
 

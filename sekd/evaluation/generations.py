@@ -80,6 +80,11 @@ class Cell:
     facts: dict[str, Any]  # what the digest was made of, and versions: provenance
 
     @property
+    def who(self) -> str:
+        """The model, and its training where there are several."""
+        return f"{self.model}/{self.seed}" if self.seed else self.model
+
+    @property
     def folder(self) -> Path:
         """Where the cell lies below ``generations/``."""
         return Path(self.tree, *self.model.split("/"), *([self.seed] if self.seed else []), self.paradigm, self.digest)

@@ -6,6 +6,7 @@
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ import yaml
 
 from sekd.datasets.config import DataConfig
 from sekd.errors import SekdError
-from sekd.models import ModelConfig
+from sekd.models import ADAPTER_FILES, ModelConfig, model_folder
 
 STUDENT = "student"
 SEED = re.compile(r"seed[-_]?\d+")
+LAYER = re.compile(r"layers\.\d+\.[\w.]+?(?=\.(?:lora_[AB]|weight))")
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,15 @@ class TrainedStudent:
     name: str
     seed: str
     adapter: Path
+
+    @property
+    def training(self) -> Path:
+        """The folder of the training: its adapter, settings, metrics and logs."""
+        return self.adapter.parent
+
+    @property
+    def title(self) -> str:
+        return f"{self.name} {self.seed}".strip()
 
 
 def find_students(run: Path) -> list[TrainedStudent]:
@@ -41,7 +52,7 @@ def find_students(run: Path) -> list[TrainedStudent]:
 
 def _settings(student: TrainedStudent) -> str:
     """Tells one training's settings from another's, as its metrics record it; where they do not, its folder does."""
-    file = student.adapter.parent / "metrics.json"
+    file = student.training / "metrics.json"
     recorded = json.loads(file.read_text(encoding="utf-8")).get("settings") if file.is_file() else None
     return recorded or str(student.adapter)
 
@@ -54,20 +65,12 @@ def _student(run: Path, adapter: Path) -> TrainedStudent:
 
 
 def read_base(training: Path) -> ModelConfig:
-    """The model that a training started from, as its folder records it.
-
-    Raises:
-        SekdError: the folder records none.
-    """
+    """The model that a training started from; a ``SekdError`` where its folder does not record it."""
     return replace(_recorded(training, "model", ModelConfig), adapter=None)
 
 
 def read_data(training: Path) -> DataConfig:
-    """The dataset that a training was distilled on, as its folder records it.
-
-    Raises:
-        SekdError: the folder records none.
-    """
+    """The dataset that a training was distilled on; a ``SekdError`` where its folder does not record it."""
     return _recorded(training, "data", DataConfig)
 
 
@@ -83,3 +86,64 @@ def _recorded(training: Path, group: str, schema: Any) -> Any:
         raise SekdError(
             f"{file} does not say which {group} it was trained with: expected an entry {group!r} as in conf/{group}"
         ) from error
+
+
+def check_adapter(adapter: Path, model: ModelConfig) -> None:
+    """Refuse an adapter for another base, before an engine starts: by the base's class, then by the matrices' shapes.
+
+    Models of two families may have language models of the same shape, as Qwen2.5-VL and LLaVA-OneVision do at 7B.
+
+    Raises:
+        SekdError: the folder is no LoRA adapter, or one for another base; says which class or layer does not fit.
+    """
+    about_file, weights = (adapter / name for name in ADAPTER_FILES)
+    if not weights.is_file() or not about_file.is_file():
+        raise SekdError(f"{adapter} is no LoRA adapter: expected {' and '.join(ADAPTER_FILES)} in it")
+    about, folder = json.loads(about_file.read_text()), model_folder(model)
+    trained_on = about.get("base_model_name_or_path")
+    family = (about.get("auto_mapping") or {}).get("base_model_class")
+    stated = folder / "config.json"
+    own = json.loads(stated.read_text()).get("architectures") if stated.is_file() else None
+    if family and own and family not in own:
+        raise SekdError(
+            f"{adapter} was trained for another family of models ({trained_on}, a {family}): {model.name} "
+            f"({model.path}) is a {own[0]}. Give the model that it was trained from."
+        )
+    base = _language_layers(folder.glob("*.safetensors"))
+    if not base:  # weights in another format: the engine checks them
+        return
+    for name, shape in _shapes(weights).items():
+        layer = _layer(name)
+        inner, at = ("input", 1) if "lora_A" in name else ("output", 0)
+        if layer not in base or shape[at] != base[layer][at]:
+            found = f"an {inner} of {base[layer][at]}" if layer in base else "no such layer"
+            raise SekdError(
+                f"{adapter} was trained for another base ({trained_on}): its {layer} has an {inner} of {shape[at]}, "
+                f"{model.name} ({model.path}) has {found}. Give the model that it was trained from."
+            )
+
+
+def _shapes(file: Path) -> dict[str, list[int]]:
+    """Names and shapes of a safetensors file's tensors, from its header alone."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, "numpy") as tensors:
+            return {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise SekdError(f"{file} is no safetensors file ({error}): it may be cut off; copy it again") from error
+
+
+def _language_layers(files: Iterable[Path]) -> dict[str, list[int]]:
+    """The language model's matrices by what all namings share: "layers.0.self_attn.q_proj" -> shape."""
+    return {
+        _layer(name): shape
+        for file in files
+        for name, shape in _shapes(file).items()
+        if LAYER.search(name) and len(shape) == 2 and "visual" not in name and "vision" not in name
+    }
+
+
+def _layer(name: str) -> str:
+    found = LAYER.search(name)
+    return found.group() if found else name

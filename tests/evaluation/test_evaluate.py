@@ -1,5 +1,6 @@
 """The evaluation on a real engine, over an untrained embedded model and a handful of rendered images."""
 
+import hashlib
 import json
 import math
 import os
@@ -19,7 +20,6 @@ import pytest
 import torch
 from PIL import Image
 
-from sekd import models as model_files
 from sekd.datasets import load_dataset
 from sekd.datasets.config import DataConfig
 from sekd.datasets.images import open_image
@@ -28,15 +28,14 @@ from sekd.embedded.tiny_vlm import BASE as BASE_MODEL
 from sekd.embedded.tiny_vlm import save_random
 from sekd.embedded.world import write_world
 from sekd.errors import SekdError
-from sekd.evaluation.adapters import check_adapter
 from sekd.evaluation.config import EvaluateConfig
 from sekd.evaluation.eval_tasks import EvalTask, answering, example_key, plan
 from sekd.evaluation.evaluate import evaluate, unseen_names
 from sekd.evaluation.generate import ask
 from sekd.evaluation.generations import read_cell
-from sekd.evaluation.report.build import write_report
+from sekd.evaluation.report.__main__ import write_report
 from sekd.evaluation.scores import read_answers, read_run
-from sekd.evaluation.students import find_students
+from sekd.evaluation.students import check_adapter, find_students
 from sekd.evaluation.workers import EvalWorker, generate_all, worker_count
 from sekd.inference.config import EngineConfig
 from sekd.inference.requests import StepResult
@@ -303,8 +302,10 @@ def test_an_image_that_was_made_again_is_asked_again(config: EvaluateConfig, tmp
 
 def test_the_base_is_hashed_once_for_all_students(config: EvaluateConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Path] = []
-    hashing = model_files._sha256
-    monkeypatch.setattr(model_files, "_sha256", lambda file: read.append(file) or hashing(file))
+    hashing = hashlib.file_digest
+    monkeypatch.setattr(
+        hashlib, "file_digest", lambda stream, kind: read.append(Path(stream.name)) or hashing(stream, kind)
+    )
     who = answering(find_students(run_folder(config)), base=["joint"], student=["joint"])
     assert len(who) == 3
     datasets = [("in_domain", load_dataset(config.data, "test"))]

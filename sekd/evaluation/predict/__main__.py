@@ -72,8 +72,8 @@ def _answers(
     # Imported once everything that can be wrong has been looked at: vLLM takes seconds.
     from tqdm import tqdm
 
-    from sekd.evaluation.adapters import check_adapter
     from sekd.evaluation.predict.answer import predict
+    from sekd.evaluation.students import check_adapter
     from sekd.inference.engine import Engine
     from sekd.inference.strategies import Strategies
     from sekd.models import load_processor

@@ -4,8 +4,43 @@ import argparse
 from pathlib import Path
 
 from sekd.errors import exit_on_error
-from sekd.evaluation.report.build import write_report
+from sekd.evaluation.general.outcome import read_outcomes
+from sekd.evaluation.generations import read_listed
+from sekd.evaluation.report import run_files, sections
+from sekd.evaluation.report.document import as_html, as_markdown
+from sekd.evaluation.rescore import read_scores
+from sekd.evaluation.students import find_students
+from sekd.evaluation.table import sentence, tree_name
 from sekd.recent import run_folder
+
+
+def write_report(run: Path) -> list[Path]:
+    """``report.html`` and ``report.md`` in the run folder; their paths. A section with nothing to show is left out.
+
+    Raises:
+        SekdError: the run has not been evaluated, or a file cannot be read.
+    """
+    cells, scores, students = read_listed(run), read_scores(run), find_students(run)
+    roots = {tree_name(each.cell.part, each.cell.tree): Path(each.cell.root) for each in cells}
+    content = [
+        sections.headline(scores),
+        sections.ablation(scores),
+        sections.depth(scores),
+        sections.prefix_intervention(scores),
+        run_files.cases(scores, roots),
+        sections.all_metrics(scores),
+        sections.cost(scores),
+        sections.skills(read_outcomes(run)),
+        sections.mistakes(scores),
+        sections.calibration(scores),
+        run_files.training_curves(students),
+        run_files.provenance(run, cells, students),
+    ]
+    shown = [section for section in content if section]
+    files = {run / "report.html": as_html, run / "report.md": as_markdown}
+    for file, render in files.items():
+        file.write_text(render(f"SEKD: {run.name}", sentence(scores), shown), encoding="utf-8")
+    return list(files)
 
 
 def main() -> None:

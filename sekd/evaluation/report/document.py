@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 
 Value = str | int | float | None
+Step = tuple[str, str, bool | None]  # level, name, and whether it is right; None where there is nothing to compare with
 
 
 @dataclass(frozen=True)
@@ -27,22 +27,13 @@ class Table:
 
 
 @dataclass(frozen=True)
-class PathStep:
-    """One level of a path; ``right`` is None where there is nothing to compare with."""
-
-    level: str
-    name: str
-    right: bool | None
-
-
-@dataclass(frozen=True)
 class Case:
     """One image with paths by who answered them. ``image`` is a data URI or None; ``words`` describe it."""
 
     title: str
     image: str | None
     words: str
-    paths: Mapping[str, Sequence[PathStep]]
+    paths: Mapping[str, Sequence[Step]]
 
 
 @dataclass(frozen=True)
@@ -67,13 +58,15 @@ def show(value: Value) -> str:
 
 def as_html(title: str, summary: str, sections: Sequence[Section]) -> str:
     """One page that holds its style sheet, plots and images."""
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    here = files("sekd.evaluation.report")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(here.joinpath("page.html.jinja").read_text(encoding="utf-8"))
-    style = here.joinpath("style.css").read_text(encoding="utf-8")
-    return template.render(title=title, summary=summary, sections=sections, style=style, show=show)
+    loader = PackageLoader("sekd.evaluation.report", "")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("page.html.jinja").render(
+        title=title, summary=summary, sections=sections, show=show
+    )
 
 
 def as_markdown(title: str, summary: str, sections: Sequence[Section]) -> str:
@@ -82,13 +75,13 @@ def as_markdown(title: str, summary: str, sections: Sequence[Section]) -> str:
     for section in sections:
         lines += [f"## {section.title}", "", *(line for text in section.text for line in (text, ""))]
         for table in section.tables:
-            rule = "|".join("---" if i == 0 else "---:" for i in range(len(table.columns)))
+            rule = "|".join(["---", *["---:"] * (len(table.columns) - 1)])
             lines += [f"**{table.title}**", *([table.note] if table.note else []), ""]
             lines += [_markdown_row(table.columns), f"|{rule}|", *map(_markdown_row, table.rows), ""]
         for case in section.cases:
             lines += [f"**{case.title}**", ""]
             for who, steps in case.paths.items():
-                names = [step.name if step.right is not False else f"{step.name} (wrong)" for step in steps]
+                names = [f"{name} (wrong)" if right is False else name for _, name, right in steps]
                 lines.append(f"- {who}: {' > '.join(names)}")
             lines.append("")
     return "\n".join(lines).rstrip() + "\n"

@@ -10,30 +10,19 @@ import re
 import textwrap
 import warnings
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 # The light colours by their names in style.css, where the dark ones stand beside them.
-COLOURS = {
-    "s0": "#b8460e",
-    "s1": "#6f4fb3",
-    "s2": "#0a7a70",
-    "s3": "#1659b5",
-    "s4": "#8a6500",
-    "s5": "#a1266b",
-    "ink": "#1b1f24",
-    "soft": "#55606d",
-    "rule": "#d5dae0",
-    "paper": "#ffffff",
-}
+SERIES = ("#b8460e", "#6f4fb3", "#0a7a70", "#1659b5", "#8a6500", "#a1266b")
+COLOURS = {f"s{i}": colour for i, colour in enumerate(SERIES)}
+COLOURS |= {"ink": "#1b1f24", "soft": "#55606d", "rule": "#d5dae0", "paper": "#ffffff"}
 MARKS = ("o", "s", "^", "D", "X", "P")
 DASHES: tuple[Any, ...] = ("--", ":", (0, (6, 2)), "-", "-.", (0, (1, 1.4)))
-STYLES = len(MARKS)
 COLUMNS = 3  # panels side by side
 WIDTH = 3.9  # inches a panel
 STYLE: dict[Any, Any] = {
@@ -50,10 +39,8 @@ STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "grid.color": COLOURS["rule"],
-    "axes.edgecolor": COLOURS["soft"],
-    "axes.labelcolor": COLOURS["soft"],
     **dict.fromkeys(("text.color", "xtick.labelcolor", "ytick.labelcolor"), COLOURS["ink"]),
-    **dict.fromkeys(("xtick.color", "ytick.color"), COLOURS["soft"]),
+    **dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), COLOURS["soft"]),
     "lines.linewidth": 1.5,
     "lines.markersize": 6,
     "lines.markeredgecolor": COLOURS["paper"],
@@ -62,8 +49,7 @@ STYLE: dict[Any, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class Interval:
+class Interval(NamedTuple):
     """An estimate with its bounds; None where there is none."""
 
     name: str
@@ -73,8 +59,7 @@ class Interval:
     style: int
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """``ys[i]`` at ``xs[i]``; None where there is nothing to show."""
 
     name: str
@@ -86,9 +71,7 @@ class Line:
 def intervals(panels: Mapping[str, Sequence[Interval]], xlabel: str, *, limits: tuple[float, float]) -> Figure:
     """A panel a title: one row an estimate, its interval as a whisker and its figure at the right."""
     with rc_context(STYLE):
-        longest = max((len(row.name) for rows in panels.values() for row in rows), default=0)
-        height = 0.95 + 0.27 * max(map(len, panels.values()), default=0)
-        figure, grid = _panels(panels, height=height, left=0.2 + 0.07 * min(longest, 28), right=0.6)
+        figure, grid = _panels(panels, height=0.95 + 0.27 * max(map(len, panels.values()), default=0))
         for axes, rows in zip(grid, panels.values(), strict=True):
             axes.set(xlabel=xlabel, ylim=(max(1, len(rows)) - 0.5, -0.5), yticks=range(len(rows)))
             axes.set_xlim(limits[0] - 0.03 * (limits[1] - limits[0]), limits[1] + 0.03 * (limits[1] - limits[0]))
@@ -105,11 +88,11 @@ def _draw_interval(axes: Axes, place: int, row: Interval) -> None:
     if row.value is None:
         axes.text(0.02, place, "not scored", transform=at_side, va="center", style="italic")
         return
-    look: dict[str, Any] = {"color": COLOURS[f"s{row.style}"], "marker": MARKS[row.style]}
+    whisker = None
     if row.low is not None and row.high is not None:
         # A mean can lie a rounding error outside its interval; no whisker has a negative length.
-        look["xerr"] = [[max(0.0, row.value - row.low)], [max(0.0, row.high - row.value)]]
-    axes.errorbar(row.value, place, capsize=3, clip_on=False, **look)
+        whisker = [[max(0.0, row.value - row.low)], [max(0.0, row.high - row.value)]]
+    axes.errorbar(row.value, place, xerr=whisker, capsize=3, clip_on=False, **_look(row.style))
     axes.text(1.03, place, f"{row.value:.1f}", transform=at_side, va="center", weight="bold")
 
 
@@ -129,16 +112,14 @@ def lines(
         limits: of y; None fits them to the values and 0.
     """
     with rc_context(STYLE):
-        columns = 2 * min(COLUMNS, len(panels)) - 1  # of the legend
-        legend = -(-len({line.name for found in panels.values() for line in found}) // columns)
-        figure, grid = _panels(panels, height=2.75, top=0.1 + 0.2 * legend)
+        figure, grid = _panels(panels, height=2.75)
         shown: dict[str, Any] = {}
         for axes, (title, found) in zip(grid, panels.items(), strict=True):
             axes.set(xlabel=xlabel, ylabel=ylabel if isinstance(ylabel, str) else ylabel[title])
             for line in found:
                 ys = [math.nan if y is None else y for y in line.ys]
-                look = {"color": COLOURS[f"s{line.style}"], "marker": MARKS[line.style], "ls": DASHES[line.style]}
                 every = max(1, len(ys) // 6) if len(ys) > 20 else 1
+                look = {**_look(line.style), "ls": DASHES[line.style]}
                 [shown[line.name]] = axes.plot(line.xs, ys, markevery=every, clip_on=False, **look)
             if names:
                 axes.set_xticks(range(len(names)), [_short(name, 60 // len(names)) for name in names])
@@ -146,7 +127,8 @@ def lines(
                 axes.set_ylim(*limits)
             elif min((y for line in found for y in line.ys if y is not None), default=0.0) >= 0:
                 axes.set_ylim(bottom=0)
-        figure.legend(shown.values(), shown, loc="upper left", ncols=columns, frameon=False, handlelength=3)
+        columns = 2 * min(COLUMNS, len(panels)) - 1
+        figure.legend(shown.values(), shown, loc="outside upper left", ncols=columns, frameon=False, handlelength=3)
     return figure
 
 
@@ -163,9 +145,8 @@ def reliability(panels: Mapping[str, tuple[Sequence[Mapping[str, float]], int]])
             axes.plot([0, 100], [0, 100], color=COLOURS["soft"], ls=":", lw=1)
             stated, right, counts = ([each[key] for each in bins] for key in ("confidence", "accuracy", "count"))
             area = [15 + 250 * count / sum(counts) for count in counts]
-            colour = COLOURS[f"s{style}"]
-            axes.plot(stated, right, color=colour, ls=DASHES[style])
-            axes.scatter(stated, right, area, color=colour, marker=MARKS[style], alpha=0.55, clip_on=False)
+            axes.plot(stated, right, color=SERIES[style], ls=DASHES[style])
+            axes.scatter(stated, right, area, alpha=0.55, clip_on=False, **_look(style))
     return figure
 
 
@@ -189,25 +170,22 @@ def svg(figure: Figure, title: str) -> str:
     return drawn.replace("<svg ", f'<svg class="plot" role="img" aria-label="{words}" ', 1)
 
 
-def _panels(
-    titles: Collection[str], *, height: float, left: float = 0.55, right: float = 0.15, top: float = 0
-) -> tuple[Figure, list[Axes]]:
-    """A panel a title, row by row. Its height, its margins and the room above all of them are in inches.
-
-    Fixed margins take half the time of matplotlib's layouts, which draw everything once more to measure it.
-    """
+def _panels(titles: Collection[str], *, height: float) -> tuple[Figure, list[Axes]]:
+    """A panel of so many inches a title, row by row."""
     columns = min(COLUMNS, len(titles))
-    width, total = WIDTH * columns, height * -(-len(titles) // columns) + top
-    figure = Figure(figsize=(width, total))
-    grid = []
-    for place, title in enumerate(titles):
-        row, column = divmod(place, columns)
-        x, y = WIDTH * column + left, total - top - height * (row + 1) + 0.5
-        box = (x / width, y / total, (WIDTH - left - right) / width, (height - 0.95) / total)
-        axes = figure.add_axes(box, title=textwrap.fill(title, 42, max_lines=2, placeholder="…"))
+    rows = -(-len(titles) // columns)
+    figure = Figure(figsize=(WIDTH * columns, height * rows), layout="constrained")
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for spare in grid[len(titles) :]:
+        spare.remove()
+    for axes, title in zip(grid, titles, strict=False):
+        axes.set_title(textwrap.fill(title, 42, max_lines=2, placeholder="…"))
         axes.locator_params(nbins=4)
-        grid.append(axes)
-    return figure, grid
+    return figure, grid[: len(titles)]
+
+
+def _look(style: int) -> dict[str, Any]:
+    return {"color": SERIES[style], "marker": MARKS[style]}
 
 
 def _short(name: str, longest: int) -> str:

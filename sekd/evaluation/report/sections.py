@@ -1,6 +1,6 @@
 """The sections that show ``scores.json``: every number is taken from it as it stands."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from sekd.evaluation.general.outcome import Outcome
@@ -11,8 +11,8 @@ from sekd.evaluation.students import STUDENT
 from sekd.evaluation.table import METRIC_TITLES, PARADIGM_TITLES, rows, trees
 
 Scores = dict[str, Any]
+Row = tuple[str, str, Scores]  # model, way of answering, cell
 STYLES = {"joint": 0, "independent": 1, "conditioned": 2}
-HCA = "whole paths right, HCA (%)"
 PREFIXES = {"guided": ("its own answers", 3), "true_prefix": ("true answers", 2), "wrong_prefix": ("wrong answers", 0)}
 COSTS = {
     "calls": "calls",
@@ -39,21 +39,20 @@ def style_of(model: str, paradigm: str) -> int:
     return 3 if (model, paradigm) == (STUDENT, "joint") else 4
 
 
-def base_and_student(models: Scores) -> list[tuple[str, str, Scores]]:
-    """(model, way of answering, cell) of the base and of the run's main student."""
-    return [row for row in rows(models) if row[0] in ("base", STUDENT)]
+def base_and_student(scores: Scores) -> dict[str, list[Row]]:
+    """The cells of the base and of the run's main student, by tree."""
+    return {tree: [row for row in rows(models) if row[0] in ("base", STUDENT)] for _, tree, models in trees(scores)}
 
 
 def headline(scores: Scores) -> Section:
     """Base and student with intervals, and how much of the gap is recovered."""
-    shown = {tree: base_and_student(models) for _, tree, models in trees(scores)}
     title = "Whole paths right by way of asking"
     figure = Table(
         title,
         ("tree", "way of asking", "n", "HCA %", "low", "high"),
         [
             (tree, name_of(model, way), cell["n"], cell["hca"], *_bounds(cell))
-            for tree, cells in shown.items()
+            for tree, cells in base_and_student(scores).items()
             for model, way, cell in cells
         ],
         "Each mark is the share of images whose whole path is right, its line the 95 % bootstrap interval over images. "
@@ -80,14 +79,17 @@ def headline(scores: Scores) -> Section:
 
 def headline_plot(scores: Scores) -> Any:
     """HCA with its interval, a panel a tree, a row a way of asking."""
+    return _hca_plot(base_and_student(scores))
+
+
+def _hca_plot(shown: Mapping[str, Sequence[Row]]) -> Any:
     panels = {
         tree: [
-            Interval(f"{model} {way}", cell["hca"], *_bounds(cell), style_of(model, way))
-            for model, way, cell in base_and_student(models)
+            Interval(f"{model} {way}", cell["hca"], *_bounds(cell), style_of(model, way)) for model, way, cell in cells
         ]
-        for _, tree, models in trees(scores)
+        for tree, cells in shown.items()
     }
-    return plots.intervals(panels, HCA, limits=(0, 100))
+    return plots.intervals(panels, "whole paths right, HCA (%)", limits=(0, 100))
 
 
 def ablation(scores: Scores) -> Section | None:
@@ -95,10 +97,6 @@ def ablation(scores: Scores) -> Section | None:
     shown = {tree: [row for row in rows(models) if row[1] == "joint"] for _, tree, models in trees(scores)}
     if len({model for cells in shown.values() for model, _, _ in cells if model != "base"}) < 2:
         return None
-    panels = {
-        tree: [Interval(model, cell["hca"], *_bounds(cell), style_of(model, way)) for model, way, cell in cells]
-        for tree, cells in shown.items()
-    }
     title = "Students side by side, in one pass"
     figure = Table(
         title,
@@ -114,7 +112,7 @@ def ablation(scores: Scores) -> Section | None:
         ],
         "One row a student: HCA with its 95 % interval over images, the mean over its trainings. The table holds the "
         f"paired difference to the run's {STUDENT}: where its interval excludes 0, the two differ.",
-        plots.svg(plots.intervals(panels, HCA, limits=(0, 100)), title),
+        plots.svg(_hca_plot(shown), title),
     )
     return Section("arms", "Ablation", tables=[figure])
 
@@ -122,31 +120,26 @@ def ablation(scores: Scores) -> Section | None:
 def depth(scores: Scores) -> Section:
     """The paper's Figure 2 for these models: accuracy by level, over all images and by the parent's answer."""
     figures = []
-    for _, tree, models in trees(scores):
-        cells = [row for row in base_and_student(models) if row[2]["per_level"]]
+    columns = ["way of asking", "level", *(name for parent in PARENTS for name in (f"{parent} %", "n"))]
+    for tree, found in base_and_student(scores).items():
+        cells = [(name_of(*row[:2]), style_of(*row[:2]), row[2]["per_level"]) for row in found if row[2]["per_level"]]
         if not cells:
             continue
-        names = [level["level"] for level in max((cell["per_level"] for _, _, cell in cells), key=len)]
         panels = {
-            parent: [
-                _line(name_of(model, way), [pick(level) for level in cell["per_level"]], style_of(model, way), least=10)
-                for model, way, cell in cells
-            ]
+            parent: [_line(name, map(pick, levels), style, least=10) for name, style, levels in cells]
             for parent, pick in PARENTS.items()
         }
-        columns = ["way of asking", "level", *(name for parent in PARENTS for name in (f"{parent} %", "n"))]
         data = [
-            (name_of(model, way), level["level"], *(pick(level)[key] for pick in PARENTS.values() for key in keys))
-            for keys in [("accuracy", "n")]
-            for model, way, cell in cells
-            for level in cell["per_level"]
+            (name, level["level"], *(value for pick in PARENTS.values() for value in _accuracy(pick(level))))
+            for name, _, levels in cells
+            for level in levels
         ]
         note = (
             "The tree's levels from coarse to fine. Compare how the base falls in one pass and in conditioned steps, "
             "and see at which levels the student closes the gap. Points of fewer than 10 images are left out."
         )
-        title = f"Accuracy by depth, {tree}"
-        figures.append(Table(title, columns, data, note, _by_level(panels, names, title)))
+        names = [level["level"] for level in max((levels for _, _, levels in cells), key=len)]
+        figures.append(_by_level(f"Accuracy by depth, {tree}", columns, data, note, panels, names))
     text = [
         "How often the node at each level is right: over all images, over those whose node one level up was answered "
         "right, and over those where it was answered wrong. A model that uses its earlier answers falls when its "
@@ -158,31 +151,31 @@ def depth(scores: Scores) -> Section:
 def prefix_intervention(scores: Scores) -> Section | None:
     """Accuracy after a model's own, the true, and wrong answers. None where this was not asked."""
     figures, drops, verdicts = [], [], []
-    for _, tree, models in trees(scores):
-        for model, cells in models.items():
-            drop = (cells.get("guided", {}).get("minus_wrong_prefix") or {}).get("leaf")
-            gain = (cells.get("true_prefix", {}).get("minus_guided") or {}).get("leaf")
-            if not drop or not gain:
-                continue
-            levels = {prefix: cells[prefix]["per_level"] for prefix in PREFIXES}
-            names = [level["level"] for level in levels["guided"]]
-            lines = [_line(f"after {words}", levels[prefix], style) for prefix, (words, style) in PREFIXES.items()]
-            title = f"Accuracy by the answers before, {model} on {tree}"
-            figures.append(
-                Table(
-                    title,
-                    ("level", *(f"{line.name} %" for line in lines)),
-                    [(name, *(line.ys[i] for line in lines)) for i, name in enumerate(names)],
-                    "The first level has nothing before it, so its three marks agree. The distance between the lines "
-                    "at the deeper levels is how much the model uses its earlier answers.",
-                    _by_level({f"{tree}: {model}": lines}, names, title),
-                )
+    for tree, model, cells in ((tree, *each) for _, tree, models in trees(scores) for each in models.items()):
+        drop = (cells.get("guided", {}).get("minus_wrong_prefix") or {}).get("leaf")
+        gain = (cells.get("true_prefix", {}).get("minus_guided") or {}).get("leaf")
+        if not drop or not gain:
+            continue
+        names = [level["level"] for level in cells["guided"]["per_level"]]
+        lines = [
+            _line(f"after {words}", cells[prefix]["per_level"], style) for prefix, (words, style) in PREFIXES.items()
+        ]
+        figures.append(
+            _by_level(
+                f"Accuracy by the answers before, {model} on {tree}",
+                ("level", *(f"{line.name} %" for line in lines)),
+                list(zip(names, *(line.ys for line in lines), strict=True)),
+                "The first level has nothing before it, so its three marks agree. The distance between the lines "
+                "at the deeper levels is how much the model uses its earlier answers.",
+                {f"{tree}: {model}": lines},
+                names,
             )
-            drops.append((tree, model, *_estimate(drop), *_estimate(gain)))
-            verdicts.append(
-                f"On {tree}, {model} {'shows no use of' if drop['low'] <= 0 else 'uses'} its earlier answers: wrong "
-                f"ones cost it {drop['value']:.1f} points of leaf accuracy."
-            )
+        )
+        drops.append((tree, model, *_estimate(drop), *_estimate(gain)))
+        verdicts.append(
+            f"On {tree}, {model} {'shows no use of' if drop['low'] <= 0 else 'uses'} its earlier answers: wrong "
+            f"ones cost it {drop['value']:.1f} points of leaf accuracy."
+        )
     table = Table(
         "Leaf accuracy by the answers before it",
         ("tree", "model", "drop after wrong answers, points", "low", "high", "gain after true ones", "low", "high"),
@@ -201,7 +194,6 @@ def prefix_intervention(scores: Scores) -> Section | None:
 
 def all_metrics(scores: Scores) -> Section:
     """Every metric of every cell, with the answers that could not be read beside it."""
-    columns = ("n", *(f"{title} %" for title in METRIC_TITLES.values()), "answers unparsed %")
     text = [
         "HCA: the whole path is right. Leaf: the last node is. POR: share of nodes that are right. S-POR: length "
         "of the longest right beginning. TOR: share of neighbouring pairs that are both right. Brackets hold 95 % "
@@ -213,7 +205,7 @@ def all_metrics(scores: Scores) -> Section:
     tables = _every_cell(
         scores,
         "All metrics",
-        columns,
+        ("n", *(f"{title} %" for title in METRIC_TITLES.values()), "answers unparsed %"),
         lambda cell: (cell["n"], *(_written(cell, name) for name in METRIC_TITLES), cell["unread_answers"]),
     )
     return Section("metrics", "All metrics", text, tables)
@@ -237,10 +229,10 @@ def cost(scores: Scores) -> Section:
 def skills(outcomes: Sequence[Outcome]) -> Section | None:
     """What else the model can do, before and after, from ``general.json``. None where nothing was measured."""
     bounded = [Interval(e.task, e.difference, e.low, e.high, 3) for e in outcomes if e.low is not None]
-    limits = min([0.0, *(e.low for e in bounded if e.low)]), max([0.0, *(e.high for e in bounded if e.high)])
     title, plot, note = "Other skills before and after", "", ""
     if bounded:
-        axis = "difference, in each benchmark's unit"
+        ends = [0.0, *(end for e in bounded for end in (e.low, e.high) if end)]
+        axis, limits = "difference, in each benchmark's unit", (min(ends), max(ends))
         drawn = plots.intervals({"student minus base": bounded}, axis, limits=limits if limits != (0, 0) else (-1, 1))
         plot = plots.svg(drawn, title)
         note = (
@@ -248,8 +240,57 @@ def skills(outcomes: Sequence[Outcome]) -> Section | None:
             "line the paired 95 % bootstrap interval. An interval left of 0 is a skill that was lost in part."
         )
     columns = ("benchmark", "unit", "base", "student", "student − base", "low", "high", "samples")
-    data = [(e.task, e.metric, e.base, e.student, e.difference, e.low, e.high, e.samples) for e in outcomes]
+    data = [tuple(vars(outcome).values()) for outcome in outcomes]
     return Section("skills", "Other skills", tables=[Table(title, columns, data, note, plot)]) if outcomes else None
+
+
+def mistakes(scores: Scores) -> Section | None:
+    """Which names are mistaken for which. None where nothing was mistaken."""
+    tables = []
+    for tree, found in base_and_student(scores).items():
+        cells = [row for row in found if row[2]["mistakes"]]
+        if cells:
+            pairs = [(each["level"], each["true"], each["answered"]) for each in cells[0][2]["mistakes"]]
+            counts = [[f"{e['mistaken']} of {e['offered']}" for e in cell["mistakes"]] for _, _, cell in cells]
+            columns = ("level", "true", "answered", *(name_of(model, way) for model, way, _ in cells))
+            data = [(*pair, *each) for pair, *each in zip(pairs, *counts, strict=True)]
+            tables.append(Table(f"Commonest mistaken pairs, {tree}", columns, data))
+    text = [
+        'The pairs that are mistaken most often over all ways of asking, a few a level. "8 of 16": of the 16 '
+        "questions that offered both names, 8 were answered with the wrong one of the two. Of a student that was "
+        "trained several times, the first training is counted."
+    ]
+    return Section("mistakes", "Commonest mistakes", text, tables) if tables else None
+
+
+def calibration(scores: Scores) -> Section | None:
+    """Is an answer right as often as its probability says? None where no image's truth is known."""
+    columns = ("way of asking", "ECE, points", "answers", "answers without a confidence", "answers unread")
+    figures = []
+    for tree, cells in base_and_student(scores).items():
+        found = [(name_of(*row[:2]), style_of(*row[:2]), row[2]["calibration"]) for row in cells]
+        panels = {
+            f"{name}: ECE {each['error']:.1f} points": (each["bins"], style)
+            for name, style, each in found
+            if each["answers"]
+        }
+        title = f"Reliability of the answer letter, {tree}"
+        data = [(name, e["error"], e["answers"], e["without"], e["unread"]) for name, _, e in found]
+        note = (
+            "A mark below the diagonal is overconfident, above it underconfident; its area shows how many answers it "
+            "holds. Compare the base in one pass with the student."
+        )
+        if panels:
+            figures.append(Table(title, columns, data, note, plots.svg(plots.reliability(panels), title)))
+        elif any(row[3] or row[4] for row in data):
+            figures.append(Table(title, columns, data, "No answer has a confidence, so there is no plot."))
+    text = [
+        "Confidence is the probability of the answered letter among the offered ones at the answer position. The "
+        "answers of a calibrated model are right as often as their confidence says: its marks lie on the dotted "
+        "diagonal. ECE, the expected calibration error, is the mean distance from it, weighted by the answers of each "
+        "mark. Of a student that was trained several times, the first training is shown."
+    ]
+    return Section("calibration", "Calibration", text, figures) if figures else None
 
 
 def _every_cell(
@@ -265,15 +306,26 @@ def _every_cell(
     ]
 
 
-def _line(name: str, levels: Sequence[Scores], style: int, *, least: int = 0) -> Line:
+def _line(name: str, levels: Iterable[Scores], style: int, *, least: int = 0) -> Line:
     """Accuracy by level, without the levels of fewer than ``least`` images."""
     ys = [level["accuracy"] if level["n"] >= least else None for level in levels]
     return Line(name, range(len(ys)), ys, style)
 
 
-def _by_level(panels: Mapping[str, Sequence[Line]], names: Sequence[str], title: str) -> str:
+def _by_level(
+    title: str,
+    columns: Sequence[str],
+    data: Sequence[Sequence[Value]],
+    note: str,
+    panels: Mapping[str, Sequence[Line]],
+    names: Sequence[str],
+) -> Table:
     drawn = plots.lines(panels, "level, coarse to fine", "accuracy (%)", names=names, limits=(0, 100))
-    return plots.svg(drawn, title)
+    return Table(title, columns, data, note, plots.svg(drawn, title))
+
+
+def _accuracy(level: Scores) -> tuple[Value, Value]:
+    return level["accuracy"], level["n"]
 
 
 def _bounds(cell: Scores) -> tuple[float | None, float | None]:
