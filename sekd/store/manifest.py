@@ -9,7 +9,7 @@ import json
 import os
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -138,7 +138,7 @@ class Manifest:
         return fingerprint({k: v for k, v in self._fields().items() if k != "shard_size"})
 
     def _fields(self) -> dict[str, Any]:
-        return {"format": FORMAT, "identity": self.identity, "layout": asdict(self.layout), **vars(self.plan)}
+        return {"format": FORMAT, "identity": self.identity, "layout": self.layout.to_json(), **vars(self.plan)}
 
     def to_json(self) -> dict[str, Any]:
         return {**self._fields(), "fingerprint": self.fingerprint}

@@ -5,7 +5,7 @@ decoder layers; H hidden size; Z chunks of one shard's hidden states.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ COLUMNS = {
     "topk_logprobs": pa.float32(),
     "tail_logprob": pa.float32(),
 }
+PATH_LOGPROB = "path_logprob"  # float32, where ``Layout.path_logprob``: see ``sekd.descent``
 TOPK = ("topk_ids", "topk_logprobs")  # fixed-size lists of K of the type above
 QUESTION = ("image", "step", "depth", "level", "options", "answer")  # what the student is asked, and its label
 CANDIDATES = (*TOPK, "tail_logprob")
@@ -68,7 +69,8 @@ class Layout:
     """What is kept at every answer position.
 
     ``layers`` are indices in transformers' ``hidden_states``: 0 is the embedding, the number of decoder layers is
-    the last layer's output *before* the final norm. ``layers=()`` keeps no hidden states.
+    the last layer's output *before* the final norm. ``layers=()`` keeps no hidden states. ``path_logprob`` adds a
+    column of that name: the path was found by descent, and this is the log of its probability down to the row's node.
     """
 
     k: int
@@ -77,6 +79,7 @@ class Layout:
     hidden_dtype: str
     vocab_size: int
     letter_ids: Sequence[int]  # token ids of the option letters, in letter order
+    path_logprob: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(self.layers))
@@ -89,14 +92,23 @@ class Layout:
             raise SekdError(f"every layer is captured once, not {list(self.layers)}")
 
 
+    @property
+    def columns(self) -> dict[str, pa.DataType]:
+        return COLUMNS | ({PATH_LOGPROB: pa.float32()} if self.path_logprob else {})
+
+    def to_json(self) -> dict[str, Any]:
+        """Without ``path_logprob`` where it is false, as in every store from before it existed."""
+        return {name: value for name, value in asdict(self).items() if value is not False}
+
+
 def schema(layout: Layout) -> pa.Schema:
     """The columns of ``targets.parquet``; nothing is nullable."""
 
     def kind(name: str) -> pa.DataType:
-        plain = COLUMNS[name]
+        plain = layout.columns[name]
         return pa.list_(pa.field("element", plain, nullable=False), layout.k) if name in TOPK else plain
 
-    return pa.schema([pa.field(name, kind(name), nullable=False) for name in COLUMNS])
+    return pa.schema([pa.field(name, kind(name), nullable=False) for name in layout.columns])
 
 
 def build_rows(layout: Layout, columns: Mapping[str, Any]) -> pa.Table:
@@ -106,8 +118,8 @@ def build_rows(layout: Layout, columns: Mapping[str, Any]) -> pa.Table:
     length, has nulls, or does not fit its type.
     """
     wanted = schema(layout)
-    if odd := set(columns) ^ set(COLUMNS):
-        raise SekdError(f"rows need exactly the columns {list(COLUMNS)}; missing or unknown: {sorted(odd)}")
+    if odd := set(columns) ^ set(layout.columns):
+        raise SekdError(f"rows need exactly the columns {list(layout.columns)}; missing or unknown: {sorted(odd)}")
     try:
         arrays = {field.name: _array(columns[field.name], field.type) for field in wanted}
         rows = pa.Table.from_arrays(list(arrays.values()), schema=wanted)
@@ -173,6 +185,12 @@ def row_faults(rows: pa.Table, *, layout: Layout, examples: int) -> list[str]:
             "logprobs that are not descending": (np.diff(logprobs_RK, axis=1) > 0).any(axis=1),
             "a tail that does not complete the kept mass to 1": ~(np.abs(mass_R - 1) <= MASS_TOLERANCE),
         }
+    if layout.path_logprob:
+        path_R = np.asarray(rows[PATH_LOGPROB])
+        first_R = step_R == 0
+        checks["a path logprob that is positive, not finite or rises along the path"] = ~(
+            np.isfinite(path_R) & (path_R <= np.where(first_R, 0, np.roll(path_R, 1)))
+        )
     faults = []
     if len(starts) != examples or len(set(sample_R)) != examples:
         faults.append(f"rows of {len(set(sample_R))} examples in {len(starts)} runs, expected {examples}")

@@ -18,14 +18,14 @@ from sekd.errors import SekdError
 from sekd.files import remove, sync, sync_tree, write_whole
 from sekd.store import manifest as m
 from sekd.store.hidden import encode, write_hidden
-from sekd.store.schema import COLUMNS, row_faults, schema
+from sekd.store.schema import PATH_LOGPROB, row_faults, schema
 
 if TYPE_CHECKING:
     from sekd.store.reader import Store
 
 # Names and token ids repeat, so a dictionary of them is smallest. A logprob's exponent repeats and its dropped mantissa
 # bits are zero, so bytes of one significance compress best side by side.
-SPLIT = ("topk_logprobs", "tail_logprob")
+SPLIT = ("topk_logprobs", "tail_logprob", PATH_LOGPROB)
 
 
 def write_shard(
@@ -97,8 +97,8 @@ def write_targets(file: Any, rows: pa.Table, marks: Mapping[str, str]) -> None:
         row_group_size=max(len(rows), 1),
         compression="zstd",
         compression_level=9,
-        use_dictionary=[path(name) for name in COLUMNS if name not in SPLIT],
-        column_encoding={path(name): "BYTE_STREAM_SPLIT" for name in SPLIT},
+        use_dictionary=[path(name) for name in rows.column_names if name not in SPLIT],
+        column_encoding={path(name): "BYTE_STREAM_SPLIT" for name in SPLIT if name in rows.column_names},
         write_statistics=False,
         write_page_checksum=True,
     )
