@@ -16,7 +16,7 @@ import math
 import operator
 import random
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sekd.questions import Question, in_random_order
 from sekd.taxonomy import Names, Taxonomy
@@ -46,6 +46,10 @@ class PartialPath:
     def logprob(self) -> float:
         return self.logprobs[-1] if self.logprobs else 0.0
 
+    def after(self, logprob: float) -> "PartialPath":
+        """The same path, its probability multiplied by that of something before it."""
+        return replace(self, logprobs=tuple(own + logprob for own in self.logprobs))
+
 
 @dataclass(frozen=True)
 class OpenQuestion:
@@ -72,9 +76,10 @@ def descend(taxonomy: Taxonomy, *, roots: Sequence[Names], options: int, beam: i
     Yields the questions that can be asked at once; is sent the probabilities of each one's options, which sum to 1.
 
     Args:
-        roots: the nodes to start from, of ``taxonomy.skip`` names each. Several start as equals.
+        roots: the nodes to start from, of ``taxonomy.skip`` names each. Nothing is asked about them: of several, a path
+            is found below each, and a root's probability is its best path's share of all roots' best paths.
         options: most options a question.
-        beam: partial paths that are kept.
+        beam: partial paths that are kept, below each root.
         seed: orders the options, so that no letter is favoured. A node's first heats depend on it and the node alone.
     """
     paths, calls = [PartialPath(root) for root in roots], 0
@@ -86,8 +91,20 @@ def descend(taxonomy: Taxonomy, *, roots: Sequence[Names], options: int, beam: i
             for level in levels:
                 level.take([next(answers) for _ in level.open])
         grown = [path for level in levels for path in level.extended()]
-        paths = sorted(grown, key=lambda path: -path.logprob)[:beam]
-    return Found(tuple(paths), calls)
+        paths = [path for below in _by_root(grown, taxonomy.skip) for path in below[:beam]]
+    groups = _by_root(paths, taxonomy.skip)
+    best = [below[0].logprob for below in groups]
+    total = max(best) + math.log(sum(math.exp(logprob - max(best)) for logprob in best))
+    shared = [path.after(first - total) for below, first in zip(groups, best, strict=True) for path in below]
+    return Found(tuple(sorted(shared, key=lambda path: -path.logprob)), calls)
+
+
+def _by_root(paths: Sequence[PartialPath], skip: int) -> list[list[PartialPath]]:
+    """The paths of each root, the most probable first."""
+    groups: dict[Names, list[PartialPath]] = {}
+    for path in sorted(paths, key=lambda path: -path.logprob):
+        groups.setdefault(path.node[:skip], []).append(path)
+    return list(groups.values())
 
 
 class _Level:
@@ -157,17 +174,18 @@ class Calls:
 
 
 def count_calls(taxonomy: Taxonomy, *, roots: Sequence[Names], options: int, beam: int) -> Calls:
-    """The number of questions of a descent, from the tree; arguments as in ``descend``."""
-    mean, most, width = 0.0, 0, len(roots)
-    leaves = sum(_leaves_below(taxonomy, root) for root in roots)
-    for depth in range(taxonomy.skip, taxonomy.depth):
-        nodes = [node for root in roots for node in taxonomy.nodes(depth - 1, root)] if depth else [()]
-        questions = [_questions(len(taxonomy.children(node)), options) for node in nodes]
-        below = [_leaves_below(taxonomy, node) for node in nodes]
-        alive = min(width, len(nodes))
-        mean += alive * sum(map(operator.mul, questions, below)) / leaves
-        most += sum(sorted(questions)[-alive:])
-        width = beam
+    """What a descent costs, from the tree alone; ``descend`` says what the arguments are."""
+    mean, most = 0.0, 0
+    for root in roots:
+        leaves, alive = _leaves_below(taxonomy, root), 1
+        for depth in range(taxonomy.skip, taxonomy.depth):
+            nodes = taxonomy.nodes(depth - 1, root) if depth > taxonomy.skip else (root,)
+            questions = [_questions(len(taxonomy.children(node)), options) for node in nodes]
+            below = [_leaves_below(taxonomy, node) for node in nodes]
+            alive = min(alive, len(nodes))
+            mean += alive * sum(map(operator.mul, questions, below)) / leaves
+            most += sum(sorted(questions)[-alive:])
+            alive = beam
     return Calls(mean, most)
 
 

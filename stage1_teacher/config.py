@@ -10,7 +10,7 @@ from sekd.errors import SekdError
 from sekd.inference.config import EngineConfig
 from sekd.models import ModelConfig
 from sekd.store.lock import WHOLE, ShardPart
-from stage1_teacher.teacher_modes import ON_POLICY, TEACHER_MODES
+from stage1_teacher.teacher_modes import ON_POLICY, TEACHER_MODES, USES_LABELS
 
 
 @dataclass
@@ -78,6 +78,10 @@ def check(config: TeacherConfig) -> None:
             f"paradigm={ON_POLICY} and teacher.prefixes go together: the prefixes are a student's own pass, "
             '`make teacher ARGS="paradigm=joint teacher.adapter=runs/<run>/adapter"`'
         )
+    if config.data.by_descent and config.paradigm in USES_LABELS:
+        raise SekdError(f"paradigm={config.paradigm} needs labels, and data.questions=descent reads none")
+    if config.data.by_descent and config.topk < config.data.options:
+        raise SekdError(f"topk={config.topk}: a descent needs the probabilities of {config.data.options} options")
     if config.cluster not in (None, "ray"):
         raise SekdError(f"cluster={config.cluster}: the clusters known are ray")
     if config.workers < 1:

@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from sekd.datasets import Dataset, load_dataset
+from sekd.descent import count_calls
 from sekd.errors import Stopped
 from sekd.evaluation.students import check_adapter
 from sekd.inference.pool import run_jobs
@@ -124,6 +125,14 @@ def _announce(job: Pass, console: Console) -> None:
         f"{job.store.path}: {len(job.missing)} shards{part} to ask ({job.images} images), {done} are there already",
         highlight=False,
     )
+    if job.config.data.by_descent:
+        data, tree = job.config.data, job.dataset.taxonomy
+        calls = count_calls(tree, roots=job.dataset.roots, options=data.options, beam=data.beam)
+        console.print(
+            f"each image's path is found by descent in a tree of {len(tree.leaves)} leaves: about {calls.mean:.0f} "
+            f"questions an image with beam {data.beam}, at most {calls.most}; then one a level",
+            highlight=False,
+        )
     if job.config.paradigm in USES_LABELS:
         console.print(
             f"paradigm={job.config.paradigm}: what is stored as answers are the labels, not what the model says. "
@@ -173,9 +182,11 @@ def _finish(job: Pass, progress: Progress, console: Console, *, seconds: float) 
     )
     if stats.skipped:
         console.print(f"{stats.skipped} images were left out{named(stats.reasons, stats.skipped)}", highlight=False)
+    if stats.outside:
+        console.print(f"{stats.outside} images are outside the tree by data.stop, and left out", highlight=False)
     missing = job.store.missing()
     if missing:
         console.print(f"{job.store.path}: {len(missing)} shards are still missing", highlight=False)
         return
-    summary.show(summary.summarise(job.store), console)
+    summary.show(summary.summarise(job.store, job.dataset), console)
     console.print(f"{job.store.path}: complete", highlight=False)

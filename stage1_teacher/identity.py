@@ -53,6 +53,7 @@ def layout(config: TeacherConfig, prompter: Prompter) -> Layout:
         hidden_dtype=config.hidden_dtype or dimensions.dtype,
         vocab_size=dimensions.vocab_size,
         letter_ids=prompter.letter_ids(tokenizer, min(config.data.options, len(LETTERS))),
+        path_logprob=config.data.by_descent,
     )
 
 

@@ -12,14 +12,14 @@ from sekd.datasets import Dataset, Example
 from sekd.inference.engine import Engine
 from sekd.inference.requests import UnreadableImageError
 from sekd.inference.schedule import Conversation
-from sekd.inference.strategies import Answers, Strategies
+from sekd.inference.strategies import Answers, Strategies, Subject
 from sekd.store import Layout, as_float32, build_rows
-from sekd.store.schema import COLUMNS
+from sekd.store.schema import PATH_LOGPROB
 from stage1_teacher.stats import Stats
-from stage1_teacher.teacher_modes import TeacherMode
+from stage1_teacher.teacher_modes import OUTSIDE, TeacherMode, subject
 
 Report = Callable[[Stats], None]
-Answered = Answers | str  # the answers about an image, or why there are none
+Answered = tuple[Subject, Answers] | str  # the questions about an image and the answers, or why there are none
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def ask_shard(
     The engine starts empty, so a shard's bytes depend on the shard alone: not on what was asked before it, nor by whom.
     """
     engine.reset()
-    conversations = (_numbered(place, mode(strategies, dataset, place)) for place in places)
+    conversations = (_about(place, strategies, dataset, mode) for place in places)
     answered: dict[int, Answered] = {}
     with closing(engine.drive(conversations)) as finished:
         for place, answers in finished:
@@ -56,10 +56,13 @@ def ask_shard(
     return assemble(dataset, asked, [answered[place] for place in places], layout)
 
 
-def _numbered(place: int, conversation: Conversation[Answers]) -> Conversation[tuple[int, Answered]]:
-    """The conversation about one image, which may turn out to be unreadable."""
+def _about(
+    place: int, strategies: Strategies, dataset: Dataset, mode: TeacherMode
+) -> Conversation[tuple[int, Answered]]:
+    """The conversation about one image, which may turn out to be unreadable, or outside the tree."""
     try:
-        return place, (yield from conversation)
+        about = yield from subject(strategies, dataset, place)
+        return place, (about, (yield from mode(strategies, dataset, place, about)))
     except UnreadableImageError as error:
         return place, error.reason
 
@@ -67,8 +70,10 @@ def _numbered(place: int, conversation: Conversation[Answers]) -> Conversation[t
 def _stats(answered: Answered, image: str) -> Stats:
     """What one image adds to the count."""
     if isinstance(answered, str):
+        if answered.startswith(OUTSIDE):
+            return Stats(images=1, outside=1)
         return Stats(images=1, skipped=1, reasons=(f"{image} ({answered})",))
-    results = answered.results
+    results = answered[1].results
     return Stats(
         images=1,
         steps=len(results),
@@ -80,21 +85,23 @@ def _stats(answered: Answered, image: str) -> Stats:
 
 def assemble(dataset: Dataset, examples: Sequence[Example], answered: Sequence[Answered], layout: Layout) -> Shard:
     """Rows in order of example, then step. Truth goes into its own column here and nowhere else."""
-    columns: dict[str, list] = {name: [] for name in COLUMNS}
+    columns: dict[str, list] = {name: [] for name in layout.columns}
     hidden: list[np.ndarray] = []
     skipped: dict[str, str] = {}
-    for example, answers in zip(examples, answered, strict=True):
-        if isinstance(answers, str):
-            skipped[example.id] = answers
+    for example, each in zip(examples, answered, strict=True):
+        if isinstance(each, str):
+            skipped[example.id] = each
             continue
-        for row in _rows(example, dataset.questions(example), answers):
+        about, answers = each
+        for row in _rows(example, about, answers):
             for name, value in row.items():
                 columns[name].append(value)
         hidden += [result.hidden for result in answers.results if result.hidden is not None]
     return Shard(build_rows(layout, columns), _stack(hidden, layout), skipped)
 
 
-def _rows(example: Example, questions: Sequence[Any], answers: Answers) -> Iterator[dict[str, Any]]:
+def _rows(example: Example, about: Subject, answers: Answers) -> Iterator[dict[str, Any]]:
+    questions = about.questions
     for step, (question, answer, result) in enumerate(zip(questions, answers.chosen, answers.results, strict=True)):
         yield {
             "sample": example.id,
@@ -109,6 +116,7 @@ def _rows(example: Example, questions: Sequence[Any], answers: Answers) -> Itera
             "topk_ids": result.topk_ids,
             "topk_logprobs": result.topk_logprobs,
             "tail_logprob": result.tail_logprob,
+            **({PATH_LOGPROB: about.path_logprobs[step]} if about.path_logprobs else {}),
         }
 
 

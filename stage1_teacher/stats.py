@@ -8,11 +8,12 @@ LISTED = 5
 @dataclass(frozen=True)
 class Stats:
     """``letter_mass`` is the sum over steps of the probability that the answer is any of the letters at all;
-    ``reasons`` say why the first few images were skipped."""
+    ``reasons`` say why the first few images were skipped. ``outside`` are those whose path ended before it began."""
 
     images: int = 0
     steps: int = 0
     skipped: int = 0
+    outside: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
     letter_mass: float = 0.0

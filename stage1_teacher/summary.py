@@ -1,5 +1,6 @@
 """What a whole pass says, read back from its store: size, answers, certainty, and scores where truth is known."""
 
+import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,10 +9,15 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from sekd.datasets import Dataset
 from sekd.metrics import METRICS, score
 from sekd.questions import LETTERS
 from sekd.store import Layout, Store
-from sekd.store.schema import SCORED
+from sekd.store.schema import PATH_LOGPROB, SCORED
+from sekd.taxonomy import fold_path
+from stage1_teacher.teacher_modes import OUTSIDE
+
+SHOWN = (0.0, 0.5, 0.9, 0.99)  # thresholds on the probability of a path found by descent
 
 
 @dataclass
@@ -36,26 +42,44 @@ class Summary:
     answers: Counter = field(default_factory=Counter)
     levels: dict[str, LevelSums] = field(default_factory=lambda: defaultdict(LevelSums))
     scores: dict[str, Any] | None = None
+    outside: int = 0
+    certainty: list[float] = field(default_factory=list)
+    judged: list[tuple[float, bool]] = field(default_factory=list)
 
 
-def summarise(store: Store) -> Summary:
-    """Read every shard's targets and add up what they say."""
+def summarise(store: Store, dataset: Dataset) -> Summary:
+    """Read every shard's targets and add up what they say.
+
+    A store of descents holds no truth: it is the dataset's, where that has labels. ``certainty`` is the probability of
+    each path found, and ``judged`` that of those with a label, with whether the teacher's answers are right.
+    """
     summary = Summary()
+    descent = store.layout.path_logprob
+    labels = {example.id: example.path for example in dataset.examples if example.path} if descent else {}
     truths: list[list[str]] = []
     chosen: list[list[str | None]] = []
     for index in range(store.plan.n_shards):
         entry = store.entry(index)
         summary.bytes += sum(file["bytes"] for file in entry.files.values())
-        summary.skipped += len(entry.skipped)
-        rows = store.read_targets(index, columns=SCORED).to_pylist()
+        outside = sum(reason.startswith(OUTSIDE) for reason in entry.skipped.values())
+        summary.outside += outside
+        summary.skipped += len(entry.skipped) - outside
+        rows = store.read_targets(index, columns=(*SCORED, "depth", *([PATH_LOGPROB] if descent else []))).to_pylist()
         summary.rows += len(rows)
         for row in rows:
             _add(summary, row, store.layout)
         for path in _by_sample(rows):
             summary.images += 1
-            if all(row["truth"] >= 0 for row in path):
+            answered = [row["options"][row["answer"]] for row in path]
+            if descent:
+                summary.certainty.append(math.exp(path[-1][PATH_LOGPROB]))
+                if label := labels.get(path[0]["sample"]):
+                    truths.append([label[row["depth"]] for row in path if row["depth"] < len(label)])
+                    chosen.append(answered)
+                    summary.judged.append((summary.certainty[-1], fold_path(truths[-1]) == fold_path(answered)))
+            elif all(row["truth"] >= 0 for row in path):
                 truths.append([row["options"][row["truth"]] for row in path])
-                chosen.append([row["options"][row["answer"]] for row in path])
+                chosen.append(answered)
     summary.scores = score(truths, chosen) if truths else None
     return summary
 
@@ -108,6 +132,13 @@ def show(summary: Summary, console: Console) -> None:
         mass, spread = level.mass / level.steps, level.entropy / level.steps
         table.add_row(name, str(level.steps), f"{mass:.3f}", f"{spread:.3f}", right)
     console.print(table)
+    if summary.outside:
+        console.print(f"{summary.outside} images outside the tree left out")
+    for threshold in SHOWN if summary.certainty else ():
+        kept = [right for certainty, right in summary.judged if certainty >= threshold]
+        share = 100 * sum(certainty >= threshold for certainty in summary.certainty) / len(summary.certainty)
+        right = f", {100 * sum(kept) / len(kept):.1f} % of those with a label are right" if kept else ""
+        console.print(f"path probability ≥ {threshold}: {share:.1f} % of the images{right}")
     if summary.scores:
         scores = "  ".join(f"{name.upper().replace('_', '-')} {summary.scores[name]:.2f}" for name in METRICS)
         console.print(f"the teacher's paths against the truth (percent of {summary.scores['n']}): {scores}")

@@ -13,6 +13,7 @@
 upon, as DAgger does (arXiv 1011.0686): beyond the paper, and no control.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -23,52 +24,84 @@ from sekd.errors import SekdError
 from sekd.inference.requests import UnreadableImageError
 from sekd.inference.schedule import Conversation
 from sekd.inference.strategies import Answers, GivenAnswers, Strategies, Subject, labels
+from sekd.stopping import depth_to_stop
 from sekd.store import Store
 
-TeacherMode = Callable[[Strategies, Dataset, int], Conversation[Answers]]
+TeacherMode = Callable[[Strategies, Dataset, int, Subject], Conversation[Answers]]
+OUTSIDE = "outside the tree"
 
 
-def subject(dataset: Dataset, place: int) -> Subject:
-    return Subject.of(dataset, dataset.examples[place])
+class OutsideTreeError(UnreadableImageError):
+    """An image whose first level no node is probable enough for, so that its path ends before it begins."""
+
+    def __init__(self, sample: str, probability: float, threshold: float) -> None:
+        Exception.__init__(self, sample, probability, threshold)
+        self.reason = f"{OUTSIDE}: no node of the first level is more probable than {probability:.2f} < {threshold}"
+
+    def __str__(self) -> str:
+        return f"{self.args[0]}: {self.reason}"
 
 
-def conditioned(strategies: Strategies, dataset: Dataset, place: int) -> Conversation[Answers]:
-    return strategies.conditioned(subject(dataset, place))
+def subject(strategies: Strategies, dataset: Dataset, place: int) -> Conversation[Subject]:
+    """The example at a place and its questions: about its labelled path, or about the one that a descent finds first.
+
+    Raises:
+        OutsideTreeError: no node of the first level is as probable as ``data.stop``.
+    """
+    example, config, tree = dataset.examples[place], dataset.config, dataset.taxonomy
+    about = Subject.of(dataset, example)
+    if not config.by_descent:
+        return about
+    found = yield from strategies.descend(
+        about, tree, roots=dataset.roots, options=config.options, beam=config.beam, forced=False
+    )
+    path = found.paths[0]
+    sure = depth_to_stop(path.logprobs, config.stop)
+    if not sure:
+        raise OutsideTreeError(example.id, math.exp(path.logprobs[0]), config.stop)
+    questions = dataset.questions_about(example, path.node[: tree.skip + sure])
+    return replace(
+        about,
+        questions=tuple(replace(question, truth=None) for question in questions),
+        path_logprobs=tuple(path.logprobs[question.depth - tree.skip] for question in questions),
+    )
 
 
-def independent(strategies: Strategies, dataset: Dataset, place: int) -> Conversation[Answers]:
-    return strategies.independent(subject(dataset, place))
+def conditioned(strategies: Strategies, dataset: Dataset, place: int, about: Subject) -> Conversation[Answers]:
+    return strategies.conditioned(about)
 
 
-def joint(strategies: Strategies, dataset: Dataset, place: int) -> Conversation[Answers]:
-    return strategies.guided(subject(dataset, place))
+def independent(strategies: Strategies, dataset: Dataset, place: int, about: Subject) -> Conversation[Answers]:
+    return strategies.independent(about)
 
 
-def shuffled(strategies: Strategies, dataset: Dataset, place: int) -> Conversation[Answers]:
+def joint(strategies: Strategies, dataset: Dataset, place: int, about: Subject) -> Conversation[Answers]:
+    return strategies.guided(about)
+
+
+def shuffled(strategies: Strategies, dataset: Dataset, place: int, about: Subject) -> Conversation[Answers]:
     """The other image is the next one that can be read: the examples' own order is shuffled."""
     count = len(dataset.examples)
     for other in ((place + distance) % count for distance in range(1, count)):
-        elsewhere = subject(dataset, other)
         try:
+            elsewhere = yield from subject(strategies, dataset, other)
             theirs = yield from strategies.conditioned(elsewhere)
         except UnreadableImageError:
             continue
         given = GivenAnswers(elsewhere.questions, tuple(answer for answer in theirs.chosen if answer is not None))
-        return (yield from strategies.conditioned(subject(dataset, place), given))
+        return (yield from strategies.conditioned(about, given))
     raise SekdError("paradigm=shuffled gives the answers about another image: it needs two that can be read")
 
 
-def truth(strategies: Strategies, dataset: Dataset, place: int) -> Conversation[Answers]:
-    about = subject(dataset, place)
+def truth(strategies: Strategies, dataset: Dataset, place: int, about: Subject) -> Conversation[Answers]:
     true = labels(about, "paradigm=truth")
     answers = yield from strategies.conditioned(about, GivenAnswers(about.questions, true))
     return replace(answers, chosen=true)
 
 
 def on_policy(
-    strategies: Strategies, dataset: Dataset, place: int, *, stored: "StoredAnswers"
+    strategies: Strategies, dataset: Dataset, place: int, about: Subject, *, stored: "StoredAnswers"
 ) -> Conversation[Answers]:
-    about = subject(dataset, place)
     given = GivenAnswers(about.questions, stored.about(place, about.sample))
     return (yield from strategies.conditioned(about, given))
 

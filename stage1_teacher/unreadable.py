@@ -9,6 +9,7 @@ from sekd.datasets.images import undecodable
 from sekd.errors import SekdError
 from sekd.store import Store
 from stage1_teacher.stats import LISTED
+from stage1_teacher.teacher_modes import OUTSIDE
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Tolerance:
     def of(cls, store: Store, dataset: Dataset, *, share: float) -> "Tolerance":
         """What is left of the tolerance of a pass that is under way."""
         written = set(range(store.plan.n_shards)) - set(store.missing())
-        before = sum(len(store.entry(index).skipped) for index in written)
+        reasons = [reason for index in written for reason in store.entry(index).skipped.values()]
+        before = sum(not reason.startswith(OUTSIDE) for reason in reasons)
         return cls(dataset.root, share, len(dataset.examples), before)
 
     def check(self, found: int, named: str = "") -> None:

@@ -154,3 +154,18 @@ def test_the_order_of_options_changes_with_the_image_and_not_with_the_beam():
         return [question.question.options for question in asked]
 
     assert first("one", 1) == first("one", 3) != first("two", 1)
+
+
+def test_of_several_roots_the_one_with_the_surest_path_is_found_and_shares_its_probability():
+    taxonomy = Taxonomy([(root, name) for root in ("birds", "cars") for name in ("a", "b", "c")], skip=1)
+    chances = {"birds": [0.9, 0.06, 0.04], "cars": [0.6, 0.3, 0.1]}
+    names = ("a", "b", "c")
+
+    def model(asked: OpenQuestion) -> list[float]:
+        return [chances[asked.path.node[0]][names.index(name)] for name in asked.question.options]
+
+    found = run(taxonomy, model, roots=[("cars",), ("birds",)], beam=2)
+    assert [path.node for path in found.paths] == [("birds", "a"), ("cars", "a"), ("cars", "b"), ("birds", "b")]
+    assert math.exp(found.paths[0].logprob) == pytest.approx(0.9 * 0.9 / 1.5)
+    assert math.exp(found.paths[1].logprob) == pytest.approx(0.6 * 0.6 / 1.5)
+    assert found.calls == 2 == count_calls(taxonomy, roots=[("cars",), ("birds",)], options=4, beam=2).most

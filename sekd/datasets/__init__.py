@@ -9,7 +9,7 @@ from hashlib import blake2b
 from heapq import nsmallest
 from pathlib import Path
 
-from sekd.datasets import choices, class_trees, inat
+from sekd.datasets import choices, class_trees, inat, photos
 from sekd.datasets.base import Dataset, Example, Listing
 from sekd.datasets.config import DataConfig, SplitPart, check_config, known_datasets, part_of
 from sekd.datasets.images import present
@@ -25,6 +25,7 @@ FORMATS: dict[str, Callable[[DataConfig, SplitPart], Listing]] = {
     "imagenet": class_trees.read_imagenet,
     "folder": class_trees.read_folder,
     "choices": choices.read,
+    "photos": photos.read,
 }
 
 
@@ -46,7 +47,8 @@ def load_dataset(config: DataConfig, split: str) -> Dataset:
         raise SekdError(f"data {config.name}: split {split} ({config.splits[split]}) holds no image to ask about")
     examples, absent = _without_absent(examples, config)
     dataset = Dataset(config, split, listing.taxonomy, _in_asking_order(examples, config), [*listing.notes, *absent])
-    dataset.notes.extend(_narrow_levels(dataset))
+    if not config.by_descent:
+        dataset.notes.extend(_narrow_levels(dataset))
     return dataset
 
 

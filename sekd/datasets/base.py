@@ -2,13 +2,14 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sekd.datasets.config import DataConfig
 from sekd.questions import Question, build_questions
-from sekd.taxonomy import Taxonomy
+from sekd.taxonomy import Names, Taxonomy
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,11 @@ class Dataset:
     notes: list[str]
 
     @property
+    def roots(self) -> Sequence[Names]:
+        """The nodes that a descent starts from."""
+        return self.taxonomy.nodes(self.taxonomy.skip - 1) if self.taxonomy.skip else ((),)
+
+    @property
     def name(self) -> str:
         return self.config.name
 
@@ -61,19 +67,33 @@ class Dataset:
         if example.questions is not None:
             return example.questions
         assert example.path is not None, "an example has a path or questions of its own"
-        return build_questions(sample_id=example.id, path=example.path, taxonomy=self.taxonomy, **self._choices)
+        return self.questions_about(example, example.path)
+
+    def questions_about(self, example: Example, path: Sequence[str]) -> tuple[Question, ...]:
+        """Questions built from a path, which may be another than the example's own."""
+        return build_questions(sample_id=example.id, path=path, taxonomy=self.taxonomy, **self._choices)
 
     def identity(self) -> dict[str, Any]:
-        """What the questions depend on, for the store's fingerprint: items in order, tree, choices; not the folder."""
+        """What the questions depend on, for the store's fingerprint: items in order, tree, choices; not the folder.
+
+        Under descent no label is part of it.
+        """
+        descent: dict[str, Any] = {}
+        if self.config.by_descent:
+            descent = {name: getattr(self.config, name) for name in ("questions", "beam", "stop")}
+            items = _digest([example.id] for example in self.examples)
+        else:
+            items = _digest(
+                [example.id, example.path, [vars(question) for question in example.questions or ()]]
+                for example in self.examples
+            )
         return {
             "name": self.name,
             "split": self.split,
-            "items": _digest(
-                [example.id, example.path, [vars(question) for question in example.questions or ()]]
-                for example in self.examples
-            ),
+            "items": items,
             "taxonomy": _digest([self.taxonomy.skip, self.taxonomy.level_names, *self.taxonomy.leaves]),
             **self._choices,
+            **descent,
         }
 
     @property

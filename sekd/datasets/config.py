@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sekd.errors import SekdError
 from sekd.questions import check_choices
+from sekd.stopping import check_threshold
 
 CONFIGS = Path(__file__).parents[2] / "conf" / "data"
 SPLITS = ("train", "val", "test")  # distilled on; tuned on; scored on
@@ -25,7 +26,7 @@ class DataConfig:
     format: str
     root: str
     splits: dict[str, str | None]
-    hierarchy: str | None = None  # JSON or CSV; looked for in the root, then from where the command runs
+    hierarchy: str | None = None  # a tree's file; looked for in the root, then from where the command runs
     partial_hierarchy: bool = False  # classes that the hierarchy does not hold are left out and counted, no error
     levels: list[str] | None = None  # names, coarse to fine; for inat the columns that make the path
     skip: int = 0  # so many first levels are not asked about
@@ -35,9 +36,17 @@ class DataConfig:
     seed: int = 0
     distractors: str = "random"
     options: int = 4
+    questions: str = "labels"  # a level asks about the labelled node, or under "descent" about the one found
+    beam: int = 3  # descent: so many partial paths are kept
+    stop: float = 0.0  # descent: a path ends at its deepest node of at least this probability
     classes: list[str] | None = None  # only images with one of these names in their path
     limit: int | None = None  # so many images, drawn by seed; a smaller limit's images are the larger one's first
     missing_share: float = 0.01  # more listed images than this share absent from the disk is an error
+
+    @property
+    def by_descent(self) -> bool:
+        """Whether the teacher finds each image's path itself; no label is read."""
+        return self.questions == "descent"
 
 
 @dataclass(frozen=True)
@@ -90,9 +99,18 @@ def check_config(config: DataConfig, formats: Collection[str]) -> None:
         wrong = f"the folder {config.root} does not exist; set data.root to where the dataset lies"
     elif config.limit is not None and config.limit < 1:
         wrong = f"data.limit={config.limit}: expected at least one image, or null for all"
+    elif config.questions not in ("labels", "descent"):
+        wrong = f"data.questions={config.questions!r} is unknown: choose labels or descent"
+    elif config.format == "photos" and not config.by_descent:
+        wrong = "photos have no labels to make questions of: leave data.questions=descent"
+    elif config.by_descent and config.classes:
+        wrong = "data.classes chooses images by their labels, which data.questions=descent does not read"
+    elif config.beam < 1:
+        wrong = f"data.beam={config.beam}: a descent keeps at least one path"
     if wrong:
         raise SekdError(f"data {config.name}: {wrong}")
     check_choices(config.distractors, config.options)
+    check_threshold(config.stop, "data.stop")
 
 
 def known_datasets() -> list[str]:

@@ -36,12 +36,12 @@ def read(config: DataConfig, part: SplitPart) -> Listing:
     if stray := set(labels.values()) - {category["id"] for category in table["categories"]}:
         raise SekdError(f"{file}: annotations name the category {min(stray)}, which is not among its categories")
     examples = [
-        Example.at(image["file_name"], paths[labels[image["id"]]])
+        Example.at(image["file_name"], paths.get(labels.get(image["id"], -1)))
         for image in table["images"]
-        if labels.get(image["id"]) in paths
+        if labels.get(image["id"]) in paths or (config.by_descent and image["id"] not in labels)
     ]
     unlabelled = sum(image["id"] not in labels for image in table["images"])
-    notes = [f"{unlabelled} images of {file} have no annotation"] if unlabelled else []
+    notes = [f"{unlabelled} images of {file} have no annotation"] if unlabelled and not config.by_descent else []
     return Listing(Taxonomy(paths.values(), skip=config.skip, level_names=levels), examples, notes)
 
 

@@ -27,11 +27,13 @@ from PIL import Image
 
 from sekd.answers import parse_joint
 from sekd.datasets.base import Dataset, Example
+from sekd.descent import Found, OpenQuestion, descend
 from sekd.errors import SekdError
 from sekd.inference.requests import StepRequest, StepResult
 from sekd.inference.schedule import Conversation
 from sekd.prompts import Prompt, Prompter
 from sekd.questions import Question
+from sekd.taxonomy import Names, Taxonomy
 
 PARADIGMS = ("joint", "independent", "conditioned")
 FORCED_PREFIXES = ("guided", "true_prefix", "wrong_prefix")
@@ -43,17 +45,20 @@ ANSWER_LENGTH = f"{SPARE} + {TIMES} x the longest answer to the image's own ques
 @dataclass(frozen=True)
 class Subject:
     """An image and the questions about it. ``key`` names the image's content for the engine's caches, ``sample`` the
-    example in its dataset."""
+    example in its dataset. Where a descent found the path, ``path_logprobs`` are the log of its probability down to
+    each question's node."""
 
     image: Path | Image.Image
     key: str
     questions: tuple[Question, ...]
     sample: str = ""
+    path_logprobs: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, dataset: Dataset, example: Example) -> "Subject":
         path = dataset.image_path(example)
-        return cls(path, str(path), dataset.questions(example), example.id)
+        questions = () if dataset.config.by_descent else dataset.questions(example)
+        return cls(path, str(path), questions, example.id)
 
 
 @dataclass(frozen=True)
@@ -125,6 +130,27 @@ class Strategies:
         """
         return self._in_turn(subject, partial(self.prompter.forced_prefix, subject.questions), decided)
 
+    def descend(
+        self, subject: Subject, taxonomy: Taxonomy, *, roots: Sequence[Names], options: int, beam: int, forced: bool
+    ) -> Conversation[Found]:
+        """The image's path, found from the roots down: ``sekd.descent``. All heats of a level are asked at once.
+
+        Args:
+            forced: ask as ``guided`` does, for a student; else as ``conditioned``, for a teacher.
+        """
+        wording = self.prompter.forced_prefix if forced else self.prompter.conditioned
+        descent = descend(taxonomy, roots=roots, options=options, beam=beam, seed=subject.sample)
+        try:
+            asked = next(descent)
+            while True:
+                requests = [self._about_next_level(subject, each, wording) for each in asked]
+                results = yield requests
+                asked = descent.send(
+                    [self.probabilities(each.question, result) for each, result in zip(asked, results, strict=True)]
+                )
+        except StopIteration as end:
+            return end.value
+
     def true_prefix(self, subject: Subject) -> Conversation[Answers]:
         """Each level after the true answers to the levels above."""
         return self._after(subject, labels(subject, "true_prefix"))
@@ -155,6 +181,12 @@ class Strategies:
     def _after(self, subject: Subject, answers: Sequence[int]) -> Conversation[Answers]:
         return self._at_once(subject, lambda step: self.prompter.forced_prefix(subject.questions, step, answers))
 
+    def _about_next_level(self, subject: Subject, asked: OpenQuestion, wording: Callable[..., Prompt]) -> StepRequest:
+        path = asked.path
+        about = replace(subject, questions=(*path.questions, asked.question))
+        request = self._request(about, wording(about.questions, len(path.questions), path.answers), len(path.questions))
+        return replace(request, capture=False)
+
     def _request(self, subject: Subject, prompt: Prompt, step: int | None) -> StepRequest:
         """``step`` is that of the question whose letter is the answer; None generates freely."""
         return StepRequest(
@@ -184,6 +216,12 @@ class Strategies:
         known = dict(zip(ids.tolist(), logprobs.tolist(), strict=True))
         letters = self.letter_ids(len(question.options))
         return tuple(known.get(token, -math.inf) for token in letters) if known.keys() & set(letters) else ()
+
+    def probabilities(self, question: Question, result: StepResult) -> tuple[float, ...]:
+        """Each option's probability among the options; of one outside the top k it is 0, and if all are, equal."""
+        logprobs = self.letter_logprobs(question, result) or (0.0,) * len(question.options)
+        weights = [math.exp(logprob - max(logprobs)) for logprob in logprobs]
+        return tuple(weight / sum(weights) for weight in weights)
 
 
 def labels(subject: Subject, needed_by: str) -> tuple[int, ...]:

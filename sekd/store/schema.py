@@ -91,7 +91,6 @@ class Layout:
         if len(set(self.layers)) != len(self.layers):
             raise SekdError(f"every layer is captured once, not {list(self.layers)}")
 
-
     @property
     def columns(self) -> dict[str, pa.DataType]:
         return COLUMNS | ({PATH_LOGPROB: pa.float32()} if self.path_logprob else {})

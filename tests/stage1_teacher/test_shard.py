@@ -8,7 +8,7 @@ import pytest
 
 from sekd.datasets import Dataset, load_dataset
 from sekd.inference.requests import StepRequest, StepResult
-from sekd.inference.strategies import Strategies
+from sekd.inference.strategies import Strategies, Subject
 from sekd.models import load_processor
 from sekd.prompts import Prompter
 from sekd.store import Layout
@@ -120,8 +120,9 @@ def test_on_policy_gives_the_stored_answers_about_the_very_image(
 
     prompter, stored = Prompter.named("terse"), Stored()
     for place in IMAGES:
-        list(engine.drive([on_policy(strategies, dataset, place, stored=stored)]))  # type: ignore[arg-type]
-        questions = dataset.questions(dataset.examples[place])
+        about = Subject.of(dataset, dataset.examples[place])
+        list(engine.drive([on_policy(strategies, dataset, place, about, stored=stored)]))  # type: ignore[arg-type]
+        questions = about.questions
         for step, request in enumerate(engine.asked[-4:]):
             expected = prompter.conditioned(questions, step, stored.about(place, dataset.examples[place].id))
             assert request.prompt_text == prompter.render(load_processor(config.model), expected)

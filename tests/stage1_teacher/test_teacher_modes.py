@@ -14,6 +14,7 @@ from teacher_passes import TOPK, settings
 from sekd.datasets import Dataset
 from sekd.errors import SekdError
 from sekd.inference.requests import UnreadableImageError
+from sekd.inference.strategies import Subject
 from sekd.models import load_processor, load_vlm
 from sekd.prompts import Prompter
 from sekd.store import Store
@@ -51,7 +52,8 @@ def prompts(
 ) -> list[Any]:
     """(image, prompt) of each request, without engine: ``answer`` chooses an option by prompt."""
     mode = teacher_mode(paradigm, worker._dataset, str(stored.path) if stored else None)
-    conversation = mode(worker._strategies, worker._dataset, PLACE)
+    dataset = worker._dataset
+    conversation = mode(worker._strategies, dataset, PLACE, Subject.of(dataset, dataset.examples[PLACE]))
     asked, reply = [], None
     try:
         while True:
@@ -207,9 +209,10 @@ def test_truth_without_labels_and_shuffled_with_one_image_are_refused(worker: Te
     example = dataset.examples[0]
     unknown = replace(example, questions=tuple(replace(q, truth=None) for q in dataset.questions(example)))
     with pytest.raises(SekdError, match="needs the labels of every image"):
-        next(TEACHER_MODES["truth"](worker._strategies, replace(dataset, examples=[unknown]), 0))
+        next(TEACHER_MODES["truth"](worker._strategies, dataset, 0, Subject.of(dataset, unknown)))
+    alone = replace(dataset, examples=[example])
     with pytest.raises(SekdError, match="needs two"):
-        next(TEACHER_MODES["shuffled"](worker._strategies, replace(dataset, examples=[example]), 0))
+        next(TEACHER_MODES["shuffled"](worker._strategies, alone, 0, Subject.of(alone, example)))
 
 
 def test_a_control_is_never_taken_for_the_method(passes: Passes, config: TeacherConfig) -> None:
