@@ -5,8 +5,8 @@ from collections import Counter
 from pathlib import Path
 
 from sekd.datasets.base import Example, Listing
-from sekd.datasets.config import DataConfig, SplitPart
 from sekd.datasets.class_trees import read_hierarchy
+from sekd.datasets.config import DataConfig, SplitPart
 from sekd.datasets.images import SUFFIXES
 from sekd.errors import SekdError
 from sekd.taxonomy import Taxonomy, fold
