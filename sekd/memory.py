@@ -16,7 +16,7 @@ from typing import Any
 
 from sekd.errors import SekdError
 from sekd.machine import card_gib
-from sekd.models import ModelConfig, model_folder
+from sekd.models import ModelConfig, model_folder, unreadable
 
 GIB = 2**30
 RESERVED_GIB = 1.0
@@ -76,7 +76,7 @@ def read_size(model: ModelConfig) -> ModelSize:
     try:
         text = AutoConfig.from_pretrained(folder, trust_remote_code=model.trust_remote_code).get_text_config()
     except (OSError, ValueError) as error:
-        raise SekdError(f"model {model.name}: no configuration could be read from {folder} ({error})") from error
+        raise unreadable(model, "configuration", error) from error
     heads = text.num_attention_heads
     width = getattr(text, "head_dim", None) or text.hidden_size // heads
     counts = _count_parameters(folder)

@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from sekd.errors import SekdError
@@ -53,7 +54,7 @@ def load_processor(model: ModelConfig) -> Any:
             model.path, backend="pil", **source, **image_bounds(model)
         )
     except (OSError, ValueError, ImportError, AttributeError) as error:
-        raise _unreadable(model, "processor", error) from error
+        raise unreadable(model, "processor", error) from error
     known = type(processor.image_processor).valid_kwargs.__annotations__
     for setting, name in SETTINGS.items():
         if getattr(model, setting) is not None and name not in known:
@@ -63,6 +64,8 @@ def load_processor(model: ModelConfig) -> Any:
                 f"model.{setting}={getattr(model, setting)}: {type(processor.image_processor).__name__} of model "
                 f"{model.name} has no such bound; {instead}"
             )
+    if not processor.tokenizer.encode("A", add_special_tokens=False):  # transformers makes an empty one without a file
+        raise SekdError(f"model {model.name}: {model.path!r} has no words for its tokenizer: copy tokenizer.json there")
     if not getattr(processor, "chat_template", None):
         raise SekdError(f"model {model.name}: {model.path!r} has no chat template: a chat model is needed")
     return processor
@@ -86,7 +89,7 @@ def load_vlm(model: ModelConfig, *, dtype: Any = "auto", device: Any = "cpu") ->
             model.path, revision=model.revision, trust_remote_code=model.trust_remote_code, dtype=dtype
         )
     except OSError as error:
-        raise _unreadable(model, "model", error) from error
+        raise unreadable(model, "model", error) from error
     return vlm.to(device).eval()
 
 
@@ -114,7 +117,7 @@ def model_folder(model: ModelConfig) -> Path:
     try:
         return Path(snapshot_download(model.path, revision=model.revision))
     except Exception as error:  # the hub raises its own, requests' and OS errors for the same cause
-        raise _unreadable(model, "model", error) from error
+        raise unreadable(model, "model", error) from error
 
 
 def digest(folder: Path, patterns: tuple[str, ...]) -> str:
@@ -136,9 +139,10 @@ def digest(folder: Path, patterns: tuple[str, ...]) -> str:
     return total.hexdigest()
 
 
-def _unreadable(model: ModelConfig, what: str, error: Exception) -> SekdError:
-    first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def unreadable(model: ModelConfig, what: str, error: Exception) -> SekdError:
+    """That a part of the model could not be loaded, and in a line of its library's words why."""
+    why = shorten(str(error), 260, placeholder=" …") or type(error).__name__
     return SekdError(
-        f"model {model.name}: no {what} could be loaded from {model.path!r} ({first_line}). "
+        f"model {model.name}: no {what} could be loaded from {model.path!r} ({why}). "
         "Expected a folder saved by transformers, or the id of a model on the hub that can be reached."
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sekd.errors import SekdError
-from sekd.models import ModelConfig
+from sekd.models import ModelConfig, unreadable
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def read_dimensions(model: ModelConfig) -> Dimensions:
             model.path, revision=model.revision, trust_remote_code=model.trust_remote_code
         )
     except (OSError, ValueError) as error:
-        raise SekdError(f"model {model.name}: no configuration could be read from {model.path!r} ({error})") from error
+        raise unreadable(model, "configuration", error) from error
     text = config.get_text_config()
     stored = str(getattr(config, "dtype", None) or getattr(text, "dtype", None) or "bfloat16").removeprefix("torch.")
     dtype = stored if model.dtype == "auto" else model.dtype

@@ -44,7 +44,9 @@ LEARN = (
     "validation.held_out=0 validation.images=1 validation.split=train"
 )
 STEP = f"{LEARN} trainer.precision=bf16-mixed validation.times=0"
-HARNESS = "--max-model-len 4096 --arguments gpu_memory_utilization=0.05,enforce_eager=True"  # a share of the memory
+# A share of the machine's memory; without torchvision there is no video processor.
+ON_CPU = 'gpu_memory_utilization=0.05,enforce_eager=True,limit_mm_per_prompt={"video":0}'
+HARNESS = f"--max-model-len 4096 --arguments '{ON_CPU}'"
 
 
 def commands(folder: Path, entry: str) -> Iterator[tuple[str, list[list[str]]]]:

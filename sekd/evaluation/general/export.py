@@ -21,7 +21,7 @@ from sekd.prompts import Prompter
 
 TEMPLATES = Path(__file__).with_name("lmms_task")
 SCORING = "taxonomy_scoring"  # the copied modules' package
-MODULES = ("errors", "taxonomy", "questions", "answers", "metrics")
+MODULES = ("errors", "taxonomy", "tree_files", "questions", "answers", "metrics")
 
 
 @dataclass
