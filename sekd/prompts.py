@@ -270,9 +270,9 @@ def _after(primer: str, text: str) -> str:
 
 
 @cache
-def load_wordings(path: Path = TEMPLATES) -> dict[str, Wording]:
-    """Every wording of a templates file, by name."""
-    return {name: Wording(name=name, **entry) for name, entry in yaml.safe_load(path.read_text()).items()}
+def load_wordings() -> dict[str, Wording]:
+    """Every wording of ``prompts.yaml``, by name."""
+    return {name: Wording(name=name, **entry) for name, entry in yaml.safe_load(TEMPLATES.read_text()).items()}
 
 
 def _text(text: str) -> Message:

@@ -33,11 +33,6 @@ class Stop:
         if again or self._at_once:
             raise Stopped(signum)
 
-    @property
-    def asked(self) -> bool:
-        """Whether a signal came."""
-        return self._signum is not None
-
     def check(self) -> None:
         """Raise ``Stopped`` if a signal came or the parent process is gone."""
         if self._signum is not None:
