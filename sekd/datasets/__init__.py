@@ -1,6 +1,6 @@
-"""Datasets as their authors publish them -> examples with their questions.
+"""Read datasets as their authors publish them into examples with questions.
 
-To add a format, write its ``read(config, part) -> Listing`` in a file of its own and enter it in ``FORMATS``.
+To add a format, write ``read(config, part) -> Listing`` in a new file and add it to ``FORMATS``.
 """
 
 from collections import Counter
@@ -32,10 +32,10 @@ FORMATS: dict[str, Callable[[DataConfig, SplitPart], Listing]] = {
 def load_dataset(config: DataConfig, split: str) -> Dataset:
     """Read one split: "train" is distilled on, "val" is for every choice made, "test" for the score.
 
-    No image is opened. What is left out is told in the dataset's notes.
+    No image is opened. The dataset's notes say what is left out.
 
     Raises:
-        SekdError: anything that keeps the split from being read, or more absent images than the set share.
+        SekdError: the split cannot be read, or more images than the set share are missing.
     """
     check_config(config, FORMATS)
     part = part_of(config, split)
@@ -53,7 +53,7 @@ def load_dataset(config: DataConfig, split: str) -> Dataset:
 
 
 def in_share(examples: Iterable[Example], part: SplitPart) -> list[Example]:
-    """The examples of a split's share. Membership depends on the id alone, never on a seed or the files' order."""
+    """The examples of a split's share. Depends only on the id, not on a seed or the files' order."""
     if (part.low, part.high) == (0, 100):
         return list(examples)
     return [each for each in examples if part.low <= 100 * _unit(f"split/{each.id}") < part.high]
@@ -68,7 +68,7 @@ def _of_classes(examples: Iterable[Example], classes: Sequence[str], taxonomy: T
 
 
 def _in_asking_order(examples: Sequence[Example], config: DataConfig) -> list[Example]:
-    """Shuffled by seed and cut to the limit. A smaller limit's examples are the first ones of a larger limit's."""
+    """Shuffled by seed and cut to the limit. A smaller limit gives the first examples of a larger one."""
 
     def place(example: Example) -> tuple[float, str]:
         return _unit(f"order/{config.seed}/{example.id}"), example.id

@@ -1,4 +1,4 @@
-"""What a dataset is once it is read, whatever it was on disk. Images are named, never opened."""
+"""A dataset in memory, independent of its format on disk. Images are named, not opened."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from sekd.taxonomy import Names, Taxonomy
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One image. ``id`` is stable: where the image lies below the root. ``image`` is relative to the root."""
+    """One image. ``id`` is stable: the image's path below the root. ``image`` is relative to the root."""
 
     id: str
     image: Path
@@ -29,7 +29,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Listing:
-    """What a format's reader returns: every example of a part, in any order, and what it left out and why."""
+    """The result of a format's reader: every example of a part in any order, and notes on what was left out."""
 
     taxonomy: Taxonomy
     examples: list[Example]
@@ -38,7 +38,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The examples of one split, in the fixed order in which they are asked, and what was left out and why."""
+    """The examples of one split, in their fixed order, and what was left out and why."""
 
     config: DataConfig
     split: str

@@ -1,7 +1,7 @@
-"""An official question file of the benchmark: one JSON object a line, whose questions are taken as given.
+"""An official question file of the benchmark: one JSON object a line, whose questions are used as given.
 
-A line holds image, label, level1, choices_level1, level2 and so on. The recorded image paths are the authors' own
-machine's, so their beginning stands for the local root. A level whose name is null is not asked about.
+A line holds image, label, level1, choices_level1, level2 and so on. The recorded image paths are those of the authors'
+machine; their beginning is replaced by the local root. A level whose name is null is not asked about.
 """
 
 import json
@@ -18,11 +18,11 @@ from sekd.errors import SekdError
 from sekd.questions import Question
 from sekd.taxonomy import Names, Taxonomy, fold
 
-TRIED = 100  # recorded paths looked for on disk to find what stands for the root
+TRIED = 100  # recorded paths that are looked for on disk to find what the root replaces
 
 
 def read(config: DataConfig, part: SplitPart) -> Listing:
-    """Every line of a question file, which lies in the root or where the command runs."""
+    """Every line of a question file, in the root or in the working directory."""
     file = locate(config.root, part.source)
     rows = list(_rows(file))
     prefix = _recorded_root([row["image"] for row in rows], config, file)
@@ -42,7 +42,7 @@ def read(config: DataConfig, part: SplitPart) -> Listing:
             )
         image = row["image"].removeprefix(prefix)
         seen[image] += 1
-        # An image may be asked about twice; ids stay apart.
+        # An image may have two lines; ids stay unique.
         name = image if seen[image] == 1 else f"{image}#{seen[image]}"
         examples.append(Example(name, Path(image), paths[-1], questions))
     note = f"{left_out} levels have no choices in {file}, or are skipped, and are not asked about"
@@ -82,7 +82,9 @@ def _questions(row: dict[str, Any], config: DataConfig, where: str) -> Iterator[
 
 
 def _recorded_root(images: list[str], config: DataConfig, file: Path) -> str:
-    """The beginning of the recorded paths that stands for the root: as set, or found by looking for some images."""
+    """The beginning of the recorded paths that the root replaces: as set, or found by looking for some of the images on
+    disk.
+    """
     if config.recorded_root is not None:
         return config.recorded_root.rstrip("/")
     for image in images[:TRIED]:

@@ -1,4 +1,5 @@
-"""Datasets whose images have a class each, and whose tree is a file of its own: CUB, Food-101, ImageNet, and one's own.
+"""Datasets whose images have a class each, and whose tree is a separate file: CUB, Food-101, ImageNet, and class
+folders.
 
 Class names and the tree's keys are spelled differently in every dataset ("022.Chuck_will_Widow", "Chuck-will's-widow").
 """
@@ -47,8 +48,8 @@ def leaves_of(config: DataConfig, spellings: Mapping[str, Sequence[str]]) -> Lea
     """The leaf of each class in the dataset's tree; ``SekdError`` if it holds none, or not all where it should.
 
     Args:
-        spellings: class -> what it may be called in the tree, the best first. A tree's key belongs to the class that
-            matches it best; its exact spelling is better than one without punctuation.
+        spellings: class -> possible names in the tree, the best first. A tree's key belongs to the class that matches
+            it best; its exact spelling is better than one without punctuation.
     """
     taxonomy = read_hierarchy(config)
     leaves: dict[str, Names] = {}
@@ -74,7 +75,7 @@ def leaves_of(config: DataConfig, spellings: Mapping[str, Sequence[str]]) -> Lea
 
 
 def _loosened(name: str) -> str:
-    """A name without what spellings differ in: case, accents, possessives, punctuation."""
+    """A name without case, accents, possessives and punctuation."""
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
     return " ".join(re.findall(r"[a-z0-9]+", plain.replace("'s", "").replace("'", "")))
 
@@ -119,15 +120,15 @@ def read_food101(config: DataConfig, part: SplitPart) -> Listing:
 def read_imagenet(config: DataConfig, part: SplitPart) -> Listing:
     """ImageNet as published for ILSVRC: the images of ``train`` or ``val``, between the configured WordNet ids.
 
-    The parts may lie in the root or where the archive unpacks them. The validation images may lie in class folders too,
-    or flat, with LOC_val_solution.csv.
+    The parts may be in the root or where the archive unpacks them. The validation images may be in class folders or in
+    one folder, with LOC_val_solution.csv.
     """
     root = Path(config.root)
     synsets = read_pairs(root / "LOC_synset_mapping.txt")
     if config.wnids:
         first, last = config.wnids
         synsets = {wnid: names for wnid, names in synsets.items() if first <= wnid <= last}
-    # "n01440764 tench, Tinca tinca": a tree may call it by the id, by all its names, or by one of them.
+    # "n01440764 tench, Tinca tinca": a tree may use the id, all names, or one of them.
     found = leaves_of(config, {wnid: [wnid, names, *names.split(", ")] for wnid, names in synsets.items()})
     places = [place for place in (Path(part.source), UNPACKED / part.source) if (root / place).is_dir()]
     if not places:
@@ -151,7 +152,7 @@ def read_imagenet(config: DataConfig, part: SplitPart) -> Listing:
 
 
 def read_folder(config: DataConfig, part: SplitPart) -> Listing:
-    """One's own class folders, named as the leaves of the tree: the images in ``<root>/<part>/<class>/``."""
+    """Class folders named as the leaves of the tree: the images in ``<root>/<part>/<class>/``."""
     root = Path(config.root)
     if not (root / part.source).is_dir():
         raise SekdError(f"the folder {root / part.source} does not exist: expected a folder of class folders")
@@ -164,7 +165,7 @@ def _subfolders(folder: Path) -> list[str]:
 
 
 def _in_class_folders(root: Path, part: Path, found: Leaves) -> Listing:
-    """The images in ``root/part/<class>/``, and a note on files there that are none."""
+    """The images in ``root/part/<class>/``, and a note on other files."""
     images, others = [], 0
     for name in found.leaves:
         files = image_files(root / part / name)

@@ -16,7 +16,7 @@ SPLITS = ("train", "val", "test")  # distilled on; tuned on; scored on
 
 @dataclass
 class DataConfig:
-    """Where a dataset lies, which of it is used, and how it is asked about.
+    """The location of a dataset, which part of it is used, and how its questions are built.
 
     A split is the dataset's own file or part ("val.json", "train"), or a share of its images by a fixed hash of their
     ids: "val.json@0-10%" and "val.json@10-100%" have no image in common, now or when images are added.
@@ -26,22 +26,24 @@ class DataConfig:
     format: str
     root: str
     splits: dict[str, str | None]
-    hierarchy: str | None = None  # a tree's file; looked for in the root, then from where the command runs
+    hierarchy: str | None = None  # a tree's file; looked for in the root, then in the working directory
     partial_hierarchy: bool = False  # classes that the hierarchy does not hold are left out and counted, no error
     levels: list[str] | None = None  # names, coarse to fine; for inat the columns that make the path
-    skip: int = 0  # so many first levels are not asked about
+    skip: int = 0  # the number of first levels that are not asked about
     within: dict[str, list[str]] = field(default_factory=dict)  # inat: column -> values kept
     wnids: list[str] | None = None  # imagenet: first and last WordNet id kept
-    recorded_root: str | None = None  # choices: what stands for the root in the file's image paths; found when null
+    recorded_root: str | None = (
+        None  # choices: what the root replaces in the file's image paths; found automatically when null
+    )
     seed: int = 0
     distractors: str = "random"
     options: int = 4
     questions: str = "labels"  # a level asks about the labelled node, or under "descent" about the one found
     beam: int = 3  # descent: so many partial paths are kept
     stop: float = 0.0  # descent: a path ends at its deepest node of at least this probability
-    classes: list[str] | None = None  # only images with one of these names in their path
-    limit: int | None = None  # so many images, drawn by seed; a smaller limit's images are the larger one's first
-    missing_share: float = 0.01  # more listed images than this share absent from the disk is an error
+    classes: list[str] | None = None  # keep only images with one of these names in their path
+    limit: int | None = None  # number of images, drawn by seed; a smaller limit gives the first images of a larger one
+    missing_share: float = 0.01  # an error if more than this share of the listed images is missing
 
     @property
     def by_descent(self) -> bool:
@@ -89,7 +91,7 @@ def _part(config: DataConfig, split: str, text: str) -> SplitPart:
 
 
 def check_config(config: DataConfig, formats: Collection[str]) -> None:
-    """Faults that need no file to be seen."""
+    """Checks that need no file."""
     wrong = None
     if config.format not in formats:
         wrong = f"format {config.format!r} is unknown: choose {', '.join(formats)}"

@@ -1,4 +1,4 @@
-"""Image files: whether they are there, whether they decode, and their pixels. Nothing else opens them."""
+"""Image files: whether they exist, whether they decode, and their pixels. No other file opens images."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,11 +14,11 @@ from tqdm import tqdm
 from sekd.errors import SekdError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-# How a whole file of a format ends, give or take what cameras append.
+# The ending of a complete file of a format; cameras may append bytes.
 ENDINGS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
 UNBOUNDED = ("I", "F")  # Pillow's modes of 32 bits a pixel
 TAIL = 4096
-BLOCK = 4096  # files handed out at a time: millions of waiting jobs would fill the memory
+BLOCK = 4096  # files submitted at a time: millions of waiting jobs would fill the memory
 DECODE_ERRORS = (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError)
 
 
@@ -33,7 +33,7 @@ def open_image(path: Path | str) -> Image.Image:
 
 
 def decode(path: Path | str) -> Image.Image:
-    """The image as every part of this project sees it: RGB, turned as its EXIF orientation says.
+    """The image as every part of this project uses it: RGB, rotated by its EXIF orientation.
 
     Raises one of ``DECODE_ERRORS`` if the file is absent or does not decode.
     """
@@ -41,7 +41,7 @@ def decode(path: Path | str) -> Image.Image:
         file.load()
         _check_depth(file)
         image: Image.Image = file
-        with suppress(Exception):  # damaged EXIF raises whatever its parser stumbles on, and the pixels are whole
+        with suppress(Exception):  # damaged EXIF may raise any error, while the pixels are intact
             image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I;16"):  # scaled to eight bits: Pillow's own conversion clips nearly all to white
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
@@ -60,9 +60,9 @@ def _check_depth(image: Image.Image) -> None:
 
 
 def undecodable(paths: Sequence[Path], *, whole: bool = False, progress: bool = False) -> dict[Path, str]:
-    """The files that do not decode, and why: header and ending of each are read, all of it where in doubt.
+    """The files that do not decode, and why: header and ending of each are read, or all of it if those are unusual.
 
-    With ``whole`` all of every file is read. With ``progress`` a bar shows when it takes long.
+    With ``whole`` all of every file is read. With ``progress`` a long check shows a bar.
     """
     with ThreadPoolExecutor(min(16, (os.cpu_count() or 1) * 2)) as pool:
         faults = tqdm(
@@ -78,7 +78,7 @@ def undecodable(paths: Sequence[Path], *, whole: bool = False, progress: bool = 
 
 
 def present(root: Path, images: Iterable[Path]) -> set[Path]:
-    """Those of the images, relative to root, that are on disk. Lists each folder once rather than asking per image."""
+    """Those of the images, relative to root, that are on disk. Lists each folder once."""
 
     @cache
     def names(folder: Path) -> set[str]:

@@ -18,7 +18,7 @@ COLUMNS = {"species": "name"}  # the species' own column holds its epithet alone
 
 
 def read(config: DataConfig, part: SplitPart) -> Listing:
-    """Every annotated image of ``<root>/<part>`` whose category lies within the configured values."""
+    """Every annotated image of ``<root>/<part>`` whose category has the configured values."""
     file = Path(config.root) / part.source
     table = read_json(file, holds=("images", "annotations", "categories"))
     levels = config.levels or LEVELS

@@ -1,4 +1,4 @@
-"""Reading the text files that datasets are published with; each fault names the file and what was expected."""
+"""Read the text files of published datasets; each error names the file and what was expected."""
 
 import json
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_pairs(path: Path) -> dict[str, str]:
-    """Lines of "key value", the value up to the line's end, as CUB's and ImageNet's lists have them."""
+    """Lines of "key value", the value up to the line's end, as in CUB's and ImageNet's lists."""
     pairs = {}
     for number, line in enumerate(read_lines(path), start=1):
         key, _, value = line.partition(" ")
@@ -36,7 +36,7 @@ def read_pairs(path: Path) -> dict[str, str]:
 
 
 def locate(root: str, name: str) -> Path:
-    """A file that lies in the root or where the command runs; the place in the root if there is neither."""
+    """A file in the root or the working directory; its path in the root if neither exists."""
     inside, here = Path(root) / name, Path(name)
     return here if here.is_file() and not inside.is_file() else inside
 

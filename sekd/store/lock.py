@@ -1,8 +1,8 @@
-"""Keeps two runs off the same shards of a store, also on shared disks without a file-locking call.
+"""Prevents two runs from working on the same shards of a store, also on shared disks without file locks.
 
 Each run writes a lock file of its own in ``locks/`` and then reads the others: of two runs that start together both may
-step back, but never do both go on. A lock is stale when its process has ended or, on another machine, when its file was
-not touched for ``STALE_SECONDS``.
+stop, but never both continue. A lock is stale when its process has ended or, on another machine, when its file was not
+touched for ``STALE_SECONDS``.
 """
 
 import os
@@ -122,7 +122,7 @@ def _locks(store: Path, *, now: float) -> Iterator[tuple[Path, Holder, bool]]:
 
 
 def _machine() -> str:
-    """Where a process id is valid: this boot of the kernel and this namespace of process ids. "" without Linux."""
+    """The scope of a process id: this boot of the kernel and this namespace of process ids. "" without Linux."""
     with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"

@@ -26,7 +26,7 @@ FOLDERS = ("shards", "provenance", "tmp", "locks")
 
 
 class DamagedStoreError(SekdError):
-    """One file of a store is not what the manifest says. ``file`` and ``what`` name it for ``verify``."""
+    """A file of a store differs from the manifest. ``file`` and ``what`` are reported by ``verify``."""
 
     def __init__(self, file: Path, what: str) -> None:
         super().__init__(file, what)  # both, so that another process can build the same error
@@ -120,13 +120,13 @@ def files_below(folder: Path) -> list[str]:
 
 
 def temporary_name(folder: Path, stem: str) -> Path:
-    """A name in ``folder`` that no other process uses; its stem says what it is of if it is left behind."""
+    """A name in ``folder`` that no other process uses; its stem tells what it belongs to if it is left behind."""
     return folder / f"{stem}.{uuid.uuid4().hex[:12]}"
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a store holds: the questions and model asked (``identity``), and how rows are cut and laid out."""
+    """A store's content: the questions and model (``identity``), and the rows' layout and shards."""
 
     identity: dict[str, Any]
     plan: Plan
@@ -134,7 +134,7 @@ class Manifest:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Covers the identity, the layout and the number of examples, but not the size of shards."""
+        """A hash of the identity, the layout and the number of examples, but not of the size of shards."""
         return fingerprint({k: v for k, v in self._fields().items() if k != "shard_size"})
 
     def _fields(self) -> dict[str, Any]:
@@ -144,7 +144,7 @@ class Manifest:
         return {**self._fields(), "fingerprint": self.fingerprint}
 
     def marks(self, index: int) -> dict[str, str]:
-        """What both data files of a shard hold in their metadata, so that one from elsewhere is recognised."""
+        """The metadata of both data files of a shard, by which a file of another store is detected."""
         return {"format": str(FORMAT), "fingerprint": self.fingerprint, "shard": str(index)}
 
 
@@ -202,6 +202,6 @@ def read_entry(store: Path, index: int, manifest: Manifest | None) -> Entry:
 
 
 def listed(store: Path) -> list[int]:
-    """The shards that are there, by the names of their folders alone."""
+    """The shards that exist, by their folders' names."""
     names = (folder.name for folder in (store / "shards").glob("*"))
     return sorted(int(name) for name in names if name.isdigit() and shard_name(int(name)) == name)

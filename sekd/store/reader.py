@@ -45,7 +45,7 @@ class Store:
 
     @classmethod
     def create(cls, root: Path, *, identity: dict[str, Any], plan: Plan, layout: Layout) -> "Store":
-        """The store of this identity and layout below ``root`` (``artifacts/<dataset>``), new or as it is found.
+        """The store of this identity and layout below ``root`` (``artifacts/<dataset>``), new or existing.
 
         An existing store keeps its own ``shard_size``, which changes no answer: use ``store.plan`` from here on.
         """
@@ -71,9 +71,8 @@ class Store:
     def find(cls, artifacts: Path, dataset: str, paradigm: str = METHOD) -> "Store":
         """The complete store of ``dataset`` with this prompting strategy whose teacher command ended last.
 
-        A command that finds its pass complete counts too, so a trial pass made later does not hide it.
-        Controls are found only by name. A pass in which an adapter answered, such as a student's for the next round,
-        is never found.
+        A command that found its pass complete counts too, so that a later trial pass does not hide it. Controls are
+        found only by name. A pass in which an adapter answered, such as a student's for the next round, is never found.
 
         Raises:
             SekdError: there is none; the message lists those that are there.
@@ -94,7 +93,7 @@ class Store:
         return max(usable, key=_last_asked_for)
 
     def missing(self) -> list[int]:
-        """The shards that are not there, in order. Read from disk each time: other processes may be writing."""
+        """The missing shards, in order. Read from disk each time, because other processes may be writing."""
         return sorted(set(range(self.plan.n_shards)) - set(m.listed(self.path)))
 
     def entry(self, index: int) -> m.Entry:
@@ -129,7 +128,7 @@ class Store:
         return np.concatenate([np.empty((0, *chunks.shape[1:]), chunks.dtype), *map(chunks.read, range(len(chunks)))])
 
     def provenance(self, index: int) -> dict[str, Any]:
-        """When, where and by what shard ``index`` was made."""
+        """The machine, time, versions and settings of shard ``index``."""
         return m.read_sealed(m.provenance_file(self.path, index))
 
 

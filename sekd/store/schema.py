@@ -16,7 +16,7 @@ from sekd.errors import SekdError
 
 FORMAT = 1
 MANTISSA_BITS = 16  # explicit bits kept of a logprob: relative error <= 2**-17 = 7.6e-6
-MASS_TOLERANCE = 1e-3  # |sum of the kept probabilities + the tail - 1|: what half-precision logits leave
+MASS_TOLERANCE = 1e-3  # |sum of the kept probabilities + the tail - 1|: the error of half-precision logits
 STORED_AS = {"float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}  # Zarr has no bfloat16: its bits
 
 COLUMNS = {
@@ -66,7 +66,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Layout:
-    """What is kept at every answer position.
+    """What is stored at every answer position.
 
     ``layers`` are indices in transformers' ``hidden_states``: 0 is the embedding, the number of decoder layers is
     the last layer's output *before* the final norm. ``layers=()`` keeps no hidden states. ``path_logprob`` adds a
@@ -156,7 +156,7 @@ def round_mantissa(values: Any, bits: int = MANTISSA_BITS) -> np.ndarray:
 
 
 def row_faults(rows: pa.Table, *, layout: Layout, examples: int) -> list[str]:
-    """Every check that the rows of one shard fail, in words. They must hold so many ``examples``."""
+    """The failed checks of one shard's rows, as text. They must hold ``examples`` examples."""
     sample_R = np.asarray(rows["sample"].to_pylist(), dtype=object)
     starts = np.flatnonzero(np.r_[True, sample_R[1:] != sample_R[:-1]][: len(rows)])
     lengths = np.diff(np.r_[starts, len(rows)])

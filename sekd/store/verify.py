@@ -1,7 +1,7 @@
 """Check every byte of a store and list every fault: ``python -m sekd.store.verify artifacts/demo [--forget]``.
 
-Exit status 0 when every store found is whole, 1 when any has a fault, 2 when there is nothing to check.
-``--forget`` deletes faulty shards, so that the next teacher pass redoes those and no other.
+Exit status 0 when every store found is complete and correct, 1 when any has a fault, 2 when there is none. ``--forget``
+deletes faulty shards, so that the next teacher pass repeats only those.
 """
 
 import argparse
@@ -31,7 +31,7 @@ Found = tuple[Path, str]  # a file and what is wrong with it
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing wrong: in which shard (None: the store as a whole), which file (relative to the store), and what."""
+    """One fault: its shard (None: the store itself), file (relative to the store) and description."""
 
     shard: int | None
     file: str
@@ -42,7 +42,7 @@ class Fault:
 
 
 def verify(store: Store | Path, *, progress: bool = False) -> list[Fault]:
-    """Every fault of a store, shard by shard; empty if it is complete and every byte is as it was written.
+    """Every fault of a store, by shard; empty if it is complete and unchanged.
 
     Takes a path too, because a store whose manifest is damaged cannot be opened.
     """
@@ -68,7 +68,7 @@ def forget(path: Path, faults: Iterable[Fault]) -> list[int]:
     Returns the shards deleted. Files that no store makes are kept.
 
     Raises:
-        SekdError: a run is at work on the store.
+        SekdError: a run is writing the store.
     """
     faults = tuple(faults)
     shards = sorted({fault.shard for fault in faults if fault.shard is not None})
@@ -110,7 +110,7 @@ def _metadata_faults(path: Path) -> list[Fault]:
 def _shard_faults(path: Path, index: int, store: Store | None) -> list[Found]:
     """The faults of one shard by file: of its bytes and, if those are as written, of its content.
 
-    Without a store (its manifest is damaged) only bytes are checked.
+    Without a store (its manifest is damaged) only the bytes are checked.
     """
     folder, provenance = m.shard_folder(path, index), m.provenance_file(path, index)
     if not folder.exists():
@@ -139,7 +139,7 @@ def _read_chunks(store: Store, index: int) -> None:
 
 
 def _content_faults(store: Store, folder: Path, entry: m.Entry) -> Iterator[Found]:
-    """The faults of a writer: what it wrote is unchanged and yet impossible."""
+    """Faults of the writer: unchanged bytes with impossible values."""
     layout, targets = store.layout, folder / m.TARGETS
     rows = store.read_targets(entry.shard)
     if not rows.schema.equals(schema(layout)):
@@ -176,7 +176,7 @@ def _stray_files(path: Path, shards: set[int]) -> Iterator[Fault]:
 
 
 def _report(path: Path, *, drop: bool) -> bool:
-    """Verify one store and print what is found; whether it is whole, or empty."""
+    """Verify one store and print what is found; whether it is complete and correct, or empty."""
     start = time.perf_counter()
     for run in holders(path):
         print(f"{path}: in use by {describe(run)}", file=sys.stderr)

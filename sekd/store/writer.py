@@ -23,8 +23,8 @@ from sekd.store.schema import PATH_LOGPROB, row_faults, schema
 if TYPE_CHECKING:
     from sekd.store.reader import Store
 
-# Names and token ids repeat, so a dictionary of them is smallest. A logprob's exponent repeats and its dropped mantissa
-# bits are zero, so bytes of one significance compress best side by side.
+# Names and token ids repeat: dictionary encoding is smallest. A logprob's exponent repeats and its dropped mantissa
+# bits are zero: byte-stream split compresses best.
 SPLIT = ("topk_logprobs", "tail_logprob", PATH_LOGPROB)
 
 
