@@ -1,1 +1,1 @@
-"""Speed against the obvious alternatives: ``make bench``."""
+"""Speed compared with the obvious alternatives: ``make bench``."""

@@ -1,4 +1,4 @@
-"""The plain alternative to the teacher's pass: transformers asks about a batch of images level by level.
+"""The baseline of the teacher's pass: transformers answers level by level on a batch of images.
 
 Shape legend: B images, T tokens, V vocabulary, R layers, H hidden size. Prompts are padded on the right.
 """
@@ -102,7 +102,7 @@ class HfLoop:
 
 
 def _shared(before: dict[str, Tensor], now: dict[str, Tensor]) -> int:
-    """How many leading tokens every prompt shares with its earlier one; at least one stays to be computed."""
+    """Leading tokens that every prompt shares with the one before; at least one token is left to compute."""
     lengths = [int(tokens["attention_mask"].sum(1).min()) for tokens in (before, now)]
     length = min(lengths[0], lengths[1] - 1)
     same = (before["input_ids"][:, :length] == now["input_ids"][:, :length]).all(0)

@@ -1,4 +1,4 @@
-"""Rounds in which the arms of a comparison take turns, and the ratios of their times."""
+"""Time the arms of a comparison in alternating rounds; ratios of their times."""
 
 import statistics
 import time
@@ -39,7 +39,7 @@ class Comparison:
 
 
 def take_turns(arms: Mapping[str, Callable[[], float]], *, rounds: int) -> dict[str, list[float]]:
-    """Arm -> seconds [round]. The arms alternate, so a machine that slows down slows all of them."""
+    """Arm -> seconds [round]. The arms alternate, so that a slow phase of the machine affects all of them."""
     seconds: dict[str, list[float]] = {name: [] for name in arms}
     for number in range(rounds):
         for name in list(arms)[:: -1 if number % 2 else 1]:

@@ -1,6 +1,6 @@
 """The student's training step on a store, against the same step with the teacher in the loop.
 
-The loop's images are decoded and preprocessed beforehand, so that it pays for the teacher's forward passes alone.
+The loop's images are decoded and preprocessed beforehand, so that its time includes only the teacher's forward passes.
 """
 
 import csv

@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("run", nargs="?", type=Path, help="as runs/demo; by default the newest student's")
     parser.add_argument("--world", type=Path, default=Path("data/demo"), help="where `make world` wrote the images")
     given = parser.parse_args()
-    torch.set_num_threads(1)  # more threads do not pay for a model this small
+    torch.set_num_threads(1)  # more threads do not speed up a model this small
     with exit_on_error():
         print_outcomes(measure_skills(run_folder(given.run, whole_group=True), kingdoms(given.world)))
 

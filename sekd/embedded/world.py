@@ -1,6 +1,6 @@
 """Writes the embedded world to disk in iNaturalist 2021's layout, which ``sekd.datasets.inat`` reads.
 
-``<root>/<split>.json`` holds images, annotations and categories; images lie in ``<root>/<split>/<category folder>/``.
+``<root>/<split>.json`` holds images, annotations and categories; images are in ``<root>/<split>/<category folder>/``.
 """
 
 import argparse
