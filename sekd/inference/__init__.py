@@ -1,4 +1,4 @@
-"""Asking a vision-language model through vLLM: the only part of the project that knows the engine.
+"""Asking a vision-language model through vLLM: the only package that imports vLLM.
 
-Nothing here knows what the questions mean, except ``strategies``, which knows in which order they are asked.
+Only ``strategies`` knows about questions.
 """

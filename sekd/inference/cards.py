@@ -1,4 +1,4 @@
-"""Which GPUs each worker process takes."""
+"""The GPUs of each worker process."""
 
 import os
 
@@ -8,10 +8,10 @@ from sekd.machine import ask_driver
 
 
 def cards_of_workers(engine: EngineConfig, workers: int) -> list[str | None]:
-    """What each of so many worker processes has to set CUDA_VISIBLE_DEVICES to; None where it runs on CPU.
+    """CUDA_VISIBLE_DEVICES of each of ``workers`` processes; None on CPU.
 
-    No GPU is given to two. They are taken from this process's CUDA_VISIBLE_DEVICES (numbers, UUIDs or MIG names), or
-    else from all that the driver lists.
+    No GPU is given to two. They come from this process's CUDA_VISIBLE_DEVICES (numbers, UUIDs or MIG names), else from
+    the driver's list.
 
     Raises:
         SekdError: there are not enough, one is named twice, or one engine is to be split over MIG slices.
@@ -36,7 +36,7 @@ def cards_of_workers(engine: EngineConfig, workers: int) -> list[str | None]:
 
 
 def _named_cards(visible: str) -> list[str]:
-    """The cards that CUDA_VISIBLE_DEVICES names. As CUDA reads it, an empty or negative name ends the list."""
+    """The cards that CUDA_VISIBLE_DEVICES names. As in CUDA, an empty or negative name ends the list."""
     names: list[str] = []
     for name in (part.strip() for part in visible.split(",")):
         if not name or name.startswith("-"):

@@ -1,4 +1,4 @@
-"""How the engine runs: speed and memory alone. Nothing in here is part of an artifact's identity."""
+"""Engine settings for speed and memory. None is part of a store's identity."""
 
 from dataclasses import dataclass
 
@@ -10,21 +10,21 @@ class EngineConfig:
     Attributes:
         name: the entry's name, for provenance.
         device: "cpu" or "cuda"; which of the two builds of vLLM is expected to be installed.
-        in_process: run vLLM's core in this process. Starts in seconds and makes its schedule a function of the
-            requests alone; with it off the core runs beside image reading and prompt building.
+        in_process: run vLLM's core in this process. Starts faster and makes the schedule depend only on the requests;
+            if off, the core runs in parallel to reading images and building prompts.
         eager: no compilation and no CUDA graphs.
-        batch_invariant: vLLM's batch-invariant CUDA kernels (compute capability 9 and up): a row's bits no longer
-            depend on what else is in the batch.
+        batch_invariant: vLLM's batch-invariant CUDA kernels (compute capability 9 and up): a row's bits do not depend
+            on the rest of the batch.
         threads: torch threads of one engine on CPU; more engines (``workers``) scale better than more threads.
-        max_model_len: longest prompt plus answer in tokens (at most the model's own limit). An image whose
-            prompt is longer is left out, and named.
-        max_num_seqs: most requests in one engine step, and the bound on images that are being asked about.
+        max_model_len: longest prompt plus answer in tokens (at most the model's own limit). An image with a longer
+            prompt is skipped and reported.
+        max_num_seqs: most requests in one engine step, and most images in progress.
         max_num_batched_tokens: most tokens in one engine step.
-        block_size: tokens a KV block; None leaves vLLM's own. A prefix is reused by whole blocks.
-        kv_cache_gb: size of the KV cache in GiB; None takes what ``memory_share`` leaves.
+        block_size: tokens a KV block; None is vLLM's default. Prefixes are reused in whole blocks.
+        kv_cache_gb: size of the KV cache in GiB; None takes the rest of ``memory_share``.
         memory_share: share of the GPU's memory that the engine may take.
         tensor_parallel_size: GPUs over which one engine's weights are split.
-        prefix_caching: keep the image's prefix between the steps of a path. Off only to measure what it saves.
+        prefix_caching: reuse the image's prefix between the steps of a path. Off only in benchmarks.
         image_cache_gb: processed images kept by the engine, in GiB.
         readers: threads that read and decode images ahead of the engine.
     """

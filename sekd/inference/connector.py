@@ -1,11 +1,11 @@
-"""A vLLM KV connector that hands out hidden states at the answer position.
+"""A vLLM KV connector that returns hidden states at the answer position.
 
-With the speculative method ``extract_hidden_states`` vLLM keeps the chosen layers' outputs of every token in a KV
-cache of its own, addressed by the same blocks as the keys and values. Of those rows one a request is wanted: that of
-the last prompt position, whose logits predict the answer. So the scheduler's half of this connector notes, in the step
-that completes a request's prefill, in which block and slot that position lies (true under chunked prefill and prefix
-caching alike), and the worker's half copies it into a ``RowReader``'s ring after the forward pass. The caller learns
-its row's stamp from ``RequestOutput.kv_transfer_params``. Only requests that ask for it are copied.
+With the speculative method ``extract_hidden_states`` vLLM keeps the chosen layers' outputs of every token in a KV cache
+of its own, addressed by the same blocks as the keys and values. Only one row a request is needed: that of the last
+prompt position, whose logits predict the answer. In the step that completes a request's prefill, the scheduler's half
+of this connector notes the block and slot of that position (also with chunked prefill and prefix caching). The worker's
+half copies it into a ``RowReader``'s ring after the forward pass. ``RequestOutput.kv_transfer_params`` holds the row's
+stamp. Only requests that ask for it are copied.
 
     kv [blocks, layers, slots, hidden]
 """
@@ -54,7 +54,7 @@ class AnswerPositionConnector(KVConnectorBase_V1, SupportsHMA):
     # --- scheduler ---
 
     def on_new_request(self, request: Any) -> None:
-        """Remember the requests that want their row."""
+        """Remember the requests that ask for their row."""
         if (request.kv_transfer_params or {}).get(CAPTURE):
             self._prompt_lengths[request.request_id] = request.num_prompt_tokens
 
@@ -73,7 +73,7 @@ class AnswerPositionConnector(KVConnectorBase_V1, SupportsHMA):
 
     def _want(self, wanted: Wanted, request_id: str, blocks: list[int]) -> None:
         position = self._prompt_lengths[request_id] - 1
-        self._last_stamp += 1  # a preempted request passes here again and gets a new row
+        self._last_stamp += 1  # a preempted request comes here again and gets a new row
         self._stamps[request_id] = self._last_stamp
         wanted.stamps.append(self._last_stamp)
         wanted.blocks.append(blocks[position // self._block_size])
@@ -82,7 +82,7 @@ class AnswerPositionConnector(KVConnectorBase_V1, SupportsHMA):
     def request_finished_all_groups(
         self, request: Any, block_ids: tuple[list[int], ...]
     ) -> tuple[bool, dict[str, Any] | None]:
-        """Free the blocks at once and tell the caller which row is its own."""
+        """Free the blocks at once and return the row's stamp to the caller."""
         self._prompt_lengths.pop(request.request_id, None)
         stamp = self._stamps.pop(request.request_id, None)
         return False, None if stamp is None else {STAMP: stamp}
@@ -109,7 +109,7 @@ class AnswerPositionConnector(KVConnectorBase_V1, SupportsHMA):
             self._copier.copy(wanted)
 
     def shutdown(self) -> None:
-        """Write what is still on its way and release the ring."""
+        """Finish the pending writes and release the ring."""
         if self._copier is not None:
             self._copier.close()
             self._copier = None
@@ -126,7 +126,7 @@ class AnswerPositionConnector(KVConnectorBase_V1, SupportsHMA):
 
 
 class RowCopier:
-    """Copies rows from the cache into the ring: at once on CPU; on CUDA through pinned memory, behind the engine.
+    """Copies rows from the cache into the ring: synchronously on CPU; on CUDA through pinned memory, asynchronously.
 
     Args:
         kv: the cache, [blocks, layers, slots, hidden].
@@ -162,7 +162,7 @@ class RowCopier:
             self._writer.write(stamp, row)
 
     def close(self) -> None:
-        """Write what was copied, then release the ring."""
+        """Finish the pending writes, then release the ring."""
         self._behind.shutdown()
         self._writer.close()
 

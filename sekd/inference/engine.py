@@ -1,4 +1,4 @@
-"""vLLM's engine, wrapped: conversations in, their results out, hidden states and logprobs included."""
+"""vLLM's engine: runs conversations and returns their results with hidden states and logprobs."""
 
 import logging
 import os
@@ -22,14 +22,14 @@ from sekd.inference.requests import StepRequest, StepResult, UnusableImageError,
 from sekd.inference.schedule import Conversation, Drive
 from sekd.models import ModelConfig
 
-ROWS_PER_SEQUENCE = 16  # a conversation may ask for a whole path at once: rows unread per admitted image
+ROWS_PER_SEQUENCE = 16  # a conversation may request a whole path at once: unread rows per admitted image
 
 
 class Engine:
     """A running vLLM engine.
 
     Args:
-        model: whose weights to serve.
+        model: the model to serve.
         engine: how to run.
         layers: layers whose hidden states can be captured, ascending; none loads the engine without capture.
             Layer i is the output of the i-th decoder layer (transformers' ``hidden_states[i]``), 0 the embeddings; the
@@ -40,7 +40,7 @@ class Engine:
     A process runs one engine at a time, since vLLM keeps its connector in a global: close one before the next.
 
     Raises:
-        SekdError: the model cannot be served, or cannot hand out hidden states.
+        SekdError: vLLM cannot serve the model, or cannot return its hidden states.
     """
 
     _running = False
@@ -79,7 +79,7 @@ class Engine:
 
     @property
     def device_name(self) -> str:
-        """What the engine runs on, for provenance."""
+        """The engine's device, for provenance."""
         from vllm.platforms import current_platform
 
         return current_platform.get_device_name()
@@ -101,7 +101,7 @@ class Engine:
             self._drop_unfinished()
 
     def reset(self) -> None:
-        """Forget every prefix and image. What follows then depends on what is asked from here on alone."""
+        """Clear the caches of prefixes and images, so that results depend only on later requests."""
         assert not self._submitted, "an engine is reset between drives"
         self._rendering.forget()
         self._vllm.reset_mm_cache()
@@ -139,7 +139,7 @@ class Engine:
         return finished
 
     def close(self) -> None:
-        """Stop the engine and give its memory back. A second call does nothing."""
+        """Stop the engine and free its memory. A second call does nothing."""
         if self._vllm is None:
             return
         self._drop_unfinished()
@@ -237,7 +237,7 @@ def _flat_logprobs(answer: Any, topk: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def prepare_environment(model: ModelConfig, engine: EngineConfig) -> None:
-    """Set the environment variables that vLLM reads on import and at start. What the user has set himself stays."""
+    """Set the environment variables that vLLM reads on import and at start. The user's own are kept."""
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0" if engine.in_process else "1"
     defaults = {
         "VLLM_NO_USAGE_STATS": "1",
@@ -256,14 +256,14 @@ def prepare_environment(model: ModelConfig, engine: EngineConfig) -> None:
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
     if engine.device == "cpu":
-        import torch  # only now: it reads the environment, too
+        import torch  # imported here because it reads the environment
 
-        torch.set_num_threads(engine.threads)  # OMP_NUM_THREADS came too late where torch was imported before
+        torch.set_num_threads(engine.threads)  # OMP_NUM_THREADS has no effect if torch was imported before
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """While the engine starts: hear errors, not the many remarks that no user of this project can act on."""
+    """Log only errors while the engine starts."""
     from transformers.utils import logging as transformers_logging
 
     before = transformers_logging.get_verbosity()

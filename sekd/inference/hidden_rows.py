@@ -1,10 +1,9 @@
-"""A small ring of hidden-state rows in memory that the engine's worker writes and the caller reads.
+"""A ring buffer of hidden-state rows in shared memory: the engine's worker writes, the caller reads.
 
-vLLM's worker may be another process, and on CUDA it copies rows out behind the forward pass. So each row is one record
-with its stamp and a checksum over stamp and payload, written by one call and read by one call. The reader waits for the
-record of its own stamp and takes it only if the checksum fits. A record that is being written, or being overwritten by
-the row that comes one turn of the ring later, is a mixture of two and does not fit.
-The ring is anonymous memory, gone with the process that made it however that ends.
+vLLM's worker may be another process, and on CUDA it copies rows asynchronously. So each row is one record with its
+stamp and a checksum over stamp and payload, written by one call and read by one call. The reader waits for the record
+of its stamp and accepts it only if the checksum matches. A record that is being written or overwritten does not match.
+The ring is anonymous memory, which the system frees when the process ends.
 
     record = [stamp: uint64 | checksum: uint32 | payload: layers × hidden × itemsize bytes]
 """
@@ -21,7 +20,7 @@ STAMP = struct.Struct("<Q")
 
 
 class HiddenRowsError(RuntimeError):
-    """A row that was promised did not arrive, or was overwritten before it was read."""
+    """A row did not arrive, or was overwritten before it was read."""
 
 
 class RowWriter:
@@ -46,12 +45,12 @@ class RowWriter:
 
 
 class RowReader:
-    """The caller's side, and the owner of the memory.
+    """The caller's side, which owns the memory.
 
     Args:
         shape: [layers, hidden] of a row.
         dtype: numpy dtype of its elements (bfloat16 as uint16).
-        slots: rows the ring holds: at least as many as there are requests that may be unread at once.
+        slots: rows of the ring: at least the number of requests that may be unread at a time.
     """
 
     def __init__(self, *, shape: tuple[int, int], dtype: np.dtype, slots: int) -> None:
@@ -82,7 +81,7 @@ class RowReader:
             time.sleep(1e-4)
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Free the memory."""
         os.close(self._fd)
 
 

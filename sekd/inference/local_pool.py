@@ -15,11 +15,11 @@ from sekd.errors import Stopped
 from sekd.inference.pool import POLL_SECONDS, Job, Message, Worker, serve
 from sekd.stop import Stop
 
-EXIT_SECONDS = 30.0  # for a worker to write what it has, and exit
+EXIT_SECONDS = 30.0  # seconds for a worker to finish writing and exit
 
 
 class LocalProcesses:
-    """``cards`` are what each worker sets CUDA_VISIBLE_DEVICES to; one in a lost one's place takes over its GPUs."""
+    """``cards`` are the workers' CUDA_VISIBLE_DEVICES; the replacement of a lost worker takes over its GPUs."""
 
     def __init__(self, open_worker: Callable[[], Worker], cards: Sequence[str | None]) -> None:
         self._open_worker = pickle.dumps(open_worker)
@@ -36,7 +36,7 @@ class LocalProcesses:
         self._running[name] = (process, here, cards)
 
     def send(self, name: str, job: Job) -> None:
-        with suppress(BrokenPipeError, ConnectionResetError):  # its end is noticed in the next round
+        with suppress(BrokenPipeError, ConnectionResetError):  # the next ``receive`` reports its end
             self._running[name][1].send(job)
 
     def receive(self, timeout: float) -> list[Message]:
@@ -48,7 +48,7 @@ class LocalProcesses:
 
     def _hear(self, name: str) -> Iterator[Message]:
         process, pipe, _ = self._running[name]
-        ended = not process.is_alive()  # looked at first: what it said before its end is still in the pipe
+        ended = not process.is_alive()  # checked first: its last messages are still in the pipe
         try:
             while pipe.poll():
                 yield (name, *pipe.recv())

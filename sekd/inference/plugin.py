@@ -14,19 +14,19 @@ from torch import Tensor
 
 from sekd.pil_processors import use_pil_where_torchvision_is_absent
 
-# Architectures that vLLM serves, of whose classes ``served_models`` has one with more interfaces.
+# Architectures for which ``served_models`` has a class with more interfaces than vLLM's.
 SERVED_MODELS = {
     "InternVLForConditionalGeneration": "InternVL",
     "LlavaNextForConditionalGeneration": "LlavaNext",
     "LlavaOnevisionForConditionalGeneration": "LlavaOnevision",
 }
-ENGINE_CORE = "EngineCore"  # how vLLM names the process that runs an engine's core
+ENGINE_CORE = "EngineCore"  # vLLM's name of the process that runs an engine's core
 WATCHER = "ends-with-parent"
 
 
 def load() -> None:
-    """Processors load without torchvision, models hand out hidden states and take LoRA, and no process of an engine
-    outlives the one that started it. May be called again."""
+    """Make processors load without torchvision, register the classes of ``served_models``, and let an engine's
+    processes end with their parent. May be called again."""
     use_pil_where_torchvision_is_absent()
     if multiprocessing.current_process().name.startswith(ENGINE_CORE):
         end_with_parent()
@@ -37,10 +37,9 @@ def load() -> None:
 
 
 def end_with_parent() -> None:
-    """From now on this process ends when the one that started it does.
+    """End this process when its parent ends.
 
-    An engine's core does not notice that by itself: it would wait for requests for ever, and keep the GPU's memory from
-    the next run.
+    An engine's core does not do that: it would wait for requests for ever and keep the GPU's memory.
     """
     parent = multiprocessing.parent_process()
     if parent is None or any(thread.name == WATCHER for thread in threading.enumerate()):
@@ -57,7 +56,7 @@ def use_one_product_an_adapter() -> None:
     """Compute LoRA on CPU as one matrix product an adapter, in this process.
 
     vLLM's own CPU operators copy the adapter's matrices once a token before they multiply, which takes most of a pass
-    of a small model. An engine here answers with one adapter at a time, so a batch needs one product.
+    of a small model. An engine here uses one adapter at a time, so a batch needs one product.
     """
     from vllm.lora.punica_wrapper import punica_cpu
 
@@ -83,7 +82,7 @@ def expand_slice(x_TI: Tensor, stacked: Tensor, y: Tensor, *lengths_and_slice: A
 def _product(
     x_TI: Tensor, stacked: Tensor, starts: Tensor, lengths: Tensor, adapters: Tensor, batches: int, *_: int
 ) -> Tensor:
-    """The segments of a batch [segment] are neighbouring tokens of one adapter; a batch has one nearly always."""
+    """The segments of a batch [segment] are consecutive tokens of one adapter; a batch nearly always has one."""
     weights = stacked.to(x_TI.dtype).flatten(0, 1)
     parts = x_TI.split(lengths[:batches].tolist())
     return torch.cat([part @ weights[adapter].T for part, adapter in zip(parts, adapters[:batches], strict=True)])

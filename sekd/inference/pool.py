@@ -1,11 +1,11 @@
-"""A pool of workers that each hold one engine and take jobs from one queue: in this process, in processes, or on Ray.
+"""A pool of workers with one engine each, which take jobs from one queue: in this process, in processes, or on Ray.
 
-The pool knows a job only as a value that can be pickled and hashed, and a worker as what ``open_worker`` returns.
+To the pool a job is any value that can be pickled and hashed, a worker what ``open_worker`` returns.
 
-- The job of a worker that dies goes back to the queue, and another worker is started in its place. Both are limited.
-- A worker that has a job and reports nothing for ``SILENCE_SECONDS`` is ended, and counts as lost.
-- An error that a worker raises ends the run at once, with that error's own message.
-- A signal ends the run: every local worker finishes what it is writing, and exits.
+- The job of a worker that dies returns to the queue, and another worker is started. Both are limited.
+- A worker with a job that reports nothing for ``SILENCE_SECONDS`` is killed and counts as lost.
+- An error that a worker raises ends the run at once, with that error's message.
+- A signal ends the run: every local worker finishes its writing and exits.
 """
 
 import os
@@ -27,18 +27,20 @@ from sekd.stop import Stop
 
 POLL_SECONDS = 0.2
 SILENCE_SECONDS = 1800.0
-START_SECONDS = 3600.0  # for a worker to load its engine, and on a cluster to find room, while no other has a job
-ATTEMPTS = 3  # a job that was with so many lost workers is given up: it may be what kills them
-REPLACEMENTS = 3  # workers that may be started anew, for each that was asked for
+START_SECONDS = (
+    3600.0  # seconds for a worker to load its engine, and on a cluster to be scheduled, while no other has a job
+)
+ATTEMPTS = 3  # a job that lost this many workers is given up: it may be the cause
+REPLACEMENTS = 3  # restarts allowed for each worker
 
 Job = Hashable
 Message = tuple[str, str, Any]  # worker, kind (started, idle, progress, done, failed or lost), content
 
 
 class Worker(Protocol):
-    """Does jobs in the order in which they are handed out, and may begin one while it still writes the one before.
+    """Does jobs in order, and may begin one while it still writes the previous one.
 
-    ``progress`` takes news of the last job that was handed out, ``done`` the result of the first that is not done.
+    ``progress`` reports on the latest job, ``done`` the result of the oldest unfinished one.
     """
 
     def work(self, jobs: Iterable[Any], *, progress: Callable[[Any], None], done: Callable[[Any], None]) -> None: ...
@@ -46,7 +48,7 @@ class Worker(Protocol):
 
 
 class Listener(Protocol):
-    """Hears how the jobs get on. A job that is requeued begins anew, and its news come once more."""
+    """Callbacks on the jobs' progress. A requeued job starts again, and reports again."""
 
     def progress(self, job: Any, news: Any) -> None: ...
     def done(self, job: Any, result: Any) -> None: ...
@@ -54,14 +56,14 @@ class Listener(Protocol):
 
 
 class Backend(Protocol):
-    """Starts and ends workers, and carries jobs to them and messages from them."""
+    """Starts and ends workers, and transports jobs and messages."""
 
     def start(self, name: str) -> None: ...
     def send(self, name: str, job: Job) -> None: ...
     def receive(self, timeout: float) -> list[Message]: ...
     def kill(self, name: str) -> None: ...
     def shutdown(self, busy: Sequence[str]) -> None: ...
-    def room(self) -> str: ...  # the end of the sentence that no worker was ready
+    def room(self) -> str: ...  # the reason why no worker was ready, as the end of a sentence
 
 
 def run_jobs(
@@ -79,14 +81,14 @@ def run_jobs(
 
     Args:
         open_worker: starts a worker with its engine; pickled unless the worker runs in this process.
-        listener: of a worker in this process, it may hear in another thread that a job is done.
-        engine: says how many GPUs and cores a worker takes.
-        workers: no more are started than there are jobs; one alone runs in this process.
-        unit: what a job is called in messages.
+        listener: with a worker in this process, ``done`` may be called from another thread.
+        engine: the GPUs and cores of a worker.
+        workers: at most one a job; a single one runs in this process.
+        unit: the name of a job in messages.
         cluster: "ray" starts the workers on a Ray cluster; None on this machine.
 
     Raises:
-        SekdError: an error of a worker, too few GPUs, or workers that are lost again and again. What is done stays.
+        SekdError: an error of a worker, too few GPUs, or workers that are lost repeatedly. Finished jobs are kept.
         Stopped: a signal came.
     """
     size = min(workers, len(jobs))
@@ -124,7 +126,7 @@ def _run_here(jobs: Sequence[Job], open_worker: Callable[[], Worker], listener: 
 
 @dataclass
 class _State:
-    """A worker as the pool knows it, with the jobs that it has and when it was last heard."""
+    """The pool's record of a worker: its jobs and the time of its last message."""
 
     where: str = "starting"
     idle: bool = False
@@ -133,7 +135,7 @@ class _State:
 
 
 class Pool:
-    """Hands out jobs to workers; see ``run_jobs``. A job stays with its worker until it is done."""
+    """Assigns jobs to workers; see ``run_jobs``."""
 
     _backend: Backend
 
@@ -154,7 +156,7 @@ class Pool:
             while self._waiting or any(worker.jobs for worker in self._workers.values()):
                 self._stop.check()
                 for name, kind, content in backend.receive(POLL_SECONDS):
-                    if name in self._workers:  # not one that was ended since
+                    if name in self._workers:  # unless it was ended in the meantime
                         self._hear(name, kind, content)
                 self._hand_out()
                 self._end_silent()
@@ -166,7 +168,7 @@ class Pool:
     def _start(self) -> None:
         if self._started == self._size * (1 + REPLACEMENTS):
             if self._workers:
-                return  # those that are left do the rest
+                return  # the remaining workers do the rest
             raise SekdError(f"{self._started} workers were started and lost; what was written stays")
         name = f"worker-{self._started}"
         self._started += 1
@@ -208,7 +210,7 @@ class Pool:
             raise SekdError(f"no worker was ready within {START_SECONDS:.0f} s{self._backend.room()}")
 
     def on_worker_lost(self, name: str, why: str) -> None:
-        """Put its jobs back, and start another worker if a job waits."""
+        """Requeue its jobs, and start another worker if a job waits."""
         self._stop.check()
         worker = self._workers.pop(name)
         for job in worker.jobs:
@@ -225,11 +227,11 @@ class Pool:
 def serve(
     open_worker: Callable[[], Worker], *, say: Callable[[str, Any], None], take: Callable[[], list[Any]], stop: Stop
 ) -> None:
-    """The worker's side: do jobs until there are no more.
+    """The worker's side: do jobs until the queue ends.
 
     Args:
-        say: sends a message's kind and content to the pool, from any thread. It takes an error before the engine stops.
-        take: the job that was handed out, or nothing after a short wait; an ``EOFError`` where there will be no more.
+        say: sends a message's kind and content to the pool, from any thread; errors are sent before the engine stops.
+        take: the next job, or nothing after a short wait; ``EOFError`` at the end of the queue.
     """
 
     def jobs() -> Iterator[Any]:
@@ -253,7 +255,7 @@ def serve(
                 worker = stack.enter_context(closing(open_worker()))
             worker.work(jobs(), progress=progress, done=partial(say, "done"))
         except (BrokenPipeError, ConnectionResetError):
-            raise  # the pool is gone
+            raise  # the pool has ended
         except SekdError as error:
             say("failed", str(error))
         except Exception as error:

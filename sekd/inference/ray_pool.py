@@ -1,10 +1,10 @@
-"""The pool's workers as Ray actors, each wherever the cluster has room.
+"""The pool's workers as Ray actors.
 
-What the workers write has to lie on a disk that every node sees, under the same path, and the project be installed on
-every node. Without ``RAY_ADDRESS`` in the environment Ray starts on this machine alone.
+The workers write to a disk that every node must see under the same path; the project must be installed on every node.
+Without ``RAY_ADDRESS`` in the environment Ray starts on this machine alone.
 
-Ray notices actors and nodes that die. A mailbox actor beside the driver carries jobs and messages while an actor's one
-long call runs, so the pool notices an actor that hangs.
+Ray detects actors and nodes that die. A mailbox actor on the driver's node carries jobs and messages while an actor's
+one long call runs, so that the pool detects an actor that hangs.
 """
 
 import os
@@ -64,7 +64,7 @@ class RayPool:
         self._calls: dict[Any, str] = {}
 
     def _fits(self) -> bool:
-        """Whether a node that is up could ever hold a worker."""
+        """Whether a running node has the resources of a worker."""
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         return any(node.get("CPU", 0) >= self._cpus and node.get("GPU", 0) >= self._gpus for node in nodes)
 
@@ -86,7 +86,7 @@ class RayPool:
     def receive(self, timeout: float) -> list[Message]:
         done, _ = ray.wait(list(self._calls), timeout=timeout)
         ended = [self._end(call) for call in done]
-        return [*ray.get(self._mailbox.messages.remote()), *ended]  # what an actor said before its end comes first
+        return [*ray.get(self._mailbox.messages.remote()), *ended]  # an actor's last messages come before its end
 
     def _end(self, call: Any) -> Message:
         name = self._calls.pop(call)
@@ -95,7 +95,7 @@ class RayPool:
         except ray.exceptions.RayTaskError as error:
             return name, "failed", f"{error.cause or error}"
         except ray.exceptions.RayActorError as error:
-            self.kill(name)  # one that is out of reach must not go on beside its successor
+            self.kill(name)  # an unreachable one must not continue beside its replacement
             return name, "lost", _first_line(error)
         return name, "lost", "it ended by itself"
 
@@ -108,7 +108,7 @@ class RayPool:
 
 
 class Mailbox:
-    """Beside the driver: messages from workers, and the job that was handed to each."""
+    """An actor on the driver's node: the workers' messages, and each one's next job."""
 
     def __init__(self) -> None:
         self._messages: list[Message] = []
@@ -129,16 +129,16 @@ class Mailbox:
 
 
 class Actor:
-    """One worker somewhere on the cluster."""
+    """One worker on the cluster."""
 
     def serve(self, name: str, mailbox: Any, open_worker: Callable[[], Worker], folder: str) -> None:
-        """Work until the actor is ended. Relative paths are those of the driver's folder."""
+        """Work until the actor is killed, in the driver's working directory."""
         os.chdir(folder)
 
         def say(kind: str, content: Any) -> None:
             sent = mailbox.say.remote(name, kind, content)
             if kind == "failed":
-                ray.get(sent)  # it has to be there before the end of this call is noticed
+                ray.get(sent)  # it must arrive before the end of this call
 
         def take() -> list[Any]:
             jobs = ray.get(mailbox.take.remote(name))

@@ -1,8 +1,8 @@
-"""Prompts as vLLM's engine takes them. What an image turns into is worked out with its first prompt alone.
+"""Prompts for vLLM's engine. An image is processed only with its first prompt.
 
-All prompts about an image begin alike: the chat template's opening, then the image's placeholder, which vLLM expands
-to as many tokens as the image has. From the second prompt on only the text is tokenized, and the expanded beginning is
-put in front of what follows the placeholder.
+All prompts about an image have the same beginning: the chat template's opening, then the image's placeholder, which
+vLLM expands to the image's tokens. From the second prompt on only the text is tokenized, and the expanded beginning is
+reused.
 """
 
 import time
@@ -18,7 +18,7 @@ from sekd.inference.requests import StepRequest, UnusableImageError
 
 @dataclass(frozen=True)
 class _Beginning:
-    """The tokens up to the placeholder's end, before and after it is expanded, and where vLLM says what it is."""
+    """The tokens up to the placeholder's end, before and after expansion, and vLLM's record of the placeholder."""
 
     tokenized: list[int]
     expanded: list[int]
@@ -27,7 +27,7 @@ class _Beginning:
 
     @classmethod
     def of(cls, tokens: list[int], rendered: Mapping[str, Any]) -> "_Beginning | None":
-        """What ``tokens`` and what vLLM made of them begin with; None if more than the placeholder was changed."""
+        """The beginning of ``tokens`` and of vLLM's expansion of them; None if vLLM changed more."""
         ((place,),) = rendered["mm_placeholders"].values()
         made, end = rendered["prompt_token_ids"], place.offset + place.length
         begun = len(tokens) - (len(made) - end)
@@ -40,8 +40,8 @@ class Rendering:
     """Renders requests.
 
     Args:
-        renderer: vLLM's, which tokenizes, processes images and caches what they turn into.
-        remembered: beginnings that are kept, the latest used: as many as there are images asked about at once.
+        renderer: vLLM's renderer, which tokenizes, processes images and caches the results.
+        remembered: size of the LRU cache of beginnings: the number of images in progress.
     """
 
     def __init__(self, renderer: Any, *, remembered: int) -> None:
@@ -50,7 +50,7 @@ class Rendering:
         self._beginnings: OrderedDict[str, _Beginning] = OrderedDict()
 
     def render(self, request: StepRequest, image: Callable[[], Image.Image]) -> dict[str, Any]:
-        """The request's prompt; the image's pixels are called for only if it is a new one.
+        """The request's prompt; ``image`` is called only for a new image.
 
         Raises:
             UnusableImageError: the model's processor refuses the image.
@@ -59,7 +59,7 @@ class Rendering:
         return self._continued(request.image_key, tokens) or self._anew(request.image_key, tokens, image)
 
     def forget(self) -> None:
-        """Start every image anew."""
+        """Forget all images."""
         self._beginnings.clear()
 
     def _anew(self, key: str, tokens: list[int], image: Callable[[], Image.Image]) -> dict[str, Any]:
@@ -79,7 +79,7 @@ class Rendering:
         return rendered
 
     def _continued(self, key: str, tokens: list[int]) -> dict[str, Any] | None:
-        """A prompt about an image that is known; None if it is not, or no longer to vLLM."""
+        """A prompt about a known image; None if it is unknown, or evicted from vLLM's cache."""
         beginning, cache = self._beginnings.get(key), self._renderer.mm_processor_cache
         if beginning is None or cache is None:
             return None

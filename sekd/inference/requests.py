@@ -1,4 +1,4 @@
-"""What is asked of the engine and what comes back."""
+"""The engine's requests and results."""
 
 import math
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from PIL import Image
 
 
 class UnreadableImageError(Exception):
-    """Raised inside a conversation whose image cannot be read. ``reason`` says why, in words without the path."""
+    """Raised inside a conversation whose image cannot be read. ``reason`` does not contain the path."""
 
     def __init__(self, path: Path, cause: Exception) -> None:
         super().__init__(path, cause)  # both, so that another process can build the same error
@@ -20,7 +20,7 @@ class UnreadableImageError(Exception):
 
 
 class UnusableImageError(UnreadableImageError):
-    """An image that the engine cannot be asked about: its processor refuses it, or it takes too many tokens."""
+    """An image that the model's processor refuses, or that has too many tokens."""
 
     def __init__(self, name: str, why: str) -> None:
         Exception.__init__(self, name, why)
@@ -32,13 +32,13 @@ class StepRequest:
     """One prompt about one image.
 
     Attributes:
-        prompt_text: the chat template's text with the model's image placeholder in it, ready to be continued.
+        prompt_text: the rendered chat template with the model's image placeholder.
         image: a file, read ahead of the engine, or an image in memory.
-        image_key: names the image's content: requests with one key share its processing and its cached prefix.
-        letter_ids: the answer is one token out of these; None generates freely.
+        image_key: identifies the image's content: requests with the same key share its processing and cached prefix.
+        letter_ids: restricts the answer to one of these tokens; None generates freely.
         max_tokens: most tokens to generate.
         topk: how many of each generated token's most likely alternatives to report, over the whole vocabulary.
-        capture: hand out the hidden states of the prompt's last position, whose logits predict the first token.
+        capture: return the hidden states of the prompt's last position, whose logits predict the first token.
     """
 
     prompt_text: str
@@ -61,9 +61,9 @@ class StepResult:
         topk_logprobs: float32 [k], their natural-log probabilities over the whole vocabulary.
         topk_ids_by_token, topk_logprobs_by_token: the same for every generated token, [tokens, k]; row 0 is the first.
         tail_logprob: log of the probability mass outside the k; -inf where there is none.
-        letter_mass: probability of ``letter_ids`` together, as far as the k and the answer show it.
+        letter_mass: probability of ``letter_ids`` together, as far as the top k and the answer contain them.
         hidden: [layers, hidden] in the engine's dtype (bfloat16 as its bits in uint16), or None.
-        prompt_tokens, cached_tokens: the prompt's length, and how much of it was found in the KV cache.
+        prompt_tokens, cached_tokens: the prompt's length, and its part found in the KV cache.
         latency: seconds from submission to result.
     """
 
@@ -84,7 +84,7 @@ class StepResult:
 def tail_logprob(topk_logprobs: np.ndarray) -> float:
     """Log of the probability mass outside the top k, summed in float64; -inf where rounding leaves none.
 
-    How small a mass still counts is for the loss to say.
+    The loss decides how small a mass it ignores.
     """
     outside = 1.0 - np.exp(topk_logprobs.astype(np.float64)).sum()
     return float(np.log(outside)) if outside > 0 else -math.inf

@@ -1,16 +1,14 @@
 """Continuous scheduling of conversations: each goes on as soon as the last of its own results is known.
 
 A conversation is a generator about one image. It yields ``StepRequest``s, as many as it wants asked at once, and is
-resumed with their ``StepResult``s in the same order. Conversations are admitted in order and never more at once than
-fit, so that an image's prefix stays in the KV cache from its first step to its last; a running conversation's next step
-goes ahead of any new image.
+resumed with their ``StepResult``s in the same order. Conversations are admitted in order and as many as fit, so that an
+image's prefix stays in the KV cache until its last step; a running conversation's next step precedes any new image.
 
-Images are read ahead by a few threads: at most ``READ_AHEAD`` a thread wait in memory, however many conversations are
-open. Once the engine has taken an image, its pixels are dropped, and read again in the rare case that the engine wants
-them a second time.
+A few threads read images ahead: at most ``READ_AHEAD`` a thread wait in memory. Once the engine has processed an image,
+its pixels are dropped, and read again if the engine needs them a second time.
 
-The order of submissions depends on the conversations and the engine's answers alone, never on how fast a
-file was read: admission waits for the next image rather than take another one first.
+The order of submissions depends only on the conversations and the engine's answers, not on how fast a file is read:
+admission waits for the next image.
 """
 
 from collections import deque
@@ -32,7 +30,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 Conversation = Generator[list[StepRequest], list[StepResult], R]
-READ_AHEAD = 2  # decoded images a reading thread that may wait for the engine: 36 MB each at 12 megapixels
+READ_AHEAD = 2  # decoded images that may wait for each reading thread: 36 MB each at 12 megapixels
 
 
 def read_image(path: Path) -> Image.Image:
@@ -48,10 +46,10 @@ def read_image(path: Path) -> Image.Image:
 
 
 def _pixels_of(request: StepRequest, pixels: dict[str, Image.Image]) -> Image.Image:
-    """A request's image, kept in ``pixels``; read again where the engine has taken it before and wants it once more.
+    """A request's image from ``pixels``; read again if the engine has processed it before.
 
     Raises:
-        SekdError: the file could be read at first, and no longer.
+        SekdError: the file can no longer be read.
     """
     if request.image_key not in pixels:
         given = request.image
@@ -68,7 +66,7 @@ class _Running:
 
     Attributes:
         images: by key, those that the engine has not taken yet.
-        seen: keys of those that it has taken.
+        seen: keys of those that it has processed.
         results: by place in ``requests``.
         tokens: of its longest prompt.
     """
@@ -117,7 +115,7 @@ class Drive:
     # --- admission ---
 
     def _admit(self) -> bool:
-        """Start conversations while there is room; whether any was started."""
+        """Start conversations while they fit; whether any was started."""
         started = False
         while self._has_room() and (running := self._next_ahead()) is not None:
             started = True
@@ -179,7 +177,7 @@ class Drive:
                 running.tokens = max(running.tokens, tokens)
                 self._longest = max(self._longest, tokens)
         except UnreadableImageError as error:
-            for ticket in tickets:  # their answers are of no use without the refused one's
+            for ticket in tickets:  # the other requests are dropped with the refused one
                 del self._tickets[ticket]
             if self._resume(running, error):
                 self._submit(running)

@@ -1,7 +1,7 @@
-"""vLLM's classes of the models that could hand out hidden states or take LoRA, but do not say so.
+"""vLLM's classes of models, with the interfaces for hidden states or LoRA that they lack.
 
-Their forward passes return what their language model returns, and Qwen2Model and LlamaModel within hand out any layer:
-only the interface is missing on the outer class. Registered by ``plugin``.
+Their language models (Qwen2Model, LlamaModel) can return any layer; only the interface is missing on the outer class.
+Registered by ``plugin``.
 """
 
 from vllm.model_executor.models.interfaces import SupportsEagle3, SupportsLoRA
@@ -20,7 +20,7 @@ class LlavaNext(LlavaNextForConditionalGeneration, SupportsEagle3):
 
 
 class LlavaOnevision(LlavaOnevisionForConditionalGeneration, SupportsLoRA, SupportsEagle3):
-    """LLaVA-OneVision, with LoRA as vLLM's other LLaVA classes have it."""
+    """LLaVA-OneVision, with LoRA as in vLLM's other LLaVA classes."""
 
     packed_modules_mapping = {  # noqa: RUF012 - as in vLLM's own classes
         "qkv_proj": ["q_proj", "k_proj", "v_proj"],

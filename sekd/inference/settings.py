@@ -31,7 +31,7 @@ def build(
     """A started engine and the ring that its hidden states arrive in; refuses what it can before weights are loaded."""
     arguments = engine_arguments(model, engine, max_lora_rank=max_lora_rank)
     rows = None
-    plugin.load()  # the processes that vLLM starts load it themselves
+    plugin.load()  # vLLM's own processes load it through the entry point
     try:
         dimensions = EngineArgs(**arguments).create_model_config()
         arguments["max_model_len"] = min(engine.max_model_len, dimensions.max_model_len)
@@ -53,7 +53,7 @@ def build(
 
 
 def _cause(error: Exception) -> str:
-    """The sentence in vLLM's (often pydantic's) error that says what is wrong."""
+    """The relevant sentence of vLLM's (often pydantic's) error."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return next((line for line in lines if line.startswith("Value error,")), lines[0]).removeprefix("Value error, ")
 
@@ -109,10 +109,10 @@ def capture_arguments(layers: tuple[int, ...], path: str, *, slots: int) -> dict
 
 
 def check_interfaces(model_config: Any, layers: tuple[int, ...], *, lora: bool, name: str) -> None:
-    """Refuse a model whose class in vLLM cannot do what is asked.
+    """Refuse a model whose class in vLLM lacks an interface.
 
     Raises:
-        SekdError: it hands out no hidden states, or takes no LoRA; says what to do without.
+        SekdError: it returns no hidden states, or has no LoRA; says what to do without.
     """
     architecture, _ = model_config.registry.resolve_model_cls(model_config.architectures, model_config)
     if layers and not supports_eagle3(architecture):
@@ -128,7 +128,7 @@ def check_interfaces(model_config: Any, layers: tuple[int, ...], *, lora: bool, 
 
 
 def sampling_params(request: StepRequest) -> SamplingParams:
-    """Greedy decoding; logprobs are those of the whole vocabulary, whatever the answer is restricted to."""
+    """Greedy decoding; logprobs are over the whole vocabulary, also if the answer is restricted."""
     return SamplingParams(
         max_tokens=request.max_tokens,
         temperature=0.0,
@@ -138,5 +138,5 @@ def sampling_params(request: StepRequest) -> SamplingParams:
         detokenize=request.letter_ids is None,
         output_kind=RequestOutputKind.FINAL_ONLY,
         extra_args={"kv_transfer_params": {CAPTURE: True}} if request.capture else None,
-        skip_clone=True,  # shared by requests that differ in their prompt alone; nothing writes into its parts
+        skip_clone=True,  # shared by requests that differ only in their prompt; never modified
     )

@@ -1,4 +1,4 @@
-"""The prompting strategies: every way to ask a model for an image's path, as conversations for the engine.
+"""The prompting strategies: every way to prompt a model for an image's path, as conversations for the engine.
 
 | strategy | requests an image | what a request holds |
 |---|---|---|
@@ -10,7 +10,7 @@
 | wrong_prefix | one a level, at once | as guided, with wrong answers, drawn evenly from the other options |
 
 The first three are the paper's paradigms. The others force the prefix of a joint reply: its letters always parse, and
-what stands before them is known, which shows whether the model uses it.
+the known prefix shows whether the model uses it.
 
 In all but joint the prompt's last position is the answer position: its logits predict the letter.
 """
@@ -44,8 +44,8 @@ ANSWER_LENGTH = f"{SPARE} + {TIMES} x the longest answer to the image's own ques
 
 @dataclass(frozen=True)
 class Subject:
-    """An image and the questions about it. ``key`` names the image's content for the engine's caches, ``sample`` the
-    example in its dataset. Where a descent found the path, ``path_logprobs`` are the log of its probability down to
+    """An image and the questions about it. ``key`` identifies the image's content in the engine's caches, ``sample``
+    the example in its dataset. Where a descent found the path, ``path_logprobs`` are the log of its probability down to
     each question's node."""
 
     image: Path | Image.Image
@@ -72,7 +72,7 @@ class Answers:
 
 @dataclass(frozen=True)
 class GivenAnswers:
-    """Questions and the option chosen in each, which a prompt states in place of the model's own answers."""
+    """Questions and the option chosen in each, which a prompt gives in place of the model's own answers."""
 
     questions: tuple[Question, ...] = ()
     options: tuple[int, ...] = ()
@@ -87,7 +87,7 @@ class Strategies:
     Args:
         processor: the model's processor, for its chat template and tokenizer.
         topk: most likely tokens to report with each generated token.
-        capture: hand out hidden states at each answer position; a joint generation has none.
+        capture: return hidden states at each answer position; a joint generation has none.
     """
 
     def __init__(self, prompter: Prompter, processor: Any, *, topk: int = 0, capture: bool = False) -> None:
@@ -159,7 +159,7 @@ class Strategies:
         """Each level after wrong answers to the levels above."""
         return self._after(subject, wrong_answers(subject))
 
-    # --- what they are built of ---
+    # --- shared by the strategies ---
 
     def _in_turn(
         self, subject: Subject, prompt: Callable[[int, Sequence[int]], Prompt], decided: Sequence[int] = ()
@@ -204,7 +204,7 @@ class Strategies:
     # --- letters ---
 
     def letter_ids(self, options: int) -> tuple[int, ...]:
-        """Token ids of the letters of a question with so many options, in the place where an answer's letter stands."""
+        """Token ids of the letters of a question with so many options, at the answer position."""
         if options not in self._letter_ids:
             self._letter_ids[options] = tuple(self.prompter.letter_ids(self.processor.tokenizer, options))
         return self._letter_ids[options]
@@ -228,7 +228,7 @@ def labels(subject: Subject, needed_by: str) -> tuple[int, ...]:
     """The true option of each question.
 
     Raises:
-        SekdError: the truth is not known; names what needs it.
+        SekdError: the truth is unknown; names the strategy that needs it.
     """
     truth = tuple(question.truth for question in subject.questions if question.truth is not None)
     if len(truth) < len(subject.questions):
@@ -237,7 +237,7 @@ def labels(subject: Subject, needed_by: str) -> tuple[int, ...]:
 
 
 def wrong_answers(subject: Subject) -> tuple[int, ...]:
-    """One of the wrong options of each question, the same at every call for one sample."""
+    """One of the wrong options of each question, the same in every call for a sample."""
     rng = random.Random(subject.sample)
     truth = labels(subject, "wrong_prefix")
     return tuple(
