@@ -82,9 +82,7 @@ def _questions(row: dict[str, Any], config: DataConfig, where: str) -> Iterator[
 
 
 def _recorded_root(images: list[str], config: DataConfig, file: Path) -> str:
-    """The beginning of the recorded paths that the root replaces: as set, or found by looking for some of the images on
-    disk.
-    """
+    """The beginning of the recorded paths that the root replaces: as set, or found from some images on disk."""
     if config.recorded_root is not None:
         return config.recorded_root.rstrip("/")
     for image in images[:TRIED]:

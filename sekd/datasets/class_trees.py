@@ -1,5 +1,4 @@
-"""Datasets whose images have a class each, and whose tree is a separate file: CUB, Food-101, ImageNet, and class
-folders.
+"""Datasets with one class an image and a separate tree file: CUB, Food-101, ImageNet, and class folders.
 
 Class names and the tree's keys are spelled differently in every dataset ("022.Chuck_will_Widow", "Chuck-will's-widow").
 """

@@ -32,9 +32,7 @@ class DataConfig:
     skip: int = 0  # the number of first levels that are not asked about
     within: dict[str, list[str]] = field(default_factory=dict)  # inat: column -> values kept
     wnids: list[str] | None = None  # imagenet: first and last WordNet id kept
-    recorded_root: str | None = (
-        None  # choices: what the root replaces in the file's image paths; found automatically when null
-    )
+    recorded_root: str | None = None  # choices: what the root replaces in the file's image paths; null finds it
     seed: int = 0
     distractors: str = "random"
     options: int = 4

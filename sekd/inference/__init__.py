@@ -1,4 +1,1 @@
-"""Asking a vision-language model through vLLM: the only package that imports vLLM.
-
-Only ``strategies`` knows about questions.
-"""
+"""Vision-language models on vLLM: the only package that imports it. Only ``strategies`` knows about questions."""

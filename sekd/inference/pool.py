@@ -27,9 +27,7 @@ from sekd.stop import Stop
 
 POLL_SECONDS = 0.2
 SILENCE_SECONDS = 1800.0
-START_SECONDS = (
-    3600.0  # seconds for a worker to load its engine, and on a cluster to be scheduled, while no other has a job
-)
+START_SECONDS = 3600.0  # to load a worker's engine, and on a cluster to be scheduled, while no other has a job
 ATTEMPTS = 3  # a job that lost this many workers is given up: it may be the cause
 REPLACEMENTS = 3  # restarts allowed for each worker
 
