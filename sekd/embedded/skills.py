@@ -22,8 +22,7 @@ from sekd.embedded.kingdoms import IN_DOMAIN, LEVELS, UNSEEN
 from sekd.embedded.tiny_vlm import BASE
 from sekd.embedded.world import categories
 from sekd.errors import SekdError, exit_on_error
-from sekd.evaluation.general.outcome import Outcome, write_outcomes
-from sekd.evaluation.general.table import print_outcomes
+from sekd.evaluation.general.outcome import Outcome, print_outcomes, write_outcomes
 from sekd.evaluation.students import STUDENT, find_students, read_base
 from sekd.inference.schedule import read_image
 from sekd.metrics import paired_difference

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from sekd.errors import SekdError
-from sekd.evaluation.general.__main__ import main, run_benchmarks
-from sekd.evaluation.general.harness import Harness, find_lmms_eval
+from sekd.evaluation.general.__main__ import Harness, find_lmms_eval, main, run_benchmarks
 from sekd.evaluation.general.outcome import compare, read_outcomes
 
 SAMPLES = 200

@@ -16,8 +16,8 @@ from sekd.embedded.kingdoms import IN_DOMAIN, LEVELS
 from sekd.embedded.tiny_vlm import BASE
 from sekd.embedded.world import write_world
 from sekd.errors import SekdError
+from sekd.evaluation.general.__main__ import Harness, find_lmms_eval
 from sekd.evaluation.general.export import export
-from sekd.evaluation.general.harness import Harness, find_lmms_eval
 from sekd.evaluation.general.outcome import read_results
 from sekd.metrics import METRICS, parse_failures, score
 from sekd.prompts import Prompter

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from sekd.errors import SekdError
-from sekd.evaluation.predict.answer import predict
-from sekd.evaluation.predict.narrowing import Answer, NarrowingStep, narrow, roots_of
+from sekd.evaluation.predict.narrowing import Answer, NarrowingStep, narrow, predict, roots_of
 from sekd.inference.strategies import Answers, Subject
 from sekd.questions import Question
 from sekd.taxonomy import Taxonomy

@@ -5,7 +5,6 @@ and copies of the modules that read and score the replies, so that the scores ar
 """
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from sekd.prompts import Prompter
 
 TEMPLATES = Path(__file__).with_name("lmms_task")
 SCORING = "taxonomy_scoring"  # the copied modules' package
-MODULES = ("errors", "taxonomy", "tree_files", "questions", "answers", "metrics")
+MODULES = ("errors", "tree_files", "taxonomy", "questions", "answers", "metrics")
 
 
 @dataclass
@@ -42,16 +41,22 @@ def export(dataset: Dataset, prompter: Prompter, out: Path) -> str:
     """
     rows = [_row(dataset, prompter, example) for example in dataset.examples]
     (out / SCORING).mkdir(parents=True, exist_ok=True)
-    _link(out / "images", dataset.root.resolve())
-    for name in MODULES:
-        (out / SCORING / f"{name}.py").write_text(_standalone(Path(sekd.__path__[0]) / f"{name}.py"), encoding="utf-8")
+    # A link, so that the images are neither copied nor named by where they lie on one machine.
+    link = out / "images"
+    if not link.is_symlink() and link.exists():
+        raise SekdError(f"{link} exists and is no link: move it away, or choose another out=")
+    link.unlink(missing_ok=True)
+    link.symlink_to(dataset.root.resolve(), target_is_directory=True)
+    modules = {out / SCORING / f"{name}.py": Path(sekd.__path__[0], f"{name}.py") for name in MODULES}
+    for copy, module in {**modules, out / "utils.py": TEMPLATES / "utils.py"}.items():
+        copy.write_text(module.read_text(encoding="utf-8").replace("from sekd.", f"from {SCORING}."), encoding="utf-8")
     (out / SCORING / "__init__.py").write_text("")
-    (out / "utils.py").write_text(_standalone(TEMPLATES / "utils.py"), encoding="utf-8")
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     (out / "questions.jsonl").write_text(lines, encoding="utf-8")
-    task = f"taxonomy_{dataset.name}"
     # A token is at least one byte, so this bounds the longest reply twice over.
-    longest = 64 + 2 * max(_longest_reply(dataset, prompter))
+    replies = (prompter.longest_answer(dataset.questions(example)) for example in dataset.examples)
+    longest = 64 + 2 * max(len(reply.encode()) for reply in replies)
+    task = f"taxonomy_{dataset.name}"
     text = (TEMPLATES / "task.yaml").read_text(encoding="utf-8").format(task=task, max_new_tokens=longest)
     (out / f"{task}.yaml").write_text(text, encoding="utf-8")  # last: without it lmms-eval finds no task
     return task
@@ -71,24 +76,6 @@ def _row(dataset: Dataset, prompter: Prompter, example: Example) -> dict[str, An
         "options": [list(question.options) for question in questions],
         "truth": [question.truth for question in questions],
     }
-
-
-def _longest_reply(dataset: Dataset, prompter: Prompter) -> Iterator[int]:
-    """Bytes of the longest reply that each example's options allow."""
-    for example in dataset.examples:
-        yield len(prompter.longest_answer(dataset.questions(example)).encode())
-
-
-def _standalone(module: Path) -> str:
-    return module.read_text(encoding="utf-8").replace("from sekd.", f"from {SCORING}.")
-
-
-def _link(link: Path, target: Path) -> None:
-    """A link, so that the images are neither copied nor named by where they lie on one machine."""
-    if not link.is_symlink() and link.exists():
-        raise SekdError(f"{link} exists and is no link: move it away, or choose another out=")
-    link.unlink(missing_ok=True)
-    link.symlink_to(target, target_is_directory=True)
 
 
 @entry("lmms_task", ExportConfig)

@@ -10,6 +10,7 @@ not (MME sums over categories, and counts an image's two questions together): th
 
 import json
 import math
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ import numpy as np
 
 from sekd.errors import SekdError
 from sekd.files import write_whole
-from sekd.metrics import RESAMPLES, paired_difference
+from sekd.metrics import paired_difference
 
 DERIVED = (
     "_stderr",
@@ -31,7 +32,7 @@ DERIVED = (
     "_consistency_rate",
 )
 UNITS = (1.0, 100.0)  # a metric may be the samples' mean, or that in percent
-Samples = dict[str, float]  # a sample's id -> its value
+FILE = "general.json"  # in the run folder
 
 
 @dataclass(frozen=True)
@@ -50,34 +51,32 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Scored:
-    """One model's values of a metric: as reported, and of each sample where the reported value is their mean."""
+    """A model's value of a metric, and by its id that of each sample where the reported value is their mean."""
 
     value: float
-    samples: Samples
+    samples: dict[str, float]
 
 
-def compare(base: Path, student: Path, *, resamples: int = RESAMPLES) -> list[Outcome]:
+def compare(base: Path, student: Path) -> list[Outcome]:
     """Every metric that both results files hold.
 
     Raises:
         SekdError: a file cannot be read, or holds nothing that the other has.
     """
     before, after = read_results(base), read_results(student)
-    shared = [key for key in before if key in after]
-    if not shared:
+    outcomes = [_outcome(*key, before[key], after[key]) for key in before if key in after]
+    if not outcomes:
         raise SekdError(f"{base} and {student} share no metric: expected results of the same tasks")
-    return [_outcome(*key, before[key], after[key], resamples=resamples) for key in shared]
+    return outcomes
 
 
-def _outcome(task: str, metric: str, base: Scored, student: Scored, *, resamples: int) -> Outcome:
-    low, high = None, None
-    ids = sorted(base.samples.keys() & student.samples.keys())
-    whole = len(ids) == len(base.samples) == len(student.samples)
-    if whole and len(ids) > 1:
-        first, second = (np.array([each.samples[i] for i in ids]) for each in (base, student))
-        found = paired_difference(first, second, resamples=resamples)
-        low, high = found["low"], found["high"]
-    count = len(ids) if whole and ids else None
+def _outcome(task: str, metric: str, base: Scored, student: Scored) -> Outcome:
+    low, high, count = None, None, None
+    ids = sorted(base.samples)
+    if ids and base.samples.keys() == student.samples.keys():
+        count = len(ids)
+        found = paired_difference(*(np.array([each.samples[i] for i in ids]) for each in (base, student)))
+        low, high = (found["low"], found["high"]) if count > 1 else (None, None)
     return Outcome(task, metric, base.value, student.value, student.value - base.value, low, high, count)
 
 
@@ -105,9 +104,8 @@ def read_results(results: Path) -> dict[tuple[str, str], Scored]:
 def _read_task(rows: list[dict[str, Any]], metrics: Mapping[str, Any]) -> Iterable[tuple[str, Scored]]:
     for name, value in metrics.items():
         metric, comma, filtered = name.partition(",")  # without a comma it is the task's alias or its number of samples
-        derived = any(
-            metric.endswith(suffix) and f"{metric.removesuffix(suffix)},{filtered}" in metrics for suffix in DERIVED
-        )
+        beside = (metric.removesuffix(suffix) for suffix in DERIVED if metric.endswith(suffix))
+        derived = any(f"{other},{filtered}" in metrics for other in beside)
         number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         if comma and number and not derived:
             yield name.removesuffix(",none"), Scored(float(value), _explaining(rows, metric, float(value)))
@@ -123,31 +121,47 @@ def _rows(results: Path, task: str, count: int) -> list[dict[str, Any]]:
     return rows
 
 
-def _explaining(rows: list[dict[str, Any]], metric: str, reported: float) -> Samples:
+def _explaining(rows: list[dict[str, Any]], metric: str, reported: float) -> dict[str, float]:
     """The samples' values in the unit of the reported one; empty where it is not their mean."""
-    values = {str(row["doc_id"]): value for row in rows if (value := _number(row.get(metric))) is not None}
+    values = {}
+    for row in rows:
+        value = row.get(metric)  # a number, or a record that holds one as its score
+        value = value.get("score") if isinstance(value, Mapping) else value
+        if not isinstance(value, int | float):
+            return {}
+        values[str(row["doc_id"])] = float(value)
     if not values or len(values) < len(rows):
         return {}
     mean = sum(values.values()) / len(values)
-    unit = next((unit for unit in UNITS if math.isclose(unit * mean, reported, rel_tol=1e-3, abs_tol=1e-6)), None)
-    return {} if unit is None else {sample: unit * value for sample, value in values.items()}
+    units = (unit for unit in UNITS if math.isclose(unit * mean, reported, rel_tol=1e-3, abs_tol=1e-6))
+    return {sample: unit * value for unit in [*units][:1] for sample, value in values.items()}
 
 
-def _number(value: Any) -> float | None:
-    """A sample's value: a number, or a record that holds one as its score."""
-    found = value.get("score") if isinstance(value, Mapping) else value
-    return float(found) if isinstance(found, int | float) else None
-
-
-def write_outcomes(run: Path, outcomes: list[Outcome]) -> Path:
+def write_outcomes(run: Path, outcomes: list[Outcome]) -> None:
     """``general.json`` in the run folder, which the report reads. Tasks that were written before stay."""
-    file, tasks = run / "general.json", {outcome.task for outcome in outcomes}
+    tasks = {outcome.task for outcome in outcomes}
     outcomes = [each for each in read_outcomes(run) if each.task not in tasks] + outcomes
-    write_whole(file, json.dumps([asdict(outcome) for outcome in outcomes], indent=1) + "\n")
-    return file
+    write_whole(run / FILE, json.dumps([asdict(outcome) for outcome in outcomes], indent=1) + "\n")
 
 
 def read_outcomes(run: Path) -> list[Outcome]:
     """What ``write_outcomes`` wrote; empty where nothing was."""
-    file = run / "general.json"
+    file = run / FILE
     return [Outcome(**row) for row in json.loads(file.read_text())] if file.is_file() else []
+
+
+def print_outcomes(outcomes: list[Outcome]) -> None:
+    """One line a benchmark on the terminal, narrow enough for 100 columns."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    title = "Other skills, each in its own unit; differences with their paired 95 % interval"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
+    for i, column in enumerate(("task", "metric", "base", "student", "student − base", "interval", "samples")):
+        table.add_column(column, justify="right" if i > 1 else "left", no_wrap=i > 0)
+    for each in outcomes:
+        bounds = "–" if each.low is None or each.high is None else f"[{each.low:+.2f}, {each.high:+.2f}]"
+        figures = (f"{each.base:.2f}", f"{each.student:.2f}", f"{each.difference:+.2f}", bounds)
+        table.add_row(each.task, each.metric, *figures, "–" if each.samples is None else str(each.samples))
+    Console(width=None if sys.stdout.isatty() else 100, markup=False, emoji=False).print(table)

@@ -5,12 +5,15 @@ further passes decide among the rest (see ``narrowing``); a tree that holds the 
 """
 
 import argparse
+import math
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from sekd.datasets.config import CONFIGS, DataConfig
 from sekd.errors import SekdError, exit_on_error
-from sekd.evaluation.students import read_base, read_data
+from sekd.evaluation.students import check_adapter, read_base, read_data
 from sekd.inference.config import EngineConfig
 from sekd.machine import engine_of_this_machine
 from sekd.models import ModelConfig
@@ -21,12 +24,6 @@ CONF = CONFIGS.parent
 
 
 def main() -> None:
-    arguments = _parser().parse_args()
-    with exit_on_error():
-        _predict(arguments)
-
-
-def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m sekd.evaluation.predict", description=__doc__)
     parser.add_argument("images", nargs="+", type=Path, help="images, or folders of images")
     parser.add_argument(
@@ -43,87 +40,61 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", help="entry of conf/model; by default the one that the adapter was trained from")
     parser.add_argument("--engine", help="entry of conf/engine; by default what fits this machine")
     parser.add_argument("--out", type=Path, help="a .csv or .parquet file, instead of the terminal")
-    return parser
+    arguments = parser.parse_args()
+    with exit_on_error():
+        _predict(arguments)
 
 
 def _predict(arguments: argparse.Namespace) -> None:
-    from sekd.evaluation.predict.answer import find_images
-    from sekd.evaluation.predict.narrowing import roots_of
-    from sekd.evaluation.predict.output import check_target, write
+    from sekd.evaluation.predict.narrowing import find_images, predict, roots_of
 
-    check_target(arguments.out)
+    out, adapter = arguments.out, arguments.adapter
+    if out is not None and out.suffix not in (".csv", ".parquet"):
+        raise SekdError(f"--out {out}: expected a file that ends in .csv or .parquet")
     if not 2 <= arguments.options <= 26:
         raise SekdError(f"--options {arguments.options}: expected 2 to 26, a letter each")
     images = find_images(arguments.images)
-    if arguments.adapter is None and arguments.model is None:
-        arguments.adapter = run_folder(None) / "adapter"
-    taxonomy = read_taxonomy(arguments)
-    roots, model = roots_of(taxonomy, arguments.root), read_model(arguments)
-    write(_answers(arguments, model, images, taxonomy, roots), arguments.out)
+    if adapter is None and arguments.model is None:
+        adapter = run_folder(None) / "adapter"
+    taxonomy = read_taxonomy(arguments, adapter)
+    roots = roots_of(taxonomy, arguments.root)
+    model = compose("model", arguments.model, ModelConfig) if arguments.model else read_base(adapter.parent)
+    if adapter:
+        check_adapter(adapter, model)
 
-
-def _answers(
-    arguments: argparse.Namespace,
-    model: ModelConfig,
-    images: list[Path],
-    taxonomy: Taxonomy,
-    roots: list[tuple[str, ...]],
-) -> list[Any]:
     # Imported once everything that can be wrong has been looked at: vLLM takes seconds.
     from tqdm import tqdm
 
-    from sekd.evaluation.predict.answer import predict
-    from sekd.evaluation.students import check_adapter
     from sekd.inference.engine import Engine
     from sekd.inference.strategies import Strategies
     from sekd.models import load_processor
     from sekd.prompts import Prompter
 
-    adapter = arguments.adapter
-    if adapter:
-        check_adapter(adapter, model)
     strategies = Strategies(Prompter.named(model.wording), load_processor(model), topk=4 * arguments.options)
-    engine_config = read_engine(arguments.engine or engine_of_this_machine())
+    engine_config = compose("engine", arguments.engine or engine_of_this_machine(), EngineConfig)
     with Engine(model, engine_config, adapter=adapter) as engine:
         found = predict(engine, strategies, images, taxonomy, roots=roots, most=arguments.options)
         predictions = list(tqdm(found, total=len(images), unit="image", disable=len(images) < 20))
     order = {image: place for place, image in enumerate(images)}
-    return sorted(predictions, key=lambda prediction: order[prediction.image])
+    write(sorted(predictions, key=lambda prediction: order[prediction.image]), out)
 
 
-def read_taxonomy(arguments: argparse.Namespace) -> Taxonomy:
+def read_taxonomy(arguments: argparse.Namespace, adapter: Path | None) -> Taxonomy:
     """The tree of a file, or of a dataset of ``conf/data``, as that dataset asks about it."""
     from sekd.datasets import load_dataset
 
-    levels = arguments.levels.split(",") if arguments.levels else None
-    if arguments.taxonomy is None:
-        if arguments.adapter is None:
-            raise SekdError("name the tree by --taxonomy: without a student there is none to take it from")
-        return load_dataset(read_data(arguments.adapter.parent), "test").taxonomy
-    if Path(arguments.taxonomy).suffix:
+    if arguments.taxonomy and Path(arguments.taxonomy).suffix:
+        levels = arguments.levels.split(",") if arguments.levels else None
         return load_taxonomy(arguments.taxonomy, skip=arguments.skip, level_names=levels)
-    return load_dataset(compose("data", arguments.taxonomy, DataConfig), "test").taxonomy
-
-
-def read_model(arguments: argparse.Namespace) -> ModelConfig:
-    """The base: as named, or as the adapter's run recorded it."""
-    if arguments.model:
-        return compose("model", arguments.model, ModelConfig)
-    if not arguments.adapter:
-        raise SekdError("name the model by --model, or give the student's --adapter")
-    return read_base(arguments.adapter.parent)
-
-
-def read_engine(name: str) -> EngineConfig:
-    return compose("engine", name, EngineConfig)
+    if arguments.taxonomy:
+        return load_dataset(compose("data", arguments.taxonomy, DataConfig), "test").taxonomy
+    if adapter is None:
+        raise SekdError("name the tree by --taxonomy: without a student there is none to take it from")
+    return load_dataset(read_data(adapter.parent), "test").taxonomy
 
 
 def compose(group: str, name: str, schema: type) -> Any:
-    """One entry of a group of ``conf``, as its dataclass.
-
-    Raises:
-        SekdError: there is none of that name.
-    """
+    """One entry of a group of ``conf``, as its dataclass; a ``SekdError`` where there is none of that name."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from omegaconf import OmegaConf
@@ -134,6 +105,47 @@ def compose(group: str, name: str, schema: type) -> Any:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         content = hydra_compose(f"{group}/{name}")[group]
     return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), content))
+
+
+def write(predictions: Sequence[Any], out: Path | None) -> None:
+    """One row an image, on the terminal or in the file."""
+    if out is not None:
+        import pyarrow as pa
+        from pyarrow import csv, parquet
+
+        rows = pa.Table.from_pylist(table(predictions))
+        (parquet.write_table if out.suffix == ".parquet" else csv.write_csv)(rows, out)
+        print(f"wrote {len(predictions)} predictions to {out}")
+        return
+    for prediction in predictions:
+        if prediction.fault:
+            print(f"{prediction.image}: {prediction.fault}", file=sys.stderr)
+        else:
+            path = " > ".join(f"{level.name} ({_percent(level.probability)})" for level in prediction.levels)
+            print(f"{prediction.image}: {path}")
+
+
+def table(predictions: Sequence[Any]) -> list[dict[str, Any]]:
+    """Each image's levels' names and probabilities, the path's probability and its passes, in the same columns."""
+    names = list(dict.fromkeys(level.level for prediction in predictions for level in prediction.levels))
+    rows = []
+    for prediction in predictions:
+        found = {level.level: level for level in prediction.levels}
+        row: dict[str, Any] = {"image": str(prediction.image)}
+        for name in names:
+            row[name] = found[name].name if name in found else None
+            row[f"{name}_probability"] = _rounded(found[name].probability) if name in found else None
+        row["probability"] = None if prediction.fault else _rounded(prediction.probability)
+        rows.append(row | {"passes": prediction.passes, "fault": prediction.fault or None})
+    return rows
+
+
+def _rounded(probability: float) -> float | None:
+    return None if math.isnan(probability) else round(probability, 6)
+
+
+def _percent(probability: float) -> str:
+    return "unsure" if math.isnan(probability) else f"{100 * probability:.0f} %"
 
 
 if __name__ == "__main__":

@@ -25,11 +25,19 @@ A node with one child needs no question. The result is always a path of the tree
 reported with it: a tree pruned to the plausible candidates takes one.
 """
 
+import math
 import random
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
+from sekd.datasets.images import SUFFIXES
 from sekd.errors import SekdError
+from sekd.evaluation.calibration import among_offered
+from sekd.inference.requests import UnreadableImageError
+from sekd.inference.schedule import Conversation
+from sekd.inference.strategies import Strategies, Subject
 from sekd.questions import Question
 from sekd.taxonomy import Names, Taxonomy, fold
 
@@ -57,6 +65,96 @@ class NarrowingStep:
 
     questions: tuple[Question, ...]
     decided: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """An image's path, coarse to fine, and how many passes it took; ``fault`` says why there is none."""
+
+    image: Path
+    levels: tuple[Decision, ...]
+    passes: int
+    fault: str = ""
+
+    @property
+    def probability(self) -> float:
+        """Of the whole path: the product over its levels."""
+        return math.prod(level.probability for level in self.levels)
+
+
+def find_images(paths: Iterable[Path]) -> list[Path]:
+    """The files as given, and every image below the folders among them, in stable order.
+
+    Raises:
+        SekdError: a path does not exist, or there is no image.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise SekdError(f"{path} does not exist: expected an image or a folder of images")
+        found += sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+    if not found:
+        raise SekdError(f"no image found: expected files that end in {', '.join(SUFFIXES)}")
+    return found
+
+
+def predict(
+    engine: Any,
+    strategies: Strategies,
+    images: Sequence[Path],
+    taxonomy: Taxonomy,
+    *,
+    roots: Sequence[Names],
+    most: int,
+) -> Iterator[Prediction]:
+    """Predictions in the order in which they are ready.
+
+    Args:
+        roots: the nodes to start below. Of several, a path is found below each and the most probable one is kept: the
+            model was never asked to choose between trees. The root's probability is its path's share of all.
+        most: most options a question.
+    """
+    yield from engine.drive(_conversation(strategies, image, taxonomy, roots, most) for image in images)
+
+
+def _conversation(
+    strategies: Strategies, image: Path, taxonomy: Taxonomy, roots: Sequence[Names], most: int
+) -> Conversation[Prediction]:
+    found = []
+    try:
+        for root in roots:
+            levels, passes = yield from _below(
+                strategies, image, narrow(taxonomy, root=root, most=most, seed=image.name)
+            )
+            found.append(Prediction(image, tuple(levels), passes))
+    except UnreadableImageError as error:
+        return Prediction(image, (), 0, fault=str(error))
+    if len(found) == 1:
+        return found[0]
+    certainty = [0.0 if math.isnan(path.probability) else path.probability for path in found]
+    best = certainty.index(max(certainty))
+    share = certainty[best] / sum(certainty) if sum(certainty) else math.nan
+    level = Decision(taxonomy.level_name(taxonomy.skip - 1), roots[best][-1], share)
+    return Prediction(image, (level, *found[best].levels), sum(path.passes for path in found))
+
+
+def _below(strategies: Strategies, image: Path, narrowing: "Narrowing") -> Conversation[tuple[list[Decision], int]]:
+    """Ask the narrowing's questions about the image."""
+    answers = None
+    while True:
+        try:
+            step = narrowing.send(answers)  # type: ignore[arg-type]  # None starts it
+        except StopIteration as end:
+            return end.value
+        subject = Subject(image, str(image.resolve()), step.questions)
+        given = yield from strategies.guided(subject, step.decided)
+        answers = []
+        for question, result, chosen in zip(
+            step.questions[len(step.decided) :], given.results, given.chosen, strict=True
+        ):
+            logprobs = strategies.letter_logprobs(question, result)
+            unknown = (math.nan,) * len(question.options)
+            answers.append(Answer(chosen, among_offered(logprobs) if logprobs else unknown))  # type: ignore[arg-type]
 
 
 Narrowing = Generator[NarrowingStep, Sequence[Answer], tuple[list[Decision], int]]
