@@ -12,7 +12,7 @@ import pytest
 from sekd.errors import SekdError, Stopped
 from sekd.inference.requests import UnreadableImageError, UnusableImageError
 from sekd.store import DamagedStoreError
-from stage1_teacher.teacher_modes import NoPrefixError
+from stage1_teacher.teacher_modes import NoPrefixError, OutsideTreeError
 
 REPOSITORY = Path(__file__).parents[1]
 ARGUMENTS: dict[type[BaseException], tuple[Any, ...]] = {
@@ -20,6 +20,7 @@ ARGUMENTS: dict[type[BaseException], tuple[Any, ...]] = {
     UnreadableImageError: (Path("a.jpg"), OSError("truncated")),
     UnusableImageError: ("a.jpg", "9,000 tokens"),
     NoPrefixError: ("a", "unreadable image: OSError"),
+    OutsideTreeError: ("a", 0.2, 0.5),
     Stopped: (signal.SIGTERM,),
 }
 
