@@ -174,7 +174,7 @@ class Calls:
 
 
 def count_calls(taxonomy: Taxonomy, *, roots: Sequence[Names], options: int, beam: int) -> Calls:
-    """What a descent costs, from the tree alone; ``descend`` says what the arguments are."""
+    """The number of questions of a descent, from the tree; arguments as in ``descend``."""
     mean, most = 0.0, 0
     for root in roots:
         leaves, alive = _leaves_below(taxonomy, root), 1

@@ -1,1 +1,1 @@
-"""Three ways to ask, side by side: generations, scores with intervals, the report, and prediction for use."""
+"""Evaluation of the prompting strategies: generations, scores with intervals, the report; and prediction."""

@@ -1,4 +1,4 @@
-"""``make evaluate``: base and students in every paradigm, in-domain and on unseen trees; the table and its meaning."""
+"""``make evaluate``: base and students in every paradigm, in-domain and on unseen trees; prints a table."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ from sekd.recent import Recent, group_of, newest_run
 
 
 def _newest_run(overrides: Sequence[str]) -> tuple[Recent | None, list[str]]:
-    """The newest run, or the newest below the one that is named; its companions are evaluated with it."""
+    """The newest run, or the newest below the named folder; related runs are evaluated with it."""
     runs, name = Path(value_of(overrides, "runs") or "runs"), value_of(overrides, "name")
     newest = newest_run(runs / (name or ""), overrides)
     return newest, [] if newest is None or name else [f"name={group_of(newest.folder, runs)}"]
@@ -24,7 +24,7 @@ def _newest_run(overrides: Sequence[str]) -> tuple[Recent | None, list[str]]:
 
 @entry("evaluate", EvaluateConfig, newest=_newest_run)
 def main(config: EvaluateConfig) -> None:
-    # Imported here, so that a wrong setting is told without waiting for torch and vLLM.
+    # Imported here, so that a wrong setting is reported without waiting for torch and vLLM.
     from sekd.evaluation.evaluate import evaluate, unseen_names
 
     unseen = [_compose_data(name) for name in unseen_names(config)]

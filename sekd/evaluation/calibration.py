@@ -1,4 +1,4 @@
-"""Does the probability of the answer's letter say how often it is right? Reliability bins and their summary."""
+"""Calibration of the answer's probability: reliability bins and their summary."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from sekd.evaluation.generations import Generation
 
 @dataclass(frozen=True)
 class Bin:
-    """Answers of similar confidence: how many, their mean confidence and the share that is right, in percent."""
+    """Answers of similar confidence: their number, mean confidence and accuracy, in percent."""
 
     low: float
     high: float
@@ -25,8 +25,8 @@ class Calibration:
     bins: tuple[Bin, ...]
     error: float | None
     answers: int
-    unread: int  # questions whose answer could not be read
-    without: int  # answers whose letter has no known probability: it was not written in the wording's form
+    unread: int  # questions whose answer could not be parsed
+    without: int  # answers whose letter has no known probability, because the reply is not in the wording's form
 
 
 def calibrate(
@@ -34,8 +34,8 @@ def calibrate(
 ) -> Calibration:
     """Reliability of every answered question whose truth is known.
 
-    Confidence is the answered letter's probability among the offered letters: one number whether the decoder was
-    held to letters or not.
+    Confidence is the answered letter's probability among the offered letters, so that it is comparable between free and
+    guided decoding.
     """
     pairs: list[tuple[float, bool]] = []
     unread = without = 0

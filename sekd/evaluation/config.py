@@ -11,26 +11,25 @@ from sekd.models import ModelConfig
 
 @dataclass
 class EvaluateConfig:
-    """What is asked of whom.
+    """The datasets, models and strategies of an evaluation.
 
     Attributes:
-        data: the trees that were distilled on; ``model``: the base; ``engine``: how it is served.
-        name: the run, a folder below ``runs``: every adapter below that folder is evaluated beside the base.
-        unseen: names of datasets that were never distilled on; null takes those that ``usual_unseen`` names for
-            ``data``.
-        usual_unseen: dataset -> its unseen companions.
-        split: "test" for scores; "val" for every choice that is made.
-        base: how the base is asked; ``student``: how every student is, by default as ``usual_student`` says for
-            ``data``, else by joint questions. The prompting strategies are the three
-            paradigms, and guided, true_prefix and wrong_prefix: joint answers with a forced prefix, after the model's
-            own, the true, and wrong answers (see ``sekd.inference.strategies``).
-        limit: so many images of each dataset at most; null asks about all.
-        topk: most likely tokens reported with each generated token, in which letters' probabilities are looked up.
-        parser: how answers are read; "benchmark" is the reference script's rule.
-        part_size: images kept at a time: what an interruption costs at most.
+        data: the dataset distilled on; ``model``: the base; ``engine``: how it is served.
+        name: the run, a folder below ``runs``: every adapter in it is evaluated beside the base.
+        unseen: names of datasets that were not distilled on; null takes those of ``usual_unseen`` for ``data``.
+        usual_unseen: dataset -> its default ``unseen``.
+        split: "test" for scores; "val" for choosing settings.
+        base: the base's prompting strategies; ``student``: every student's, by default those of ``usual_student`` for
+            ``data``, else joint. The prompting strategies are the three paradigms, and guided, true_prefix and
+            wrong_prefix: joint answers with a forced prefix, after the model's own, the true, and wrong answers (see
+            ``sekd.inference.strategies``).
+        limit: most images of each dataset; null is all.
+        topk: most likely tokens reported with each generated token, which give the letters' probabilities.
+        parser: the parser of answers; "benchmark" is the reference script's rule.
+        part_size: images stored at a time; an interruption loses at most these.
         workers: engines, one process each; null: on CPU one a core, up to four, and one on GPU.
         unreadable_share: more unreadable images than this share stop the evaluation.
-        resamples: of the bootstrap behind every interval.
+        resamples: of every bootstrap interval.
     """
 
     data: DataConfig = MISSING
@@ -55,5 +54,5 @@ class EvaluateConfig:
 
     @property
     def asked_of_students(self) -> list[str]:
-        """How every student is asked."""
+        """Every student's prompting strategies."""
         return self.usual_student.get(self.data.name, ["joint"]) if self.student is None else self.student

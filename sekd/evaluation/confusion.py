@@ -1,4 +1,4 @@
-"""Which names are mistaken for which, and which images change from wrong to right between two ways of answering."""
+"""Confusions between names, and images whose answers change between right and wrong."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,8 +9,8 @@ from typing import Any
 from sekd.evaluation.generations import Generation
 
 Way = tuple[str, str]  # model, paradigm
-Answered = tuple[Generation, Sequence[int | None]]  # an image's questions and the options that were answered
-# (whole path right before, after) -> the name of the change, and how many images of it are listed as examples
+Answered = tuple[Generation, Sequence[int | None]]  # an image's questions and answers
+# (whole path right before, after) -> the change's name, and its number of example images
 CHANGES = {
     (True, True): ("right_before_and_after", 0),
     (False, True): ("repaired", 4),
@@ -21,7 +21,7 @@ CHANGES = {
 
 @dataclass(frozen=True, order=True)
 class Pair:
-    """At a level, the true name and another that stood beside it."""
+    """At a level, the true name and another option."""
 
     depth: int
     level: str
@@ -31,14 +31,14 @@ class Pair:
 
 @dataclass(frozen=True)
 class Counts:
-    """For one way of asking: questions that offered both names of a pair, and those that answered the wrong one."""
+    """For one model and strategy: questions that offered both names of a pair, and those that chose the wrong one."""
 
     offered: Mapping[Pair, int]
     mistaken: Mapping[Pair, int]
 
 
 def count_pairs(generations: Sequence[Generation], answers: Sequence[Sequence[int | None]]) -> Counts:
-    """Over every question whose truth is known; an answer that could not be read mistakes nothing."""
+    """Over every question whose truth is known; an answer that could not be parsed is no confusion."""
     offered: Counter[Pair] = Counter()
     mistaken: Counter[Pair] = Counter()
     for generation, chosen in zip(generations, answers, strict=True):
@@ -53,7 +53,7 @@ def count_pairs(generations: Sequence[Generation], answers: Sequence[Sequence[in
 
 
 def commonest(counts: Sequence[Counts], *, most: int) -> list[Pair]:
-    """The ``most`` pairs of each level that are mistaken most often over all ways of asking, coarse levels first."""
+    """The ``most`` most frequent pairs of each level over all models and strategies, coarse levels first."""
     total: Counter[Pair] = Counter()
     for each in counts:
         total.update(each.mistaken)
@@ -63,7 +63,7 @@ def commonest(counts: Sequence[Counts], *, most: int) -> list[Pair]:
 
 
 def tabulate(counts: Sequence[Counts], *, most: int) -> list[list[dict[str, Any]]]:
-    """The ``commonest`` pairs as rows of ``scores.json``, the same pairs for each of the ways of asking."""
+    """The ``commonest`` pairs as rows of ``scores.json``, the same pairs for every model and strategy."""
     pairs = commonest(counts, most=most)
     return [
         [
@@ -76,10 +76,10 @@ def tabulate(counts: Sequence[Counts], *, most: int) -> list[list[dict[str, Any]
 
 
 def changes(ways: Mapping[Way, Mapping[str, Answered]], before: Way, after: Way) -> dict[str, Any] | None:
-    """How many images changed between wrong and right, with examples. None where no image's truth is known.
+    """The number of images that changed between wrong and right, with examples. None if no image's truth is known.
 
     Args:
-        ways: model and paradigm -> sample -> its answers; an example holds the answers of all of them.
+        ways: model and paradigm -> sample -> its answers; an example has the answers of all.
 
     Returns:
         the change's name -> {"n": images, "examples": [...]}. Examples are taken at even distances from all images of

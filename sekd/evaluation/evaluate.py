@@ -1,4 +1,4 @@
-"""The whole of ``make evaluate``: what is missing is asked on one engine, then all is scored from what is kept."""
+"""``make evaluate``: generate what is missing, then score everything that is stored."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ LeftOut = dict[str, set[str]]  # tree -> samples
 
 
 def evaluate(config: EvaluateConfig, *, unseen: list[DataConfig]) -> Scores:
-    """Ask what is not kept yet, write ``scores.json`` into the run folder, and return what stands in it.
+    """Generate the missing answers, write ``scores.json`` to the run folder, and return its content.
 
     Raises:
         SekdError: a dataset, model or adapter that cannot be used, or too many unreadable images.
@@ -78,11 +78,11 @@ def _tell_of_older_layout(run: Path, folders: Sequence[Path]) -> None:
 
 
 def _unreadable(config: EvaluateConfig, tasks: list[EvalTask]) -> LeftOut:
-    """The samples, by tree, whose images do not decode or were refused by a model before, told one by one; images that
-    are kept in every cell are not looked at.
+    """The samples, by tree, whose images do not decode or were refused by a model before, printed one by one; images
+    with a generation in every cell are not checked.
 
     Raises:
-        SekdError: they are more than the set share. No engine has been started then.
+        SekdError: they are more than the set share; no engine has been started.
     """
     found: LeftOut = {}
     datasets = {task.dataset.name: task.dataset for task in tasks}
@@ -91,7 +91,7 @@ def _unreadable(config: EvaluateConfig, tasks: list[EvalTask]) -> LeftOut:
         refused = {sample: why for task in own for sample, why in _refused(config, task).items()}
         wanted = {each.id: each for task in own for each in task.examples if each.id not in refused}
         samples = {dataset.image_path(example): sample for sample, example in wanted.items()}
-        # So few that all of them may be unreadable are read to their end: an engine must not start for them in vain.
+        # If few images are left, read them completely: an engine must not start for unreadable images only.
         whole = len(samples) <= config.unreadable_share * len(dataset.examples)
         bad = undecodable(list(samples), whole=whole, progress=config.progress)
         faults = [*(f"{path} ({fault})" for path, fault in bad.items()), *refused.values()]
@@ -113,7 +113,7 @@ def _without(task: EvalTask, samples: set[str]) -> EvalTask:
 
 
 def _generate(config: EvaluateConfig, tasks: list[EvalTask]) -> LeftOut:
-    """Do the tasks; the samples, by tree, whose images turned out to be unreadable."""
+    """Do the tasks; the samples with unreadable images, by tree."""
     total = sum(len(task.examples) for task in tasks)
     with tqdm(total=total, unit="image", disable=not config.progress, dynamic_ncols=True) as bar:
 
@@ -131,7 +131,7 @@ def _generate(config: EvaluateConfig, tasks: list[EvalTask]) -> LeftOut:
 
 
 def unseen_names(config: EvaluateConfig) -> list[str]:
-    """The unseen datasets' names: as asked for, or those usual for the dataset.
+    """The unseen datasets' names: as configured, or the dataset's default.
 
     Raises:
         SekdError: the dataset itself is among them.

@@ -1,4 +1,4 @@
-"""Does eval tasks: asks about their examples on an engine, and keeps what was said and what it cost, part by part."""
+"""Does eval tasks: generates answers on an engine and stores them with their cost, part by part."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -35,7 +35,7 @@ def generate(
     unreadable_share: float,
     done: Callable[[int], None],
 ) -> list[Unreadable]:
-    """Ask about the task's examples and keep the generations, part by part; the images that could not be read.
+    """Generate and store the task's answers, part by part; returns the unreadable images.
 
     Raises:
         SekdError: more images than the set share are unreadable.
@@ -85,14 +85,14 @@ def ask(
 
 
 def _letter(choice: int | None) -> str:
-    """What is kept as the model's words of a single answer; none where it chose no option."""
+    """The stored text of a single answer; empty if it chose no option."""
     return "" if choice is None else LETTERS[choice]
 
 
 def _letter_logprobs(
     strategies: Strategies, questions: Sequence[Question], answers: Answers, *, joint: bool
 ) -> tuple[tuple[float, ...], ...]:
-    """The letters' log-probabilities where each answer's letter was written; empty where none was."""
+    """The letters' log-probabilities at each answer's letter; empty without a letter."""
     places: list[tuple[StepResult, int | None]] = [(result, 0) for result in answers.results]
     if joint:
         [result] = answers.results
@@ -111,8 +111,8 @@ def letter_positions(
 ) -> list[int | None]:
     """Index of the token of a joint reply that is each question's letter, as the parser reads the reply.
 
-    A token counts if it ends with the letter that the parser found, and is the one that stands for this letter in an
-    answer of the wording's own form (``letters``): elsewhere, as in "**B**", other tokens share its probability.
+    A token counts if it ends with the letter that the parser found and is this letter's token in the wording's format
+    (``letters``): elsewhere, as in "**B**", several tokens share its probability.
     """
     text = text.lstrip()  # the engine's text may begin with a space where the tokenizer's does not
     places = letter_places(text, questions)
@@ -128,10 +128,10 @@ def letter_positions(
 
 
 def check_share(unreadable: Sequence[str], dataset: Dataset, share: float) -> None:
-    """Given what is wrong with each image that cannot be read.
+    """Check the number of unreadable images, given their faults.
 
     Raises:
-        SekdError: those are more than the share of the dataset that may be left out.
+        SekdError: they are more than the allowed share of the dataset.
     """
     if len(unreadable) > share * len(dataset.examples):
         raise SekdError(

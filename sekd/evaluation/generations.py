@@ -1,10 +1,10 @@
-"""What a model said, kept: one Parquet row an image asked in one paradigm, from which every score can be recomputed.
+"""Stored generations: one Parquet row an image and paradigm, from which every score can be recomputed.
 
-A *cell* is one dataset asked of one model in one paradigm. The digest of what its answers depend on names its folder,
-so cells that are asked differently lie side by side and none replaces another. A row's ``key`` covers what is its
-image's own, so a folder serves every limit and every selection of images. The folder holds ``part-*.parquet`` files;
-each carries the cell's identity in its schema. Parts are written whole under a temporary name and renamed, so a cut-off
-run leaves whole parts, and the next one asks only what is missing. Nothing here deletes a part.
+A *cell* is one dataset, one model and one paradigm. Its folder is named by a digest of what its answers depend on, so
+that cells with other settings are kept side by side. A row's ``key`` covers its image, so that a folder serves every
+limit and selection of images. The folder holds ``part-*.parquet`` files; each carries the cell's identity in its
+schema. Parts are written under a temporary name and renamed, so an interrupted run leaves complete parts, and the next
+one generates only what is missing. Parts are never deleted.
 """
 
 import json
@@ -31,13 +31,13 @@ SCHEMA = pa.schema(
         "levels": pa.list_(pa.string()),
         "options": pa.list_(pa.list_(pa.string())),
         "truth": pa.list_(pa.int8()),  # index of the true option, -1 where unknown
-        "texts": pa.list_(pa.string()),  # the model's words, one entry a call: 1 joint, one a level otherwise
+        "texts": pa.list_(pa.string()),  # the model's text, one entry a call: 1 joint, one a level otherwise
         "letter_logprobs": pa.list_(pa.list_(pa.float32())),  # a level: log-probability of each option's letter
         "prompt_tokens": pa.list_(pa.int32()),  # a call
         "cached_tokens": pa.list_(pa.int32()),
         "new_tokens": pa.list_(pa.int32()),
-        "latency": pa.list_(pa.float32()),  # seconds from sending a call to its last token, others being in flight
-        "wall": pa.float32(),  # the image's share of the seconds that its part took
+        "latency": pa.list_(pa.float32()),  # seconds from a call to its last token, with other calls in progress
+        "wall": pa.float32(),  # the image's share of its part's seconds
     }
 )
 ASKED = ("depths", "levels", "options", "truth")  # the columns that hold a row's questions
@@ -46,7 +46,7 @@ CALL_COLUMNS = ("prompt_tokens", "cached_tokens", "new_tokens", "latency")
 
 @dataclass(frozen=True)
 class Generation:
-    """One image asked in one paradigm. Per-call fields have one entry a call, per-level ones one a question.
+    """One image's generations in one paradigm. Per-call fields have one entry a call, per-level ones one a question.
 
     ``letter_logprobs[i]`` holds natural logarithms of the model's unrestricted probabilities of the letters of
     question i at its answer position; it is empty where the answer has no such position. ``key`` is
@@ -68,16 +68,16 @@ class Generation:
 
 @dataclass(frozen=True)
 class Cell:
-    """What a folder of generations belongs to. ``digest`` covers what all its answers depend on."""
+    """The identity of a folder of generations. ``digest`` covers what all its answers depend on."""
 
     part: str  # "in_domain" or "unseen"
     tree: str  # the dataset's name
     model: str  # "base", "student", or the name of another student of the run
-    seed: str  # which of the model's trainings; "" where there is one
+    seed: str  # the training's seed; "" if there is only one
     paradigm: str
     digest: str
     root: str  # the dataset's folder, for the gallery
-    facts: dict[str, Any]  # what the digest was made of, and versions: provenance
+    facts: dict[str, Any]  # the digest's input and versions, for provenance
 
     @property
     def who(self) -> str:
@@ -86,12 +86,12 @@ class Cell:
 
     @property
     def folder(self) -> Path:
-        """Where the cell lies below ``generations/``."""
+        """The cell's folder below ``generations/``."""
         return Path(self.tree, *self.model.split("/"), *([self.seed] if self.seed else []), self.paradigm, self.digest)
 
 
 def write_part(folder: Path, cell: Cell, generations: Sequence[Generation]) -> None:
-    """Add one whole part to a cell's folder, under a name that no part has had, whatever was removed meanwhile."""
+    """Add one part to a cell's folder, under a name that no part has had."""
     folder.mkdir(parents=True, exist_ok=True)
     name = f"part-{len(list(folder.glob('part-*.parquet'))):05d}-{uuid.uuid4().hex[:12]}"
     schema = SCHEMA.with_metadata({METADATA: json.dumps(vars(cell)).encode()})
@@ -119,7 +119,7 @@ def read_cell(folder: Path, keys: Collection[str] | None = None) -> tuple[Cell, 
 
 
 def read_identity(folder: Path) -> Cell:
-    """What the folder's generations belong to, from its first part's metadata alone."""
+    """The cell of a folder, from its first part's metadata."""
     part = min(folder.glob("part-*.parquet"), default=None)
     if part is None:
         raise SekdError(f"{folder} holds no part-*.parquet: expected the kept generations of one cell")
@@ -150,7 +150,7 @@ def read_refused(folder: Path, *, room: int) -> dict[str, str]:
 
 
 def list_cells(run: Path, cells: Sequence[Cell], keys: Mapping[str, Collection[str]]) -> None:
-    """Note what a finished evaluation consists of: its cells, and the keys of every tree's images.
+    """Record a finished evaluation: its cells, and the keys of every tree's images.
 
     Written last: a listed cell holds every listed key.
     """
@@ -164,7 +164,7 @@ def list_cells(run: Path, cells: Sequence[Cell], keys: Mapping[str, Collection[s
 
 @dataclass(frozen=True)
 class Listed:
-    """A cell of the last finished evaluation, where it lies, and the keys of its images; None where all are its."""
+    """A cell of the last finished evaluation, its folder, and the keys of its images (None: all)."""
 
     cell: Cell
     folder: Path
@@ -175,7 +175,7 @@ def read_listed(run: Path) -> list[Listed]:
     """The cells that the run's last finished evaluation consists of, in its order, without their generations.
 
     Raises:
-        SekdError: the run has not been evaluated to the end, or a part cannot be read.
+        SekdError: the run's evaluation is not finished, or a part cannot be read.
     """
     file = run / "cells.json"
     if not file.is_file():
@@ -195,10 +195,10 @@ def read_listed(run: Path) -> list[Listed]:
 
 
 def read_evaluated(run: Path) -> list[tuple[Cell, list[Generation]]]:
-    """The cells of ``read_listed`` with the generations of the images that the evaluation asked about.
+    """The cells of ``read_listed`` with the generations of the evaluated images.
 
     Raises:
-        SekdError: the run has not been evaluated to the end, or a part cannot be read.
+        SekdError: the run's evaluation is not finished, or a part cannot be read.
     """
     return [(each.cell, read_cell(each.folder, each.keys)[1]) for each in read_listed(run)]
 

@@ -1,7 +1,7 @@
 """``python -m sekd.evaluation.rescore runs/<name>``: write ``scores.json`` again from the kept generations.
 
-No model is asked. ``make evaluate`` writes the same file; this is for another rule of reading answers, other resamples,
-or a run that an earlier version scored.
+No model is loaded. ``make evaluate`` writes the same file; use this for another parser, other resamples, or a run that
+an earlier version scored.
 """
 
 import argparse
@@ -19,10 +19,10 @@ FILE = "scores.json"
 
 
 def write_scores(run: Path, *, bootstrap: Bootstrap, parser: Parser = "lenient") -> Scores:
-    """Score the kept generations into ``scores.json``; what stands in it.
+    """Score the stored generations, write ``scores.json`` and return its content.
 
     Raises:
-        SekdError: the run has not been evaluated, or a kept file cannot be read.
+        SekdError: the run has not been evaluated, or a stored file cannot be read.
     """
     scores = score_run(read_run(run, parser=parser), bootstrap=bootstrap)
     write_whole(run / FILE, json.dumps(scores, indent=1) + "\n")

@@ -1,8 +1,8 @@
-"""Scores of kept generations, with intervals: pure numbers from what the models said, no model needed.
+"""Scores of stored generations, with intervals. Needs no model.
 
-Every number comes through ``sekd.answers`` (text -> options) and ``sekd.metrics`` (options -> scores), so a changed
-word in a kept generation changes the score. Where a student was trained several times, a score is the mean over its
-trainings, ``spread`` their standard deviation, and an interval is over images, of that mean.
+Every number is computed from the stored text by ``sekd.answers`` (text -> options) and ``sekd.metrics`` (options ->
+scores). Where a student was trained several times, a score is the mean over its trainings, ``spread`` their standard
+deviation, and an interval is over images, of that mean.
 """
 
 from collections import defaultdict
@@ -22,7 +22,7 @@ from sekd.evaluation.table import INTERVENTIONS
 from sekd.metrics import AT_ONCE, METRICS, RESAMPLES, bootstrap_interval, paired_difference, per_path, score
 
 BASE = "base"
-# A prefix intervention is scored as a difference: paradigm -> the one that is subtracted from it.
+# A prefix intervention is scored as a difference: paradigm -> the one to subtract.
 PREFIX_CONTRASTS = {"guided": "wrong_prefix", "true_prefix": "guided"}
 Way = tuple[str, str]  # model, paradigm
 Scores = dict[str, Any]
@@ -38,7 +38,7 @@ class Bootstrap:
 
 @dataclass(frozen=True)
 class CellResult:
-    """A cell's generations with their answers: per image and question the option index, None where unread."""
+    """A cell's generations with their answers: per image and question the option index, None if unparsed."""
 
     cell: Cell
     generations: list[Generation]
@@ -59,7 +59,7 @@ def read_run(run: Path, *, parser: Parser = "lenient") -> list[CellResult]:
 
 
 def read_answers(generation: Generation, paradigm: str, *, parser: Parser) -> list[int | None]:
-    """The option index of each question, None where the model's words hold none."""
+    """The option index of each question, None if unparsed."""
     if paradigm == "joint":
         return parse_joint(generation.texts[0], generation.questions, parser=parser)
     pairs = zip(generation.texts, generation.questions, strict=True)
@@ -80,7 +80,7 @@ def _score_tree(results: Sequence[CellResult], *, bootstrap: Bootstrap) -> Score
     columns = {way: image_scores(cells) for way, cells in groups.items()}
 
     def minus(way: Way, other: Way) -> Scores | None:
-        """Every metric's paired difference; None where the two were not asked about the same images."""
+        """Every metric's paired difference; None if the two do not have the same images."""
         if other not in groups or not _same_images(groups[way], groups[other]):
             return None
         return {name: difference(columns[other][name], columns[way][name], bootstrap) for name in METRICS}
@@ -107,7 +107,7 @@ def _score_tree(results: Sequence[CellResult], *, bootstrap: Bootstrap) -> Score
 
 
 def _add_mistakes(table: Scores, first: Mapping[Way, CellResult]) -> None:
-    """What the first training of each way got wrong: the commonest mistaken pairs, and changes from the base."""
+    """Errors of the first training: the most frequent confusions, and changes from the base."""
     shown = [way for way in first if way[0] in (BASE, STUDENT) and way[1] not in INTERVENTIONS]
     counts = [count_pairs(first[way].generations, first[way].answers) for way in shown]
     for (model, paradigm), rows in zip(shown, tabulate(counts, most=3), strict=True):
@@ -126,7 +126,7 @@ def _by_sample(result: CellResult) -> dict[str, Answered]:
 
 
 def score_cell(results: Sequence[CellResult], columns: Mapping[str, np.ndarray], *, bootstrap: Bootstrap) -> Scores:
-    """One entry of ``scores.json``; several trainings of one model are averaged, but for the first one's calibration.
+    """One entry of ``scores.json``; several trainings of one model are averaged; calibration is the first one's.
 
     Args:
         columns: the trainings' ``image_scores``.
@@ -172,7 +172,7 @@ def paths(result: CellResult) -> tuple[list[list[str]], list[list[str | None]]]:
 
 
 def recovered(student: np.ndarray, joint: np.ndarray, teacher: np.ndarray, bootstrap: Bootstrap) -> Scores | None:
-    """(student − joint) / (teacher − joint) in percent, with its interval; None where there is no gap to recover.
+    """(student − joint) / (teacher − joint) in percent, with its interval; None if there is no gap.
 
     All three hold one value an image [image], of the same images in the same order, which are resampled together.
     The interval is over the resamples that have a gap; ``without_gap`` counts the others.
@@ -260,7 +260,7 @@ def _mean_level(levels: Sequence[Scores]) -> Scores:
 
 
 def _cost(generations: Sequence[Generation]) -> Scores:
-    """What an image cost: calls, tokens, and seconds."""
+    """Cost of an image: calls, tokens, and seconds."""
 
     def mean(count: Callable[[Generation], float]) -> float:
         return float(np.mean([count(each) for each in generations]))

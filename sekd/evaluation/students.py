@@ -1,4 +1,4 @@
-"""The students of a run folder: every adapter below it, by the arm of the experiment and the seed it stands for.
+"""The students of a run folder: every adapter below it, by student name and seed.
 
 ``runs/demo/adapter`` and ``runs/demo/seed3/adapter`` are trainings of the run's *student*;
 ``runs/demo/hard/seed0/adapter`` is one of another student named ``hard``.
@@ -41,9 +41,9 @@ class TrainedStudent:
 
 
 def find_students(run: Path) -> list[TrainedStudent]:
-    """Every adapter below a run folder, in stable order; none is fine, the base is evaluated alone then.
+    """Every adapter below a run folder, in stable order; with none, only the base is evaluated.
 
-    Trainings of one student with the very same settings count once, wherever they stand.
+    Trainings with the same settings count once, in whichever folder.
     """
     found = [_student(run, config.parent) for config in run.rglob("adapter/adapter_config.json")]
     found = sorted(found, key=lambda student: (student.name != STUDENT, student.name, student.seed))
@@ -51,7 +51,7 @@ def find_students(run: Path) -> list[TrainedStudent]:
 
 
 def _settings(student: TrainedStudent) -> str:
-    """Tells one training's settings from another's, as its metrics record it; where they do not, its folder does."""
+    """Identifies a training's settings: by its metrics' digest, else by its folder."""
     file = student.training / "metrics.json"
     recorded = json.loads(file.read_text(encoding="utf-8")).get("settings") if file.is_file() else None
     return recorded or str(student.adapter)
@@ -94,7 +94,7 @@ def check_adapter(adapter: Path, model: ModelConfig) -> None:
     Models of two families may have language models of the same shape, as Qwen2.5-VL and LLaVA-OneVision do at 7B.
 
     Raises:
-        SekdError: the folder is no LoRA adapter, or one for another base; says which class or layer does not fit.
+        SekdError: the folder is no LoRA adapter, or one for another base; names the class or layer that does not fit.
     """
     about_file, weights = (adapter / name for name in ADAPTER_FILES)
     if not weights.is_file() or not about_file.is_file():
@@ -135,7 +135,7 @@ def _shapes(file: Path) -> dict[str, list[int]]:
 
 
 def _language_layers(files: Iterable[Path]) -> dict[str, list[int]]:
-    """The language model's matrices by what all namings share: "layers.0.self_attn.q_proj" -> shape."""
+    """The language model's matrices by the common part of all namings: "layers.0.self_attn.q_proj" -> shape."""
     return {
         _layer(name): shape
         for file in files

@@ -1,4 +1,4 @@
-"""The scores as a table on the terminal, and the one sentence of what they mean."""
+"""Print the scores as a table and a sentence."""
 
 import sys
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ PARADIGM_TITLES = {
     "conditioned": "conditioned steps",
     "guided": "one pass held to letters",
 }
-INTERVENTIONS = ("true_prefix", "wrong_prefix")  # not ways of answering: they are told apart, in the report
+INTERVENTIONS = ("true_prefix", "wrong_prefix")  # prefix interventions, which only the report shows
 Scores = dict[str, Any]
 
 
@@ -33,12 +33,12 @@ def trees(scores: Scores) -> Iterator[tuple[str, str, Scores]]:
 
 
 def tree_name(part: str, tree: str) -> str:
-    """A tree in words; the ones distilled on are evaluated together."""
+    """A tree's name; those distilled on are evaluated together."""
     return "in-domain" if part == "in_domain" else f"unseen: {tree}"
 
 
 def rows(models: Scores) -> Iterator[tuple[str, str, Scores]]:
-    """(model, way of answering, cell) of one tree, in the order of the table."""
+    """(model, strategy, cell) of one tree, in the order of the table."""
     for model, paradigms in models.items():
         for paradigm, cell in paradigms.items():
             if paradigm not in INTERVENTIONS:
@@ -46,7 +46,7 @@ def rows(models: Scores) -> Iterator[tuple[str, str, Scores]]:
 
 
 def print_table(scores: Scores) -> None:
-    """The table, narrow enough for 80 columns, and the sentence below it."""
+    """Print the table in at most 80 columns, and the sentence below it."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
@@ -61,14 +61,14 @@ def print_table(scores: Scores) -> None:
             figures = [_shown(cell, metric) for metric in METRIC_TITLES]
             cost = (f"{cell['calls']:.0f}", f"{1000 * cell['wall']:.0f}")
             table.add_row(f"  {model} {paradigm}", *figures, *cost)
-    # Names of trees and students are text, whatever brackets and colons they hold.
+    # Names of trees and students are plain text, also with brackets and colons.
     console = Console(width=None if sys.stdout.isatty() else 100, markup=False, emoji=False)
     console.print(table)
     console.print(sentence(scores), highlight=False)
 
 
 def sentence(scores: Scores) -> str:
-    """What the scores mean, in words that follow from the numbers alone."""
+    """A sentence that summarises the scores."""
     parts = [text for text in (_in_domain(scores["in_domain"]), _unseen(scores["unseen"])) if text]
     return " ".join(parts) if parts else _base_alone(scores)
 
@@ -111,7 +111,7 @@ def _base_alone(scores: Scores) -> str:
 
 
 def difference(cell: Scores) -> Scores | None:
-    """A student's paired HCA difference to its base in one pass, where both were asked the same images."""
+    """A student's paired HCA difference to its base in one pass, if both have the same images."""
     found = cell.get("differences", {}).get("minus_base_joint", {})
     return found.get("hca") if found else None
 

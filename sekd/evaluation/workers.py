@@ -1,7 +1,7 @@
-"""Engines at work on eval tasks: one in this process, or several in processes of their own that share a queue.
+"""Run eval tasks on engines: one in this process, or several in processes that share a queue.
 
-One engine serves the base and every adapter, so each worker starts once, however many tasks it takes. On CPU an engine
-uses one core; several engines scale better than more threads.
+One engine serves the base and every adapter, so each worker starts one engine for all its tasks. On CPU an engine uses
+one core; several engines scale better than more threads.
 """
 
 import os
@@ -31,11 +31,11 @@ Done = Callable[[str, int], None]  # (task's title, images answered)
 
 
 def generate_all(config: EvaluateConfig, tasks: list[EvalTask], *, done: Done) -> list[Unreadable]:
-    """Do every task; the images that could not be read.
+    """Do every task; returns the unreadable images.
 
     Raises:
-        SekdError: what stopped a worker, in its own words.
-        Stopped: a signal came; what was asked so far is kept.
+        SekdError: a worker's error.
+        Stopped: a signal came; stored parts are kept.
     """
     count = worker_count(config, len(tasks))
     if count > 1:
@@ -80,7 +80,7 @@ class EvalWorker:
         self._strategies = Strategies(prompter, load_processor(config.model), topk=config.topk)
 
     def work(self, jobs: Iterable[str], *, progress: Callable[[int], None], done: Callable[[Any], None]) -> None:
-        """Do tasks. A lost worker's task goes on after the parts that it kept."""
+        """Do tasks. A lost worker's task continues after its stored parts."""
         for title in jobs:
             task, kept = self._tasks[title], kept_keys(self._tasks[title].folder)
             missing = [example for example in task.examples if task.keys[example.id] not in kept]
@@ -101,7 +101,7 @@ class EvalWorker:
 
 
 class _Found:
-    """Hears from the pool. Images of a task that is begun anew count once."""
+    """Listener of the pool. Images of a requeued task count once."""
 
     def __init__(self, done: Done) -> None:
         self.unreadable: list[Unreadable] = []

@@ -1,1 +1,1 @@
-"""General and mathematical benchmarks before and after, by lmms-eval: what the student forgot."""
+"""General and mathematical benchmarks of base and student by lmms-eval: what the student forgot."""

@@ -1,7 +1,7 @@
 """``make general TASKS=mmbench_en_dev_static,mmmu_val``: benchmarks of the base and the merged student, and deltas.
 
 Names of tasks are lmms-eval's. These need no key: mmbench_en_dev_static, mmmu_val, mathvision_test, mme, seedbench.
-These ask a judge behind an API, and answer at random or count as wrong without its key: mmbench_en_dev,
+These need a judge behind an API; without its key replies are scored at random or as wrong: mmbench_en_dev,
 mathverse_testmini, mathvista_testmini. A dataset's questions as a task: ``make lmms-task``, then --include-path.
 
 lmms-eval pins versions that this project's do not fit, so it has an environment of its own, ``.venv-general``.
@@ -31,22 +31,22 @@ HOW_TO_GET_IT = (
     f"'lmms-eval>={'.'.join(map(str, LEAST))}' vllm`, then run the same command again"
 )
 MERGED = "merged"
-ASKED = "asked.json"  # what a folder's results answer, and which file holds them: written last
+ASKED = "asked.json"  # identifies a folder's results and their file; written last
 TASK_FILES = ("**/*.yaml", "**/*.py", "**/*.jsonl")
 
 
 @dataclass(frozen=True)
 class Harness:
-    """How lmms-eval is run.
+    """Settings of lmms-eval.
 
     Attributes:
         python: the interpreter that has it; ``version``: of lmms-eval there.
-        backend: its name for what serves the model ("vllm", "qwen2_5_vl", …).
-        keyword: what that backend calls the model's folder ("model" for vllm, "pretrained" for most others).
+        backend: lmms-eval's name of the model backend ("vllm", "qwen2_5_vl", …).
+        keyword: that backend's argument for the model's folder ("model" for vllm, "pretrained" for most others).
         arguments: more of the backend's arguments, as it writes them: "gpu_memory_utilization=0.8,…".
-        batch_size: requests handed to the backend at once; speed alone.
-        max_model_len: tokens of prompt and reply that vLLM makes room for; the model's own maximum where None.
-        include_path: a folder of tasks that lmms-eval does not bring.
+        batch_size: requests to the backend at a time; speed alone.
+        max_model_len: most tokens of prompt and reply in vLLM; None is the model's own maximum.
+        include_path: a folder of tasks that are not part of lmms-eval.
         limit: samples of each task at most.
     """
 
@@ -63,11 +63,11 @@ class Harness:
     def run(self, model: Path, task: str, output: Path) -> Path:
         """One task: its results file, below ``output`` in a folder of this model and these settings alone.
 
-        What is kept there is not asked for again.
+        Stored results are not generated again.
 
         Raises:
-            SekdError: the run wrote no whole results. Its exit status tells nothing: lmms-eval ends with 0 when it
-                fails, and an engine may crash on its way out after all is written.
+            SekdError: the run wrote no complete results. Its exit status is not used: lmms-eval ends with 0 when it
+                fails, and an engine may crash at exit after all is written.
         """
         asked = {
             "weights": digest(model, ("config.json", *WEIGHT_FILES)),
@@ -124,7 +124,7 @@ def find_lmms_eval() -> tuple[str, str]:
     """The Python that has lmms-eval, this one or that of ``.venv-general``, and lmms-eval's version there.
 
     Raises:
-        SekdError: neither has, or only one that is too old; says how to get it.
+        SekdError: neither has it, or only an old version; says how to install it.
     """
     for python in (sys.executable, str(OWN / "bin" / "python")):
         asked = [python, "-c", "from importlib.metadata import version; print(version('lmms-eval'))"]
@@ -154,7 +154,7 @@ def run_benchmarks(run: Path, tasks: str, harness: Harness) -> list[Outcome]:
         folder = run / "general" / name
         before, after = harness.run(base, name, folder / "base"), harness.run(run / MERGED, name, folder / "student")
         outcomes += compare(before, after)
-        write_outcomes(run, outcomes)  # after each: a benchmark takes long, and the next may fail
+        write_outcomes(run, outcomes)  # after each, because a benchmark takes long and the next may fail
     return outcomes
 
 

@@ -41,7 +41,7 @@ def export(dataset: Dataset, prompter: Prompter, out: Path) -> str:
     """
     rows = [_row(dataset, prompter, example) for example in dataset.examples]
     (out / SCORING).mkdir(parents=True, exist_ok=True)
-    # A link, so that the images are neither copied nor named by where they lie on one machine.
+    # A link, so that images are not copied and paths do not depend on the machine.
     link = out / "images"
     if not link.is_symlink() and link.exists():
         raise SekdError(f"{link} exists and is no link: move it away, or choose another out=")
@@ -53,7 +53,7 @@ def export(dataset: Dataset, prompter: Prompter, out: Path) -> str:
     (out / SCORING / "__init__.py").write_text("")
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     (out / "questions.jsonl").write_text(lines, encoding="utf-8")
-    # A token is at least one byte, so this bounds the longest reply twice over.
+    # A token is at least one byte, so this is at least twice the longest reply.
     replies = (prompter.longest_answer(dataset.questions(example)) for example in dataset.examples)
     longest = 64 + 2 * max(len(reply.encode()) for reply in replies)
     task = f"taxonomy_{dataset.name}"
@@ -80,7 +80,7 @@ def _row(dataset: Dataset, prompter: Prompter, example: Example) -> dict[str, An
 
 @entry("lmms_task", ExportConfig)
 def main(config: ExportConfig) -> None:
-    """Write the folder and say how it is used."""
+    """Write the folder and print how to use it."""
     dataset = load_dataset(config.data, config.split)
     out = Path(config.out)
     task = export(dataset, Prompter.named(config.model.wording), out)

@@ -1,11 +1,11 @@
-"""What lmms-eval wrote about the base and the student -> one row a task and metric, with the paired difference.
+"""Compare lmms-eval's results of base and student: one row a task and metric, with the paired difference.
 
 lmms-eval writes ``<model>/<date>_results.json`` ({"results": {task: {"<metric>,<filter>": number, …}}}) and, for each
-task, ``<date>_samples_<task>.jsonl`` with the sample's own value under the metric's name. Beside each metric stand its
-standard errors and, where samples were repeated, how much they agree: ``<metric>_stderr_clt,<filter>`` and so on.
+task, ``<date>_samples_<task>.jsonl`` with the sample's own value under the metric's name. Each metric also has its
+standard errors and, for repeated samples, their agreement: ``<metric>_stderr_clt,<filter>`` and so on.
 
-Many of its metrics are means over samples; then samples pair up and the difference has a bootstrap interval. Others are
-not (MME sums over categories, and counts an image's two questions together): those have a difference without interval.
+If a metric is a mean over samples, samples are paired and the difference has a bootstrap interval. Other metrics (MME
+sums over categories and combines an image's two questions) have a difference without interval.
 """
 
 import json
@@ -31,7 +31,7 @@ DERIVED = (
     "_internal_variance",
     "_consistency_rate",
 )
-UNITS = (1.0, 100.0)  # a metric may be the samples' mean, or that in percent
+UNITS = (1.0, 100.0)  # a metric may be the samples' mean, as a fraction or in percent
 FILE = "general.json"  # in the run folder
 
 
@@ -61,7 +61,7 @@ def compare(base: Path, student: Path) -> list[Outcome]:
     """Every metric that both results files hold.
 
     Raises:
-        SekdError: a file cannot be read, or holds nothing that the other has.
+        SekdError: a file cannot be read, or the two have no common metric.
     """
     before, after = read_results(base), read_results(student)
     outcomes = [_outcome(*key, before[key], after[key]) for key in before if key in after]
@@ -84,7 +84,7 @@ def read_results(results: Path) -> dict[tuple[str, str], Scored]:
     """(task, metric) -> values.
 
     Raises:
-        SekdError: the file is no results file, holds no metric, or its samples are not all there.
+        SekdError: the file is no results file, holds no metric, or some of its samples are missing.
     """
     try:
         content = json.loads(results.read_text(encoding="utf-8"))
@@ -145,7 +145,7 @@ def write_outcomes(run: Path, outcomes: list[Outcome]) -> None:
 
 
 def read_outcomes(run: Path) -> list[Outcome]:
-    """What ``write_outcomes`` wrote; empty where nothing was."""
+    """The outcomes that ``write_outcomes`` wrote; empty if there are none."""
     file = run / FILE
     return [Outcome(**row) for row in json.loads(file.read_text())] if file.is_file() else []
 

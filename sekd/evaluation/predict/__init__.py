@@ -1,1 +1,1 @@
-"""The student at work: names the path of a user's own images."""
+"""Prediction: the paths of a user's own images."""

@@ -62,7 +62,7 @@ def _predict(arguments: argparse.Namespace) -> None:
     if adapter:
         check_adapter(adapter, model)
 
-    # Imported once everything that can be wrong has been looked at: vLLM takes seconds.
+    # Imported after all checks, because vLLM takes seconds to import.
     from tqdm import tqdm
 
     from sekd.inference.engine import Engine

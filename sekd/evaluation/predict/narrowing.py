@@ -69,7 +69,7 @@ class NarrowingStep:
 
 @dataclass(frozen=True)
 class Prediction:
-    """An image's path, coarse to fine, and how many passes it took; ``fault`` says why there is none."""
+    """An image's path, coarse to fine, and its number of passes; ``fault`` is the reason if there is none."""
 
     image: Path
     levels: tuple[Decision, ...]

@@ -1,4 +1,4 @@
-"""What the report consists of, and how it becomes HTML and Markdown."""
+"""The parts of the report, and their rendering as HTML and Markdown."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ Step = tuple[str, str, bool | None]  # level, name, and whether it is right; Non
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under named columns, with the plot (SVG) that shows them, if any. ``note`` says how to read it.
+    """Rows under named columns, with their plot (SVG), if any. ``note`` explains how to read it.
 
     A float is shown with one decimal, None as a dash.
     """
@@ -28,7 +28,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Case:
-    """One image with paths by who answered them. ``image`` is a data URI or None; ``words`` describe it."""
+    """One image with the models' paths. ``image`` is a data URI or None; ``words`` describe it."""
 
     title: str
     image: str | None

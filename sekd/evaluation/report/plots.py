@@ -1,6 +1,6 @@
-"""The plots, drawn by matplotlib. ``svg`` makes one a part of the page, in the page's own light and dark colours.
+"""The plots, drawn by matplotlib. ``svg`` embeds one in the page, in the page's light and dark colours.
 
-A series differs from the others by its mark and its dashes too, never by its colour alone.
+Series differ by marker and dashes, not only by colour.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# The light colours by their names in style.css, where the dark ones stand beside them.
+# The light colours by their names in style.css, which also has the dark ones.
 SERIES = ("#b8460e", "#6f4fb3", "#0a7a70", "#1659b5", "#8a6500", "#a1266b")
 COLOURS = {f"s{i}": colour for i, colour in enumerate(SERIES)}
 COLOURS |= {"ink": "#1b1f24", "soft": "#55606d", "rule": "#d5dae0", "paper": "#ffffff"}
@@ -26,10 +26,10 @@ DASHES: tuple[Any, ...] = ("--", ":", (0, (6, 2)), "-", "-.", (0, (1, 1.4)))
 COLUMNS = 3  # panels side by side
 WIDTH = 3.9  # inches a panel
 STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",  # text stays text: it can be searched and read aloud
-    "svg.hashsalt": "sekd",  # the same drawing is the same file
-    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
-    "font.family": "DejaVu Sans",  # matplotlib brings it: sizes are measured with it on every machine
+    "svg.fonttype": "none",  # text stays text, for search and screen readers
+    "svg.hashsalt": "sekd",  # the same plot gives the same file
+    "text.parse_math": False,  # no math markup in names
+    "font.family": "DejaVu Sans",  # part of matplotlib, so sizes are the same on every machine
     "font.size": 9,
     "axes.titlesize": 9.5,
     "axes.titleweight": "bold",
@@ -90,7 +90,7 @@ def _draw_interval(axes: Axes, place: int, row: Interval) -> None:
         return
     whisker = None
     if row.low is not None and row.high is not None:
-        # A mean can lie a rounding error outside its interval; no whisker has a negative length.
+        # A mean can be outside its interval by rounding; a whisker's length must not be negative.
         whisker = [[max(0.0, row.value - row.low)], [max(0.0, row.high - row.value)]]
     axes.errorbar(row.value, place, xerr=whisker, capsize=3, clip_on=False, **_look(row.style))
     axes.text(1.03, place, f"{row.value:.1f}", transform=at_side, va="center", weight="bold")
@@ -108,7 +108,7 @@ def lines(
 
     Args:
         ylabel: of all panels, or of each by its title.
-        names: what stands at x = 0, 1, …, instead of the numbers.
+        names: labels at x = 0, 1, …, instead of numbers.
         limits: of y; None fits them to the values and 0.
     """
     with rc_context(STYLE):
@@ -154,7 +154,7 @@ def svg(figure: Figure, title: str) -> str:
     """The figure as an SVG element for the page; the title is unique on it, and is read aloud."""
     buffer = io.StringIO()
     with rc_context(STYLE), warnings.catch_warnings():
-        # The reader's fonts draw the text; matplotlib's own need not hold its letters.
+        # The browser's fonts draw the text; matplotlib's fonts may lack its letters.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
@@ -164,7 +164,7 @@ def svg(figure: Figure, title: str) -> str:
         drawn = drawn.replace(f": {colour}", f": var(--{name})")
     key = hashlib.sha256(title.encode()).hexdigest()[:8]
     drawn = re.sub(r'(\sid="|href="#|url\(#)', rf"\g<1>p{key}-", drawn)
-    # Half of what matplotlib writes: names of groups, its fonts (the page has its own), rotations by 0, line breaks.
+    # Remove what the page does not need: names of groups, fonts, rotations by 0, line breaks.
     drawn = re.sub(r'(?<=<g) id="[^"]*"| font-family: [^;"]*;| transform="rotate\(-0 [^"]*"|(?<=>)\s+(?=<)', "", drawn)
     words = escape(f"{title}. The same numbers stand in the table below.")
     return drawn.replace("<svg ", f'<svg class="plot" role="img" aria-label="{words}" ', 1)

@@ -20,9 +20,9 @@ from sekd.evaluation.report.document import Case, Section, Table, Value
 from sekd.evaluation.report.sections import base_and_student, name_of
 from sekd.evaluation.students import TrainedStudent
 
-LARGEST = 320  # pixels on an image's longer side: sharp at the size shown, on a dense screen too
+LARGEST = 320  # pixels on an image's longer side, sharp also on a high-resolution screen
 SMALLEST = 160  # smaller images are enlarged, so that every browser shows the same smooth edges
-POINTS = 120  # of a curve at most: what a plot can show
+POINTS = 120  # most points of a curve
 KINDS = ("loss", "hard", "soft", "feat", "hidden")  # the order of the training curves
 
 
@@ -146,7 +146,7 @@ def _unit(name: str) -> str:
 
 
 def provenance(run: Path, cells: Sequence[Listed], students: Sequence[TrainedStudent]) -> Section:
-    """What the generations were made with, the teacher's store, and each training's settings."""
+    """Settings of the generations, the teacher's store, and each training."""
     kept = [
         (f"{each.cell.tree} / {each.cell.who} / {each.cell.paradigm}", each.cell.digest, each.keys and len(each.keys))
         for each in cells

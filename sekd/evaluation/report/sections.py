@@ -1,4 +1,4 @@
-"""The sections that show ``scores.json``: every number is taken from it as it stands."""
+"""The sections with the numbers of ``scores.json``, which are not computed again."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -28,7 +28,7 @@ PARENTS: Mapping[str, Callable[[Scores], Scores]] = {
 
 
 def name_of(model: str, paradigm: str) -> str:
-    """A model and how it was asked, in words."""
+    """The name of a model and strategy in the report."""
     title = PARADIGM_TITLES.get(paradigm, paradigm)
     return f"{model}, one pass" if paradigm == "joint" and model != "base" else f"{model}, {title}"
 
@@ -93,7 +93,7 @@ def _hca_plot(shown: Mapping[str, Sequence[Row]]) -> Any:
 
 
 def ablation(scores: Scores) -> Section | None:
-    """Every student of the run beside the others, in one pass. None where there is only one."""
+    """All students of the run in one pass. None if there is only one."""
     shown = {tree: [row for row in rows(models) if row[1] == "joint"] for _, tree, models in trees(scores)}
     if len({model for cells in shown.values() for model, _, _ in cells if model != "base"}) < 2:
         return None
@@ -193,7 +193,7 @@ def prefix_intervention(scores: Scores) -> Section | None:
 
 
 def all_metrics(scores: Scores) -> Section:
-    """Every metric of every cell, with the answers that could not be read beside it."""
+    """Every metric of every cell, with the share of unparsed answers."""
     text = [
         "HCA: the whole path is right. Leaf: the last node is. POR: share of nodes that are right. S-POR: length "
         "of the longest right beginning. TOR: share of neighbouring pairs that are both right. Brackets hold 95 % "
@@ -227,7 +227,7 @@ def cost(scores: Scores) -> Section:
 
 
 def skills(outcomes: Sequence[Outcome]) -> Section | None:
-    """What else the model can do, before and after, from ``general.json``. None where nothing was measured."""
+    """General benchmarks of base and student, from ``general.json``. None if nothing was measured."""
     bounded = [Interval(e.task, e.difference, e.low, e.high, 3) for e in outcomes if e.low is not None]
     title, plot, note = "Other skills before and after", "", ""
     if bounded:
@@ -245,7 +245,7 @@ def skills(outcomes: Sequence[Outcome]) -> Section | None:
 
 
 def mistakes(scores: Scores) -> Section | None:
-    """Which names are mistaken for which. None where nothing was mistaken."""
+    """Confusions between names. None if there are none."""
     tables = []
     for tree, found in base_and_student(scores).items():
         cells = [row for row in found if row[2]["mistakes"]]
@@ -264,7 +264,7 @@ def mistakes(scores: Scores) -> Section | None:
 
 
 def calibration(scores: Scores) -> Section | None:
-    """Is an answer right as often as its probability says? None where no image's truth is known."""
+    """Reliability of the answers' probabilities. None if no image's truth is known."""
     columns = ("way of asking", "ECE, points", "answers", "answers without a confidence", "answers unread")
     figures = []
     for tree, cells in base_and_student(scores).items():

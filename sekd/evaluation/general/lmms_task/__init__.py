@@ -1,1 +1,1 @@
-"""What ``sekd.evaluation.general.export`` writes into a task's folder beside its questions."""
+"""The files that ``sekd.evaluation.general.export`` copies into a task's folder."""

@@ -1,7 +1,7 @@
 """A taxonomy benchmark for lmms-eval: all levels of an image's path asked as multiple-choice questions in one prompt.
 
-The exported folder is whole: ``questions.jsonl`` holds one image a line, ``images`` leads to the image files, and
-``taxonomy_scoring/`` holds the rules by which replies are read and scored. It needs lmms-eval, Pillow and numpy.
+The exported folder is self-contained: ``questions.jsonl`` holds one image a line, ``images`` leads to the image files,
+and ``taxonomy_scoring/`` holds the rules by which replies are read and scored. It needs lmms-eval, Pillow and numpy.
 """
 
 import sys
@@ -17,18 +17,18 @@ from sekd.answers import parse_joint  # noqa: E402
 from sekd.metrics import METRICS, parse_failures, per_path  # noqa: E402
 from sekd.questions import Question  # noqa: E402
 
-# Named in the task file, which can hold no path relative to itself.
+# Used by the task file, which cannot hold a path relative to itself.
 DATASET = {"data_files": {"test": str(FOLDER / "questions.jsonl")}}
 Doc = dict[str, Any]
 
 
 def doc_to_visual(doc: Doc) -> list[Image.Image]:
-    """The image turned as its EXIF orientation says."""
+    """The image rotated by its EXIF orientation."""
     with Image.open(FOLDER / "images" / doc["image"]) as image:
         image.load()
         try:
             return [ImageOps.exif_transpose(image).convert("RGB")]
-        except Exception:  # damaged EXIF raises whatever its parser stumbles on, and the pixels are whole
+        except Exception:  # damaged EXIF may raise any error, while the pixels are intact
             return [image.convert("RGB")]
 
 
