@@ -1,11 +1,12 @@
 # The whole pipeline. `make help` lists the targets; settings are Hydra overrides in ARGS, for example
 #   make student ARGS="loss.soft.weight=0.5 optim.epochs=2"
 # DATA, MODEL and ROOT (the data's folder) are set once, for the teacher: `make student` uses those of the newest pass,
-# later commands those of the newest run. RUN names another run.
+# later commands those of the newest run. RUN names another run. TAXONOMY is the tree's file, for data that need one.
 
 DATA ?=
 MODEL ?=
 ROOT ?=
+TAXONOMY ?=
 ARGS ?=
 
 PYTHON := .venv/bin/python
@@ -27,7 +28,8 @@ empty :=
 KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 MALLOC_TOP_PAD_=268435456
 # The embedded world's files, rendered first for a command that uses them.
 WORLD := $(if $(or $(filter demo%,$(DATA)),$(if $(DATA)$(wildcard runs/*/),,yes)),data/demo/test.json)
-COMMON = $(if $(DATA),data=$(DATA)) $(if $(MODEL),model=$(MODEL)) $(if $(ROOT),data.root=$(ROOT))
+COMMON = $(if $(DATA),data=$(DATA)) $(if $(MODEL),model=$(MODEL)) $(if $(ROOT),data.root=$(ROOT:~/%=$(HOME)/%)) \
+  $(if $(TAXONOMY),data.hierarchy=$(TAXONOMY:~/%=$(HOME)/%))
 # The run's folder where one is named (runs/inat, or runs/inat-<model> where the model is not the data's default); every
 # command takes the newest run without it.
 RUN_FOLDER = $(if $(RUN)$(DATA),runs/$(or $(RUN),$(if $(wildcard runs/$(DATA)-$(MODEL)/),$(DATA)-$(MODEL),$(DATA))))

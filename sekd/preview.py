@@ -4,7 +4,7 @@ The page is one file with the images inside. A model's chat template adds its ow
 """
 
 import base64
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from omegaconf import MISSING
 
 from sekd.datasets import DataConfig, Dataset, Example, load_dataset
 from sekd.datasets.images import open_image
+from sekd.descent import Calls, count_calls
 from sekd.entry import entry
 from sekd.errors import SekdError
 from sekd.models import ModelConfig
@@ -49,12 +50,25 @@ def page(dataset: Dataset, prompter: Prompter, *, count: int) -> str:
         dataset=dataset,
         tree=dataset.taxonomy,
         wording=prompter.wording.name,
+        calls=_calls(dataset),
         shown=[_shown(dataset, prompter, example) for example in dataset.examples[:count]],
     )
 
 
+def _calls(dataset: Dataset) -> Calls | None:
+    """What finding an image's path costs, where no label gives it."""
+    data = dataset.config
+    if not data.by_descent:
+        return None
+    return count_calls(dataset.taxonomy, roots=dataset.roots, options=data.options, beam=data.beam)
+
+
 def _shown(dataset: Dataset, prompter: Prompter, example: Example) -> dict[str, Any]:
-    questions = dataset.questions(example)
+    if dataset.config.by_descent:  # which path the model will find is not known: the tree's first leaf stands for it
+        questions = dataset.questions_about(example, dataset.taxonomy.leaves[0])
+        questions = tuple(replace(question, truth=None) for question in questions)
+    else:
+        questions = dataset.questions(example)
     answers, steps = [question.truth or 0 for question in questions], range(len(questions))
     prompts = {
         "Joint: every level in one reply": [prompter.joint(questions)],

@@ -109,3 +109,12 @@ def test_an_absent_root_is_one_line_and_exit_status_2(tmp_path: Path) -> None:
     assert result.stderr.startswith("error: ")
     assert result.stderr.count("\n") == 1
     assert "data.root" in result.stderr
+
+
+def test_without_labels_the_page_tells_the_cost_of_a_descent_and_shows_no_truth(folder: Path) -> None:
+    config = DataConfig("mine", "photos", str(folder), {"train": "."}, hierarchy="tree.csv", questions="descent")
+    html = page(load_dataset(config, "train"), Prompter.named("plain"), count=3)
+    assert "No label is read" in html
+    assert "✓ true" not in html
+    assert "15 folders are called as nodes of the tree, like bird0" in html
+    assert html.count("<article>") == 3

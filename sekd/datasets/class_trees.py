@@ -15,7 +15,7 @@ from sekd.datasets.config import DataConfig, SplitPart
 from sekd.datasets.images import image_files
 from sekd.datasets.tables import locate, read_lines, read_pairs
 from sekd.errors import SekdError
-from sekd.taxonomy import Names, Taxonomy, fold, load_taxonomy
+from sekd.taxonomy import TREES, Names, Taxonomy, fold, load_taxonomy
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ def read_hierarchy(config: DataConfig) -> Taxonomy:
     file = locate(config.root, config.hierarchy) if config.hierarchy else None
     if file is None or not file.is_file():
         raise SekdError(
-            f"data {config.name} needs a tree, and there is none at {file or 'data.hierarchy'}: set data.hierarchy to "
-            "a JSON file of leaf -> path, coarse to fine, or a CSV"
+            f"data {config.name} needs a tree, and there is none at {file or 'data.hierarchy'}: "
+            f"set data.hierarchy to {TREES}"
         )
     return load_taxonomy(file, skip=config.skip, level_names=config.levels)
 

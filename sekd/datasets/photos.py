@@ -19,6 +19,8 @@ def read(config: DataConfig, part: SplitPart) -> Listing:
         SekdError: there is no image, or no tree.
     """
     taxonomy = read_hierarchy(config)
+    if not any(taxonomy.distinct_names(depth) > 1 for depth in range(taxonomy.skip, taxonomy.depth)):
+        raise SekdError(f"data {config.name}: the tree {config.hierarchy} offers no choice: every level has one name")
     folder = Path(config.root) / part.source
     examples, others = [], Counter[str]()
     for parent, folders, files in os.walk(folder):

@@ -26,7 +26,7 @@ SEED = 2021
 
 
 def write_world(root: Path | str, *, images: dict[str, dict[str, int]] | None = None, seed: int = SEED) -> Path:
-    """Render and write every split.
+    """Render and write every split, and the tree of all kingdoms as ``tree.csv``.
 
     Args:
         root: the folder to write; made when it is missing.
@@ -36,6 +36,9 @@ def write_world(root: Path | str, *, images: dict[str, dict[str, int]] | None = 
     root = Path(root)
     for index, (split, counts) in enumerate((images or IMAGES).items()):
         _write_split(root, split, counts, np.random.default_rng([seed, index]))
+    names = ("image_dir_name", "kingdom", *LEVELS[:-1], "name")
+    rows = [",".join(str(category[name]) for name in names) for category in categories()]
+    (root / "tree.csv").write_text("\n".join([",".join(("leaf", "kingdom", *LEVELS)), *rows]) + "\n")
     return root
 
 
