@@ -1,10 +1,9 @@
 """Confusions between names, and images whose answers change between right and wrong."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 from sekd.evaluation.generations import Generation
 
@@ -19,9 +18,8 @@ CHANGES = {
 }
 
 
-@dataclass(frozen=True, order=True)
-class Pair:
-    """At a level, the true name and another option."""
+class Pair(NamedTuple):
+    """At a level, the true name and another that was offered beside it."""
 
     depth: int
     level: str
@@ -29,46 +27,39 @@ class Pair:
     other: str
 
 
-@dataclass(frozen=True)
-class Counts:
+class Counts(NamedTuple):
     """For one model and strategy: questions that offered both names of a pair, and those that chose the wrong one."""
 
-    offered: Mapping[Pair, int]
-    mistaken: Mapping[Pair, int]
+    offered: Counter[Pair]
+    mistaken: Counter[Pair]
 
 
 def count_pairs(generations: Sequence[Generation], answers: Sequence[Sequence[int | None]]) -> Counts:
     """Over every question whose truth is known; an answer that could not be parsed is no confusion."""
-    offered: Counter[Pair] = Counter()
-    mistaken: Counter[Pair] = Counter()
+    counts = Counts(Counter(), Counter())
     for generation, chosen in zip(generations, answers, strict=True):
         for question, answer in zip(generation.questions, chosen, strict=True):
             if question.truth is None:
                 continue
             pairs = [Pair(question.depth, question.level, str(question.truth_name), name) for name in question.options]
-            offered.update(pair for i, pair in enumerate(pairs) if i != question.truth)
+            counts.offered.update(pair for i, pair in enumerate(pairs) if i != question.truth)
             if answer is not None and answer != question.truth:
-                mistaken[pairs[answer]] += 1
-    return Counts(offered, mistaken)
-
-
-def commonest(counts: Sequence[Counts], *, most: int) -> list[Pair]:
-    """The ``most`` most frequent pairs of each level over all models and strategies, coarse levels first."""
-    total: Counter[Pair] = Counter()
-    for each in counts:
-        total.update(each.mistaken)
-    ranked = sorted(total, key=lambda pair: (pair.depth, -total[pair], pair))
-    levels = groupby(ranked, key=lambda pair: pair.depth)
-    return [pair for _, pairs in levels for pair in list(pairs)[:most]]
+                counts.mistaken[pairs[answer]] += 1
+    return counts
 
 
 def tabulate(counts: Sequence[Counts], *, most: int) -> list[list[dict[str, Any]]]:
-    """The ``commonest`` pairs as rows of ``scores.json``, the same pairs for every model and strategy."""
-    pairs = commonest(counts, most=most)
+    """Rows of ``scores.json`` for each way of asking, about the same pairs.
+
+    Those are the ``most`` pairs of each level that are mistaken most often over all ways, coarse levels first.
+    """
+    total: Counter[Pair] = sum((each.mistaken for each in counts), Counter())
+    ranked = sorted(total, key=lambda pair: (pair.depth, -total[pair], pair))
+    pairs = [pair for _, level in groupby(ranked, key=lambda pair: pair.depth) for pair in list(level)[:most]]
     return [
         [
             {"level": pair.level, "true": pair.true, "answered": pair.other}
-            | {"mistaken": each.mistaken.get(pair, 0), "offered": each.offered.get(pair, 0)}
+            | {"mistaken": each.mistaken[pair], "offered": each.offered[pair]}
             for pair in pairs
         ]
         for each in counts
@@ -87,40 +78,35 @@ def changes(ways: Mapping[Way, Mapping[str, Answered]], before: Way, after: Way)
     """
     kinds: dict[tuple[bool, bool], list[str]] = {kind: [] for kind in CHANGES}
     for sample in sorted(ways[before].keys() & ways[after].keys()):
-        if all(question.truth is not None for question in ways[before][sample][0].questions):
-            kinds[_right(ways[before][sample]), _right(ways[after][sample])].append(sample)
+        truth = [question.truth for question in ways[before][sample][0].questions]
+        if None not in truth:
+            kinds[truth == list(ways[before][sample][1]), truth == list(ways[after][sample][1])].append(sample)
     if not any(kinds.values()):
         return None
-    return {
-        name: {"n": len(kinds[kind]), "examples": [_example(ways, before, each) for each in _even(kinds[kind], most)]}
-        for kind, (name, most) in CHANGES.items()
-    }
-
-
-def _right(answered: Answered) -> bool:
-    return [question.truth for question in answered[0].questions] == list(answered[1])
-
-
-def _even(samples: Sequence[str], most: int) -> list[str]:
-    count = min(most, len(samples))
-    return [samples[(2 * i + 1) * len(samples) // (2 * count)] for i in range(count)]
+    found = {}
+    for kind, (name, most) in CHANGES.items():
+        samples, count = kinds[kind], min(most, len(kinds[kind]))
+        even = [samples[(2 * i + 1) * len(samples) // (2 * count)] for i in range(count)]
+        found[name] = {"n": len(samples), "examples": [_example(ways, before, sample) for sample in even]}
+    return found
 
 
 def _example(ways: Mapping[Way, Mapping[str, Answered]], before: Way, sample: str) -> dict[str, Any]:
     generation = ways[before][sample][0]
-    answers: dict[str, dict[str, list[str | None]]] = {}
+    answers: dict[str, dict[str, list[str | None]]] = defaultdict(dict)
     for (model, paradigm), answered in ways.items():
         if sample in answered:
-            answers.setdefault(model, {})[paradigm] = _names(*answered[sample])
+            answers[model][paradigm] = answered_names(*answered[sample])
     return {
         "sample": sample,
         "image": generation.image,
         "levels": [question.level for question in generation.questions],
         "true": [question.truth_name for question in generation.questions],
-        "answers": answers,
+        "answers": dict(answers),
     }
 
 
-def _names(generation: Generation, answers: Sequence[int | None]) -> list[str | None]:
+def answered_names(generation: Generation, answers: Sequence[int | None]) -> list[str | None]:
+    """The answered option of each question; None where nothing was read."""
     pairs = zip(generation.questions, answers, strict=True)
     return [None if answer is None else question.options[answer] for question, answer in pairs]

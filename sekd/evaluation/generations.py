@@ -9,7 +9,7 @@ one generates only what is missing. Parts are never deleted.
 
 import json
 import uuid
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -231,18 +231,14 @@ def _row(generation: Generation) -> dict[str, Any]:
 
 
 def _generation(row: dict[str, Any]) -> Generation:
+    asked = zip(*(row[name] for name in ASKED), strict=True)
     return Generation(
         sample=row["sample"],
         image=row["image"],
-        questions=tuple(_questions(row)),
+        questions=tuple(Question(d, level, tuple(o), None if truth < 0 else truth) for d, level, o, truth in asked),
         texts=tuple(row["texts"]),
-        letter_logprobs=tuple(tuple(logprobs) for logprobs in row["letter_logprobs"]),
+        letter_logprobs=tuple(map(tuple, row["letter_logprobs"])),
         **{name: tuple(row[name]) for name in CALL_COLUMNS},
         wall=row["wall"],
         key=row.get("key", ""),
     )
-
-
-def _questions(row: dict[str, Any]) -> Iterable[Question]:
-    for depth, level, options, truth in zip(row["depths"], row["levels"], row["options"], row["truth"], strict=True):
-        yield Question(depth, level, tuple(options), None if truth < 0 else truth)

@@ -6,8 +6,8 @@ deviation, and an interval is over images, of that mean.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ import numpy as np
 
 from sekd.answers import Parser, parse_joint, parse_single
 from sekd.evaluation.calibration import calibrate
-from sekd.evaluation.confusion import Answered, changes, count_pairs, tabulate
-from sekd.evaluation.generations import Cell, Generation, read_evaluated
+from sekd.evaluation.confusion import Way, answered_names, changes, count_pairs, tabulate
+from sekd.evaluation.generations import CALL_COLUMNS, Cell, Generation, read_evaluated
 from sekd.evaluation.students import STUDENT
 from sekd.evaluation.table import INTERVENTIONS
 from sekd.metrics import AT_ONCE, METRICS, RESAMPLES, bootstrap_interval, paired_difference, per_path, score
@@ -24,7 +24,6 @@ from sekd.metrics import AT_ONCE, METRICS, RESAMPLES, bootstrap_interval, paired
 BASE = "base"
 # A prefix intervention is scored as a difference: paradigm -> the one to subtract.
 PREFIX_CONTRASTS = {"guided": "wrong_prefix", "true_prefix": "guided"}
-Way = tuple[str, str]  # model, paradigm
 Scores = dict[str, Any]
 
 
@@ -44,10 +43,6 @@ class CellResult:
     generations: list[Generation]
     answers: list[list[int | None]]
 
-    @classmethod
-    def of(cls, cell: Cell, generations: list[Generation], *, parser: Parser = "lenient") -> "CellResult":
-        return cls(cell, generations, [read_answers(each, cell.paradigm, parser=parser) for each in generations])
-
 
 def read_run(run: Path, *, parser: Parser = "lenient") -> list[CellResult]:
     """Every cell of a run's last evaluation.
@@ -55,7 +50,10 @@ def read_run(run: Path, *, parser: Parser = "lenient") -> list[CellResult]:
     Raises:
         SekdError: the run has not been evaluated.
     """
-    return [CellResult.of(cell, generations, parser=parser) for cell, generations in read_evaluated(run)]
+    return [
+        CellResult(cell, generations, [read_answers(each, cell.paradigm, parser=parser) for each in generations])
+        for cell, generations in read_evaluated(run)
+    ]
 
 
 def read_answers(generation: Generation, paradigm: str, *, parser: Parser) -> list[int | None]:
@@ -68,27 +66,33 @@ def read_answers(generation: Generation, paradigm: str, *, parser: Parser) -> li
 
 def score_run(results: Sequence[CellResult], *, bootstrap: Bootstrap) -> Scores:
     """``{"in_domain": {model: {paradigm: cell}}, "unseen": {tree: {model: {paradigm: cell}}}}``."""
+    by_tree: dict[tuple[str, str], list[CellResult]] = defaultdict(list)
+    for each in results:
+        by_tree[each.cell.part, each.cell.tree].append(each)
     scores: Scores = {"in_domain": {}, "unseen": {}}
-    for (part, tree), cells in _grouped(results, lambda each: (each.cell.part, each.cell.tree)).items():
+    for (part, tree), cells in by_tree.items():
         target = scores["in_domain"] if part == "in_domain" else scores["unseen"].setdefault(tree, {})
         target |= _score_tree(cells, bootstrap=bootstrap)
     return scores
 
 
 def _score_tree(results: Sequence[CellResult], *, bootstrap: Bootstrap) -> Scores:
-    groups = _grouped(results, lambda each: (each.cell.model, each.cell.paradigm))
+    groups: dict[Way, list[CellResult]] = defaultdict(list)
+    for each in results:
+        groups[each.cell.model, each.cell.paradigm].append(each)
     columns = {way: image_scores(cells) for way, cells in groups.items()}
+    samples = {way: {tuple(row.sample for row in each.generations) for each in cells} for way, cells in groups.items()}
 
     def minus(way: Way, other: Way) -> Scores | None:
         """Every metric's paired difference; None if the two do not have the same images."""
-        if other not in groups or not _same_images(groups[way], groups[other]):
+        if other not in groups or len(samples[way] | samples[other]) > 1:
             return None
         return {name: difference(columns[other][name], columns[way][name], bootstrap) for name in METRICS}
 
     table: Scores = {}
     for (model, paradigm), cells in groups.items():
         way = (model, paradigm)
-        cell = score_cell(cells, columns[way], bootstrap=bootstrap)
+        cell = _score_cell(cells, columns[way], bootstrap=bootstrap)
         if model != BASE:
             bases = [other for name, other in groups if name == BASE]
             found = {f"minus_{BASE}_{other}": minus(way, (BASE, other)) for other in bases}
@@ -115,17 +119,15 @@ def _add_mistakes(table: Scores, first: Mapping[Way, CellResult]) -> None:
     before, teacher, student = (BASE, "joint"), (BASE, "conditioned"), (STUDENT, "joint")
     after = student if student in first else teacher
     if before in first and after in first:
-        ways = {way: first[way] for way in (before, teacher, student) if way in first}
-        answered = {way: _by_sample(result) for way, result in ways.items()}
+        answered = {
+            way: {row.sample: (row, ours) for row, ours in zip(first[way].generations, first[way].answers, strict=True)}
+            for way in (before, teacher, student)
+            if way in first
+        }
         table[after[0]][after[1]][f"from_{BASE}_joint"] = changes(answered, before, after)
 
 
-def _by_sample(result: CellResult) -> dict[str, Answered]:
-    pairs = zip(result.generations, result.answers, strict=True)
-    return {generation.sample: (generation, answers) for generation, answers in pairs}
-
-
-def score_cell(results: Sequence[CellResult], columns: Mapping[str, np.ndarray], *, bootstrap: Bootstrap) -> Scores:
+def _score_cell(results: Sequence[CellResult], columns: Mapping[str, np.ndarray], *, bootstrap: Bootstrap) -> Scores:
     """One entry of ``scores.json``; several trainings of one model are averaged; calibration is the first one's.
 
     Args:
@@ -136,7 +138,7 @@ def score_cell(results: Sequence[CellResult], columns: Mapping[str, np.ndarray],
         name: _mean([each[name] for each in seeds]) for name in seeds[0] if name not in ("per_level", "calibration")
     }
     cell["n"] = seeds[0]["n"]
-    cell["per_level"] = _mean_levels([each["per_level"] for each in seeds])
+    cell["per_level"] = [_mean_level(levels) for levels in zip(*(each["per_level"] for each in seeds), strict=True)]
     cell["calibration"] = seeds[0]["calibration"]
     cell["intervals"] = {name: interval(values, bootstrap) for name, values in columns.items()}
     if len(results) > 1:
@@ -147,15 +149,9 @@ def score_cell(results: Sequence[CellResult], columns: Mapping[str, np.ndarray],
 
 def image_scores(results: Sequence[CellResult]) -> dict[str, np.ndarray]:
     """Every metric of every image with known truth [image], in percent, averaged over the trainings."""
-    trainings = [_per_image(each) for each in results]
-    return {name: np.mean([training[name] for training in trainings], axis=0) for name in METRICS}
-
-
-def _per_image(result: CellResult) -> dict[str, np.ndarray]:
-    truth, predicted = paths(result)
-    if not truth:
-        return dict.fromkeys(METRICS, np.empty(0))
-    return {name: 100 * values for name, values in per_path(truth, predicted).items()}
+    known = [paths(each) for each in results]
+    trainings = [per_path(*each) if each[0] else dict.fromkeys(METRICS, np.empty(0)) for each in known]
+    return {name: np.mean([100 * training[name] for training in trainings], axis=0) for name in METRICS}
 
 
 def paths(result: CellResult) -> tuple[list[list[str]], list[list[str | None]]]:
@@ -163,11 +159,9 @@ def paths(result: CellResult) -> tuple[list[list[str]], list[list[str | None]]]:
     truth: list[list[str]] = []
     predicted: list[list[str | None]] = []
     for generation, answers in zip(result.generations, result.answers, strict=True):
-        if any(question.truth is None for question in generation.questions):
-            continue
-        truth.append([str(question.truth_name) for question in generation.questions])
-        pairs = zip(generation.questions, answers, strict=True)
-        predicted.append([None if answer is None else question.options[answer] for question, answer in pairs])
+        if all(question.truth is not None for question in generation.questions):
+            truth.append([str(question.truth_name) for question in generation.questions])
+            predicted.append(answered_names(generation, answers))
     return truth, predicted
 
 
@@ -223,10 +217,12 @@ def _score_training(result: CellResult) -> Scores:
         **{name: numbers[name] for name in ("n", *METRICS)},
         "parse_failures": 100 * float(np.mean([None in answers for answers in result.answers])),
         "unread_answers": 100 * float(np.mean(unread)),
-        "calibration_error": calibration.error,
-        "answers_without_confidence": calibration.without,
-        "calibration": {**asdict(calibration), "bins": [asdict(each) for each in calibration.bins]},
-        **_cost(result.generations),
+        "calibration_error": calibration["error"],
+        "answers_without_confidence": calibration["without"],
+        "calibration": calibration,
+        "calls": float(np.mean([len(each.texts) for each in result.generations])),
+        **{name: float(np.mean([sum(getattr(each, name)) for each in result.generations])) for name in CALL_COLUMNS},
+        "wall": float(np.mean([each.wall for each in result.generations])),
         "per_level": _levels(result, numbers) if truth else [],
     }
 
@@ -235,16 +231,10 @@ def _levels(result: CellResult, numbers: Scores) -> list[Scores]:
     """One entry a level, coarse to fine: its name, accuracy and count, over all and given the parent's answer."""
     longest = max((generation.questions for generation in result.generations), key=len)
     names = [question.level for question in longest]
-    keys = ("per_level", "per_level_n", "given_right_parent", "given_wrong_parent")
-    rows = zip(names, *(numbers[key] for key in keys), strict=False)
-    return [
-        {"level": name, "accuracy": accuracy, "n": n, "given_right_parent": right, "given_wrong_parent": wrong}
-        for name, accuracy, n, right, wrong in rows
-    ]
-
-
-def _mean_levels(trainings: Sequence[Sequence[Scores]]) -> list[Scores]:
-    return [_mean_level(levels) for levels in zip(*trainings, strict=True)]
+    columns = ("per_level", "per_level_n", "given_right_parent", "given_wrong_parent")
+    keys = ("level", "accuracy", "n", "given_right_parent", "given_wrong_parent")
+    rows = zip(names, *(numbers[column] for column in columns), strict=False)
+    return [dict(zip(keys, row, strict=True)) for row in rows]
 
 
 def _mean_level(levels: Sequence[Scores]) -> Scores:
@@ -257,34 +247,6 @@ def _mean_level(levels: Sequence[Scores]) -> Scores:
             "n": round(sum(level[key]["n"] for level in levels) / len(levels)),
         }
     return merged
-
-
-def _cost(generations: Sequence[Generation]) -> Scores:
-    """Cost of an image: calls, tokens, and seconds."""
-
-    def mean(count: Callable[[Generation], float]) -> float:
-        return float(np.mean([count(each) for each in generations]))
-
-    return {
-        "calls": mean(lambda each: len(each.texts)),
-        "prompt_tokens": mean(lambda each: sum(each.prompt_tokens)),
-        "cached_tokens": mean(lambda each: sum(each.cached_tokens)),
-        "new_tokens": mean(lambda each: sum(each.new_tokens)),
-        "latency": mean(lambda each: sum(each.latency)),
-        "wall": mean(lambda each: each.wall),
-    }
-
-
-def _grouped(results: Sequence[CellResult], key: Callable[[CellResult], Any]) -> dict[Any, list[CellResult]]:
-    groups: dict[Any, list[CellResult]] = defaultdict(list)
-    for each in results:
-        groups[key(each)].append(each)
-    return dict(groups)
-
-
-def _same_images(ours: Sequence[CellResult], theirs: Sequence[CellResult]) -> bool:
-    samples = [[generation.sample for generation in each.generations] for each in (*ours, *theirs)]
-    return all(each == samples[0] for each in samples)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -91,7 +91,7 @@ def training_curves(students: Sequence[TrainedStudent]) -> Section | None:
         return None
     panels = {
         name: [
-            plots.Line(title, *zip(*found[name], strict=True), i % len(plots.MARKS))
+            plots.Line(title, *found[name], i % len(plots.MARKS))
             for i, (title, found) in enumerate(curves.items())
             if name in found
         ]
@@ -114,8 +114,8 @@ def training_curves(students: Sequence[TrainedStudent]) -> Section | None:
     return Section("training", "Training curves", tables=[figure])
 
 
-def _read_curves(student: TrainedStudent) -> dict[str, list[tuple[int, float]]]:
-    """(step, value) of every number that Lightning's CSV log holds more than once; empty without a log."""
+def _read_curves(student: TrainedStudent) -> dict[str, tuple[list[int], list[float]]]:
+    """Steps and values of every number that Lightning's CSV log holds more than once; empty without a log."""
     logs = sorted((student.training / "logs").rglob("metrics.csv"), key=lambda log: log.stat().st_mtime)
     points: dict[str, list[tuple[int, float]]] = defaultdict(list)
     for log in logs[-1:]:
@@ -127,11 +127,11 @@ def _read_curves(student: TrainedStudent) -> dict[str, list[tuple[int, float]]]:
     return {name: _thin(sorted(pairs)) for name, pairs in points.items() if len(pairs) > 1}
 
 
-def _thin(pairs: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+def _thin(pairs: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]:
     """The curve as means over at most ``POINTS`` equal stretches."""
     size = -(-len(pairs) // POINTS)
     stretches = [pairs[i : i + size] for i in range(0, len(pairs), size)]
-    return [(part[len(part) // 2][0], sum(y for _, y in part) / len(part)) for part in stretches]
+    return [part[len(part) // 2][0] for part in stretches], [sum(y for _, y in part) / len(part) for part in stretches]
 
 
 def _order(name: str) -> tuple[bool, int, str]:
@@ -148,7 +148,11 @@ def _unit(name: str) -> str:
 def provenance(run: Path, cells: Sequence[Listed], students: Sequence[TrainedStudent]) -> Section:
     """Settings of the generations, the teacher's store, and each training."""
     kept = [
-        (f"{each.cell.tree} / {each.cell.who} / {each.cell.paradigm}", each.cell.digest, each.keys and len(each.keys))
+        (
+            f"{each.cell.tree} / {each.cell.who} / {each.cell.paradigm}",
+            each.cell.digest,
+            None if each.keys is None else len(each.keys),
+        )
         for each in cells
     ]
     evaluated = _settings((each.cell.who, each.cell.facts) for each in cells)
