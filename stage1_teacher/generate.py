@@ -4,41 +4,50 @@ import sys
 import time
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
+from tqdm import tqdm
 
 from sekd.datasets import Dataset, load_dataset
+from sekd.datasets.images import undecodable
 from sekd.descent import count_calls
 from sekd.errors import Stopped
 from sekd.evaluation.students import check_adapter
+from sekd.inference.dimensions import read_dimensions, resolve_layers
 from sekd.inference.pool import run_jobs
 from sekd.memory import engine_memory, read_size
+from sekd.models import load_processor, model_identity
 from sekd.prompts import Prompter
+from sekd.questions import LETTERS
 from sekd.stop import Stop
-from sekd.store import Store
-from sekd.store.lock import hold
-from stage1_teacher import identity, summary
+from sekd.store import Layout, Plan, Store
+from sekd.store.lock import ShardPart, hold
 from stage1_teacher.config import TeacherConfig, check
-from stage1_teacher.progress import Progress, clock
-from stage1_teacher.teacher_modes import USES_LABELS
-from stage1_teacher.unreadable import Tolerance, look_at_images, named
+from stage1_teacher.progress import Progress, Tolerance, named
+from stage1_teacher.summary import show_summary
+from stage1_teacher.teacher_modes import USES_LABELS, StoredAnswers
 
 
 @dataclass(frozen=True)
 class Pass:
-    """What is to be done: the dataset, its store, and the shards of this run's part that are missing."""
+    """What is to be done: the dataset, its store, and the part of its shards that this run takes."""
 
     config: TeacherConfig
     dataset: Dataset
     store: Store
-    missing: list[int]
+    part: ShardPart
 
     @property
-    def images(self) -> int:
-        """Images that are still to be asked about."""
-        return sum(len(self.store.plan.examples(index)) for index in self.missing)
+    def missing(self) -> list[int]:
+        """The shards that are still to be written."""
+        return [index for index in self.store.missing() if self.part.takes(index)]
+
+    @property
+    def places(self) -> list[int]:
+        """The examples that are still to be asked about, by their place in the dataset."""
+        return [place for index in self.missing for place in self.store.plan.examples(index)]
 
 
 def prepare(config: TeacherConfig) -> Pass:
@@ -48,14 +57,41 @@ def prepare(config: TeacherConfig) -> Pass:
         check_adapter(config.adapter, config.model)
     dataset = load_dataset(config.data, config.split)
     prompter = Prompter.named(config.model.wording)
+    prefixes = Store.open(Path(config.teacher.prefixes)) if config.teacher.prefixes else None
     store = Store.create(
-        _root(config),
-        identity=identity.identity(config, dataset, prompter),
-        plan=identity.plan(config, dataset),
-        layout=identity.layout(config, prompter),
+        Path(config.artifacts) / config.data.name,
+        identity={"model": model_identity(config.taught_by), **questioning(config, dataset, prompter)},
+        plan=prefixes.plan if prefixes else Plan(n_examples=len(dataset.examples), shard_size=config.shard_size),
+        layout=layout(config, prompter),
     )
-    missing = [index for index in store.missing() if config.part.takes(index)]
-    return Pass(config, dataset, store, missing)
+    return Pass(config, dataset, store, config.part)
+
+
+def questioning(config: TeacherConfig, dataset: Dataset, prompter: Prompter) -> dict[str, Any]:
+    """What the answers depend on beside the model and the layout: what it is asked about, in which words and order."""
+    special: dict[str, Any] = {"uses_labels": True} if config.paradigm in USES_LABELS else {}
+    if config.teacher.prefixes:
+        special["prefixes"] = StoredAnswers(Path(config.teacher.prefixes), dataset).store.fingerprint
+    return {"prompts": prompter.identity(), "data": dataset.identity(), "paradigm": config.paradigm, **special}
+
+
+def layout(config: TeacherConfig, prompter: Prompter) -> Layout:
+    """What is kept at every answer position.
+
+    Raises:
+        SekdError: layers that the model does not have, or a letter that is not one token.
+    """
+    dimensions = read_dimensions(config.taught_by)
+    tokenizer = load_processor(config.taught_by).tokenizer
+    return Layout(
+        k=config.topk,
+        layers=resolve_layers(config.layers, dimensions, name=config.model.name),
+        hidden_size=dimensions.hidden_size,
+        hidden_dtype=config.hidden_dtype or dimensions.dtype,
+        vocab_size=dimensions.vocab_size,
+        letter_ids=prompter.letter_ids(tokenizer, min(config.data.options, len(LETTERS))),
+        path_logprob=config.data.by_descent,
+    )
 
 
 def run(config: TeacherConfig) -> Store:
@@ -66,78 +102,64 @@ def run(config: TeacherConfig) -> Store:
         Stopped: on SIGINT or SIGTERM.
     """
     # File names and levels are text, whatever brackets and colons they hold.
-    console = Console(stderr=True, markup=False, emoji=False)
+    console = Console(stderr=True, markup=False, emoji=False, highlight=False)
     begun = time.monotonic()
     job = prepare(config)
+    store = job.store
     for note in job.dataset.notes:
-        console.print(f"{config.data.name}: {note}", highlight=False)
+        console.print(f"{config.data.name}: {note}")
     if not job.missing:
-        console.print(f"{job.store.path}: complete, nothing to do", highlight=False)
-        return job.store
-    with hold(job.store.path, config.part), Stop() as stop:
-        job = Pass(config, job.dataset, job.store, [i for i in job.store.missing() if config.part.takes(i)])
+        console.print(f"{store.path}: complete, nothing to do")
+        return store
+    with hold(store.path, job.part), Stop() as stop:
         _announce(job, console)
         _estimate_memory(job, console)
-        tolerance = Tolerance.of(job.store, job.dataset, share=config.unreadable_share)
+        tolerance = Tolerance.of(store, job.dataset, share=config.unreadable_share)
         try:
-            _look_at_images(job, tolerance, stop, console)
-            with Progress(tolerance, images=job.images, shown=config.progress) as progress:
-                _ask(job, progress, stop)
+            with stop.at_once():
+                _look_at_images(job, tolerance, console)
+            with Progress(tolerance, images=len(job.places), shown=config.progress) as progress:
+                from stage1_teacher.worker import TeacherWorker
+
+                run_jobs(
+                    job.missing,
+                    partial(TeacherWorker, config, store.path.resolve()),
+                    progress,
+                    engine=config.engine,
+                    workers=config.workers,
+                    stop=stop,
+                    unit="shard",
+                    cluster=config.cluster,
+                )
         except Stopped as stopped:
-            _say_goodbye(job, stopped)
+            whole = store.plan.n_shards - len(store.missing())
+            print(
+                f"\nstopped by {stopped}: {whole} of {store.plan.n_shards} shards are whole, the one in hand was "
+                "dropped; the same command goes on from here",
+                file=sys.stderr,
+            )
             raise
     _finish(job, progress, console, seconds=time.monotonic() - begun)
-    return job.store
-
-
-def _ask(job: Pass, progress: Progress, stop: Stop) -> None:
-    from stage1_teacher.worker import TeacherWorker
-
-    run_jobs(
-        job.missing,
-        partial(TeacherWorker, job.config, job.store.path.resolve()),
-        progress,
-        engine=job.config.engine,
-        workers=job.config.workers,
-        stop=stop,
-        unit="shard",
-        cluster=job.config.cluster,
-    )
-
-
-def _look_at_images(job: Pass, tolerance: Tolerance, stop: Stop, console: Console) -> None:
-    """Find images that do not decode before an engine is started."""
-    places = chain.from_iterable(job.store.plan.examples(index) for index in job.missing)
-    with stop.at_once():
-        note = look_at_images(job.dataset, places, tolerance, progress=job.config.progress)
-    if note:
-        console.print(f"{job.config.data.name}: {note}", highlight=False)
-
-
-def _root(config: TeacherConfig) -> Path:
-    return Path(config.artifacts) / config.data.name
+    return store
 
 
 def _announce(job: Pass, console: Console) -> None:
     done = job.store.plan.n_shards - len(job.store.missing())
     part = f" of part {job.config.shard}" if job.config.shard else ""
     console.print(
-        f"{job.store.path}: {len(job.missing)} shards{part} to ask ({job.images} images), {done} are there already",
-        highlight=False,
+        f"{job.store.path}: {len(job.missing)} shards{part} to ask ({len(job.places)} images), {done} are there already"
     )
     if job.config.data.by_descent:
         data, tree = job.config.data, job.dataset.taxonomy
         calls = count_calls(tree, roots=job.dataset.roots, options=data.options, beam=data.beam)
         console.print(
             f"each image's path is found by descent in a tree of {len(tree.leaves)} leaves: about {calls.mean:.0f} "
-            f"questions an image with beam {data.beam}, at most {calls.most}; then one a level",
-            highlight=False,
+            f"questions an image with beam {data.beam}, at most {calls.most}; then one a level"
         )
     if job.config.paradigm in USES_LABELS:
         console.print(
             f"paradigm={job.config.paradigm}: what is stored as answers are the labels, not what the model says. "
-            "A control: a student of it is supervised, not self-taught",
-            highlight=False,
+            "A control: a student of it is supervised, not self-taught"
         )
 
 
@@ -158,35 +180,33 @@ def _estimate_memory(job: Pass, console: Console) -> None:
         cards=engine.tensor_parallel_size,
         engines=1 if cuda else config.workers,
     )
-    console.print(str(estimate), highlight=False)
+    console.print(str(estimate))
     if config.cluster is None:
         smaller = "engine.tensor_parallel_size=2 or more" if cuda else "fewer workers, a smaller engine.kv_cache_gb"
         estimate.check(f"take {smaller}, a smaller engine.max_model_len, or a smaller model")
 
 
-def _say_goodbye(job: Pass, stopped: Stopped) -> None:
-    whole = job.store.plan.n_shards - len(job.store.missing())
-    print(
-        f"\nstopped by {stopped}: {whole} of {job.store.plan.n_shards} shards are whole, the one in hand was dropped; "
-        "the same command goes on from here",
-        file=sys.stderr,
-    )
+def _look_at_images(job: Pass, tolerance: Tolerance, console: Console) -> None:
+    """Find images that do not decode before an engine is started; refuse more than are tolerated."""
+    paths = [job.dataset.image_path(job.dataset.examples[place]) for place in job.places]
+    if bad := undecodable(paths, progress=job.config.progress):
+        listed = named([f"{path} ({why})" for path, why in bad.items()], len(bad))
+        tolerance.check(len(bad), listed)
+        console.print(f"{job.config.data.name}: {len(bad)} images cannot be read and are left out{listed}")
 
 
 def _finish(job: Pass, progress: Progress, console: Console, *, seconds: float) -> None:
     stats = progress.stats
     console.print(
-        f"{stats.images} images in {clock(seconds)}, {stats.images / max(progress.seconds, 1e-9):.1f} a second once "
-        f"started; prefix hits {100 * stats.cached_tokens / max(stats.prompt_tokens, 1):.0f} %",
-        highlight=False,
+        f"{stats.images} images in {tqdm.format_interval(seconds)}, "
+        f"{stats.images / max(progress.seconds, 1e-9):.1f} a second once started; prefix hits {stats.prefix_hits:.0f} %"
     )
     if stats.skipped:
-        console.print(f"{stats.skipped} images were left out{named(stats.reasons, stats.skipped)}", highlight=False)
+        console.print(f"{stats.skipped} images were left out{named(stats.reasons, stats.skipped)}")
     if stats.outside:
-        console.print(f"{stats.outside} images are outside the tree by data.stop, and left out", highlight=False)
-    missing = job.store.missing()
-    if missing:
-        console.print(f"{job.store.path}: {len(missing)} shards are still missing", highlight=False)
+        console.print(f"{stats.outside} images are outside the tree by data.stop, and left out")
+    if missing := job.store.missing():
+        console.print(f"{job.store.path}: {len(missing)} shards are still missing")
         return
-    summary.show(summary.summarise(job.store, job.dataset), console)
-    console.print(f"{job.store.path}: complete", highlight=False)
+    show_summary(job.store, job.dataset, console)
+    console.print(f"{job.store.path}: complete")

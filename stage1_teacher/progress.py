@@ -1,18 +1,96 @@
-"""How a pass is getting on: one line that is redrawn on a terminal, and printed now and then elsewhere."""
+"""How a pass is getting on: what was asked so far, a progress bar of it, and how many images may be left out."""
 
 import sys
 import time
-from types import TracebackType
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, replace
+from pathlib import Path
 
-from rich.console import Console
-from rich.live import Live
-from rich.text import Text
+from tqdm import tqdm
 
-from stage1_teacher.stats import Stats
-from stage1_teacher.unreadable import Tolerance, named
+from sekd.datasets import Dataset
+from sekd.errors import SekdError
+from sekd.store import Store
+from stage1_teacher.teacher_modes import OUTSIDE
 
-QUIET_SECONDS = 15.0
-BAR = 24
+LISTED = 5  # images that are named with what is wrong with them
+QUIET_SECONDS = 10.0  # between two lines where there is no terminal
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What a pass has done, in numbers that add up over images and shards.
+
+    ``letter_mass`` is the sum over steps of the probability that the answer is any of the letters at all; ``reasons``
+    say why the first few images were skipped. ``outside`` are those whose path ended before it began.
+    """
+
+    images: int = 0
+    steps: int = 0
+    skipped: int = 0
+    outside: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    letter_mass: float = 0.0
+    reasons: tuple[str, ...] = ()
+
+    def __add__(self, other: "Stats") -> "Stats":
+        both = Stats(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
+        return replace(both, reasons=both.reasons[:LISTED])
+
+    @property
+    def prefix_hits(self) -> float:
+        """Percent of the prompts' tokens that were found in the KV cache."""
+        return 100 * self.cached_tokens / max(self.prompt_tokens, 1)
+
+    def describe(self, seconds: float) -> str:
+        """How fast, how much the prefix cache saves, and whether the answers are letters."""
+        parts = [
+            f"{self.steps / max(seconds, 1e-9):.0f} steps/s",
+            f"{self.prompt_tokens / max(seconds, 1e-9):.0f} tokens/s",
+            f"prefix hits {self.prefix_hits:.0f} %",
+            f"letter mass {self.letter_mass / max(self.steps, 1):.3f}",
+        ]
+        return ", ".join(parts + ([f"{self.skipped} unreadable"] if self.skipped else []))
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """Of all images of the pass, in whichever run and shard they are asked about, ``share`` may be unreadable.
+
+    ``before`` were left out by earlier runs.
+    """
+
+    root: Path
+    share: float
+    images: int
+    before: int = 0
+
+    @classmethod
+    def of(cls, store: Store, dataset: Dataset, *, share: float) -> "Tolerance":
+        """What is left of the tolerance of a pass that is under way."""
+        written = set(range(store.plan.n_shards)) - set(store.missing())
+        reasons = [reason for index in written for reason in store.entry(index).skipped.values()]
+        before = sum(not reason.startswith(OUTSIDE) for reason in reasons)
+        return cls(dataset.root, share, len(dataset.examples), before)
+
+    def check(self, found: int, named: str = "") -> None:
+        """Raises:
+        SekdError: with so many unreadable images in this run, too much of the pass would be left out.
+        """
+        bad = self.before + found
+        if bad > self.share * self.images:
+            raise SekdError(
+                f"{bad} of {self.images} images cannot be read{named}, more than unreadable_share={self.share}: copy "
+                f"them to {self.root} again, or raise the share"
+            )
+
+
+def named(reasons: Sequence[str], count: int) -> str:
+    """The first few of so many images with their reasons, as the end of a sentence; "" where none is known."""
+    shown = reasons[:LISTED]
+    more = f" and {count - len(shown)} more" if count > len(shown) else ""
+    return f": {', '.join(shown)}{more}" if shown else ""
 
 
 class Progress:
@@ -25,40 +103,43 @@ class Progress:
     """
 
     def __init__(self, tolerance: Tolerance, *, images: int, shown: bool) -> None:
-        self._tolerance, self._images, self._shown = tolerance, images, shown
-        self._console = Console(stderr=True)
-        self._live = Live(console=self._console, auto_refresh=False, transient=True)
+        self._tolerance = tolerance
+        pause = 0.2 if sys.stderr.isatty() else QUIET_SECONDS
+        self._bar = tqdm(
+            desc="starting the engine",
+            total=images,
+            unit="image",
+            mininterval=pause,
+            smoothing=0,
+            dynamic_ncols=True,
+            disable=not shown,
+        )
         self._start: float | None = None
-        self._drawn = time.monotonic()
         self.stats = Stats()
         self._written = Stats()
         self._open: dict[int, Stats] = {}  # of shards that are not written yet
 
     def __enter__(self) -> "Progress":
-        if self._shown and self._console.is_terminal:
-            self._live.start()
-            self._live.update(Text("starting the engine …"), refresh=True)
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._live.stop()
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
 
     def progress(self, job: int, news: Stats) -> None:
-        """Count what was asked of a shard, and draw when it is time.
+        """Count what was asked of a shard.
 
         Raises:
             SekdError: too many images are unreadable.
         """
-        now = time.monotonic()
         if self._start is None:
-            self._start = self._drawn = now
+            self._start = time.monotonic()
+            self._bar.unpause()  # the rate is that of the engine, not of its start
+            self._bar.set_description_str("", refresh=False)
         self._open[job] = self._open.get(job, Stats()) + news
         self.stats += news
         self._tolerance.check(self.stats.skipped, named(self.stats.reasons, self.stats.skipped))
-        pause = 0.2 if self._console.is_terminal else QUIET_SECONDS
-        if self._shown and now - self._drawn >= pause:
-            self._drawn = now
-            self._draw(now - self._start)
+        self._bar.set_postfix_str(self.stats.describe(self.seconds), refresh=False)
+        self._bar.update(self.stats.images - self._bar.n)
 
     def done(self, job: int, result: None) -> None:
         """A shard is written."""
@@ -69,41 +150,7 @@ class Progress:
         self._open.pop(job, None)
         self.stats = sum(self._open.values(), self._written)
 
-    def _draw(self, seconds: float) -> None:
-        line = describe(self.stats, images=self._images, seconds=seconds)
-        if self._console.is_terminal:
-            self._live.update(Text(line), refresh=True)
-        else:
-            print(line, file=sys.stderr, flush=True)
-
     @property
     def seconds(self) -> float:
         """Since the first answer."""
         return 0.0 if self._start is None else time.monotonic() - self._start
-
-
-def describe(stats: Stats, *, images: int, seconds: float) -> str:
-    """One line: how far, how fast, how much the prefix cache saves, whether the answers are letters, until when."""
-    share = stats.images / max(images, 1)
-    bar = "█" * round(BAR * share) + "░" * (BAR - round(BAR * share))
-    rate = stats.images / max(seconds, 1e-9)
-    left = (images - stats.images) / rate if rate else float("inf")
-    parts = [
-        f"{bar} {stats.images}/{images} images",
-        f"{rate:.1f} images/s",
-        f"{stats.steps / max(seconds, 1e-9):.0f} steps/s",
-        f"{stats.prompt_tokens / max(seconds, 1e-9):.0f} tokens/s",
-        f"prefix hits {100 * stats.cached_tokens / max(stats.prompt_tokens, 1):.0f} %",
-        f"letter mass {stats.letter_mass / max(stats.steps, 1):.3f}",
-        f"{clock(left)} left",
-    ]
-    return "  ".join(parts + ([f"{stats.skipped} unreadable"] if stats.skipped else []))
-
-
-def clock(seconds: float) -> str:
-    """Hours, minutes and seconds, as much of them as is needed."""
-    if seconds == float("inf"):
-        return "?"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -14,6 +14,7 @@ upon, as DAgger does (arXiv 1011.0686): beyond the paper, and no control.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -34,12 +35,7 @@ OUTSIDE = "outside the tree"
 class OutsideTreeError(UnreadableImageError):
     """An image whose first level no node is probable enough for, so that its path ends before it begins."""
 
-    def __init__(self, sample: str, probability: float, threshold: float) -> None:
-        Exception.__init__(self, sample, probability, threshold)
-        self.reason = f"{OUTSIDE}: no node of the first level is more probable than {probability:.2f} < {threshold}"
-
-    def __str__(self) -> str:
-        return f"{self.args[0]}: {self.reason}"
+    kind = OUTSIDE
 
 
 def subject(strategies: Strategies, dataset: Dataset, place: int) -> Conversation[Subject]:
@@ -58,7 +54,8 @@ def subject(strategies: Strategies, dataset: Dataset, place: int) -> Conversatio
     path = found.paths[0]
     sure = depth_to_stop(path.logprobs, config.stop)
     if not sure:
-        raise OutsideTreeError(example.id, math.exp(path.logprobs[0]), config.stop)
+        most = f"{math.exp(path.logprobs[0]):.2f} < {config.stop}"
+        raise OutsideTreeError(example.id, f"no node of the first level is more probable than {most}")
     questions = dataset.questions_about(example, path.node[: tree.skip + sure])
     return replace(
         about,
@@ -119,21 +116,13 @@ USES_LABELS = ("truth",)
 
 def teacher_mode(name: str, dataset: Dataset, prefixes: str | None) -> TeacherMode:
     """The mode of that name; ``prefixes`` is the store whose answers ``on_policy`` gives."""
-    if name == ON_POLICY:
-        assert prefixes is not None, "the settings were checked"
-        return partial(on_policy, stored=StoredAnswers(Path(prefixes), dataset))
-    return TEACHER_MODES[name]
+    return partial(on_policy, stored=StoredAnswers(Path(prefixes), dataset)) if prefixes else TEACHER_MODES[name]
 
 
 class NoPrefixError(UnreadableImageError):
-    """An image that the pass with the prefixes skipped, so that this one skips it too. ``why`` it did so then."""
+    """An image that the pass with the prefixes skipped, so that this one skips it too."""
 
-    def __init__(self, sample: str, why: str) -> None:
-        Exception.__init__(self, sample, why)
-        self.reason = f"no prefixes: {why}"
-
-    def __str__(self) -> str:
-        return f"{self.args[0]}: {self.reason}"
+    kind = "no prefixes"
 
 
 class StoredAnswers:
@@ -168,7 +157,7 @@ class StoredAnswers:
         return self._answers[sample]
 
     def _read(self, shard: int) -> dict[str, tuple[int, ...]]:
-        answers: dict[str, tuple[int, ...]] = {}
+        answers: dict[str, tuple[int, ...]] = defaultdict(tuple)
         for row in self.store.read_targets(shard, ["sample", "answer"]).to_pylist():
-            answers[row["sample"]] = (*answers.get(row["sample"], ()), row["answer"])
+            answers[row["sample"]] += (row["answer"],)
         return answers

@@ -1,24 +1,36 @@
-"""One engine at work on a pass: asks shard after shard, and writes each while it asks the next."""
+"""One engine at work on a pass: asks about the examples of a shard after the other, and writes each meanwhile."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
+from contextlib import closing
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sekd.datasets import load_dataset
+import numpy as np
+import pyarrow as pa
+
+from sekd.datasets import Dataset, Example, load_dataset
+from sekd.errors import SekdError
 from sekd.inference.engine import Engine
-from sekd.inference.strategies import Strategies
+from sekd.inference.requests import UnreadableImageError
+from sekd.inference.schedule import Conversation
+from sekd.inference.strategies import Answers, Strategies, Subject
 from sekd.models import load_processor
 from sekd.prompts import Prompter
 from sekd.provenance import collect
-from sekd.store import Store
+from sekd.store import Layout, Store, as_float32, build_rows
+from sekd.store.schema import PATH_LOGPROB
 from stage1_teacher.config import TeacherConfig
-from stage1_teacher.identity import check_questioning
-from stage1_teacher.shard import Report, Shard, ask_shard
-from stage1_teacher.teacher_modes import teacher_mode
+from stage1_teacher.generate import questioning
+from stage1_teacher.progress import Stats
+from stage1_teacher.teacher_modes import OUTSIDE, TeacherMode, subject, teacher_mode
+
+Report = Callable[[Stats], None]
+Answered = tuple[Subject, Answers] | str  # the questions about an image and the answers, or why there are none
 
 
 class TeacherWorker:
@@ -27,35 +39,32 @@ class TeacherWorker:
     Args:
         config: the pass.
         path: its store.
+
+    Raises:
+        SekdError: the questions or their wording are not those of the store: this process may see other files than
+            the one that planned the pass.
     """
 
     def __init__(self, config: TeacherConfig, path: Path) -> None:
-        self._config = config
-        self._store = Store.open(path)
+        self._config, self._store = config, Store.open(path)
         self._dataset = load_dataset(config.data, config.split)
         prompter = Prompter.named(config.model.wording)
-        check_questioning(self._store, config, self._dataset, prompter)
+        for name, part in questioning(config, self._dataset, prompter).items():
+            if self._store.identity[name] != part:
+                raise SekdError(f"{path}: the {name} changed since this pass was planned; start it again")
         self._mode = teacher_mode(config.paradigm, self._dataset, config.teacher.prefixes)
-        layers = tuple(self._store.layout.layers)
-        self._engine = Engine(
-            config.taught_by,
-            config.engine,
-            layers=layers,
-            adapter=config.adapter,
-        )
-        processor = load_processor(config.taught_by)
-        self._strategies = Strategies(prompter, processor, topk=config.topk, capture=bool(layers))
+        layers, model = tuple(self._store.layout.layers), config.taught_by
+        self._engine = Engine(model, config.engine, layers=layers, adapter=config.adapter)
+        self._strategies = Strategies(prompter, load_processor(model), topk=config.topk, capture=bool(layers))
 
     def work(self, jobs: Iterable[int], *, progress: Report, done: Callable[[Any], None]) -> None:
         """Ask and write shards as they are handed in; one is done when it is safe on disk."""
-        with AsyncWriter() as writer:
-            for index in jobs:
-                start = time.perf_counter()
-                shard = self._ask(index, progress)
-                writer.submit(partial(self._write, index, shard, time.perf_counter() - start, done))
+        write_behind(self._ask(index, progress, done) for index in jobs)
 
-    def _ask(self, index: int, progress: Report) -> Shard:
-        return ask_shard(
+    def _ask(self, index: int, progress: Report, done: Callable[[Any], None]) -> Callable[[], None]:
+        """Ask about a shard; what then writes it."""
+        start = time.perf_counter()
+        shard = ask_shard(
             self._engine,
             self._strategies,
             self._dataset,
@@ -64,16 +73,12 @@ class TeacherWorker:
             layout=self._store.layout,
             report=progress,
         )
+        return partial(self._write, index, shard, time.perf_counter() - start, done)
 
-    def _write(self, index: int, shard: Shard, seconds: float, done: Callable[[Any], None]) -> None:
+    def _write(self, index: int, shard: "Shard", seconds: float, done: Callable[[Any], None]) -> None:
         provenance = collect(settings=asdict(self._config), device=self._engine.device_name)
-        self._store.write_shard(
-            index,
-            shard.rows,
-            shard.hidden,
-            {**provenance, "seconds": round(seconds, 3)},
-            skipped=shard.skipped,
-        )
+        provenance["seconds"] = round(seconds, 3)
+        self._store.write_shard(index, shard.rows, shard.hidden, provenance, skipped=shard.skipped)
         done(None)
 
     def close(self) -> None:
@@ -81,31 +86,122 @@ class TeacherWorker:
         self._engine.close()
 
 
-class AsyncWriter:
-    """Runs jobs in order in a thread, and loses no error. At most one waits while one runs: memory holds two shards."""
+def write_behind(jobs: Iterable[Callable[[], None]]) -> None:
+    """Run jobs in order in a thread while the next one is made, and lose no error.
 
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="writer")
-        self._jobs: list[Future] = []
+    At most one waits while one runs: memory holds two shards. What was handed over is finished even when the run stops.
+    """
+    writing: deque[Future] = deque()
+    with ThreadPoolExecutor(1, thread_name_prefix="writer") as pool:
+        for job in jobs:
+            while len(writing) > 1:
+                writing.popleft().result()
+            writing.append(pool.submit(job))
+        for each in writing:
+            each.result()
 
-    def submit(self, job: Callable[[], None]) -> None:
-        """Queue a job; raises what an earlier one raised."""
-        self._wait(keep=1)
-        self._jobs.append(self._pool.submit(job))
 
-    def _wait(self, *, keep: int) -> None:
-        while len(self._jobs) > keep:
-            self._jobs.pop(0).result()
+@dataclass(frozen=True)
+class Shard:
+    """What ``Store.write_shard`` takes: rows, hidden states [rows, layers, hidden] or None, and what was left out."""
 
-    def __enter__(self) -> "AsyncWriter":
-        return self
+    rows: pa.Table
+    hidden: np.ndarray | None
+    skipped: dict[str, str]
 
-    def __exit__(self, kind: type | None, *_: object) -> None:
-        """Finish what was queued: a shard that is complete is written even when the run stops."""
-        try:
-            self._wait(keep=0)
-        except Exception:
-            if kind is None:
-                raise
-        finally:
-            self._pool.shutdown()
+
+def ask_shard(
+    engine: Engine,
+    strategies: Strategies,
+    dataset: Dataset,
+    places: range,
+    *,
+    mode: TeacherMode,
+    layout: Layout,
+    report: Report,
+) -> Shard:
+    """Ask about every example of one shard: those in ``places`` of the dataset's.
+
+    The engine starts empty, so a shard's bytes depend on the shard alone: not on what was asked before it, nor by whom.
+    """
+    engine.reset()
+    conversations = (_about(place, strategies, dataset, mode) for place in places)
+    answered: dict[int, Answered] = {}
+    with closing(engine.drive(conversations)) as finished:
+        for place, answers in finished:
+            answered[place] = answers
+            report(_stats(answers, dataset.examples[place].image.name))
+    return _assemble([(dataset.examples[place], answered[place]) for place in places], layout)
+
+
+def _about(
+    place: int, strategies: Strategies, dataset: Dataset, mode: TeacherMode
+) -> Conversation[tuple[int, Answered]]:
+    """The conversation about one image, which may turn out to be unreadable, or outside the tree."""
+    try:
+        about = yield from subject(strategies, dataset, place)
+        return place, (about, (yield from mode(strategies, dataset, place, about)))
+    except UnreadableImageError as error:
+        return place, error.reason
+
+
+def _stats(answered: Answered, image: str) -> Stats:
+    """What one image adds to the count."""
+    if isinstance(answered, str):
+        if answered.startswith(OUTSIDE):
+            return Stats(images=1, outside=1)
+        return Stats(images=1, skipped=1, reasons=(f"{image} ({answered})",))
+    results = answered[1].results
+    return Stats(
+        images=1,
+        steps=len(results),
+        prompt_tokens=sum(result.prompt_tokens for result in results),
+        cached_tokens=sum(result.cached_tokens for result in results),
+        letter_mass=sum(result.letter_mass for result in results),
+    )
+
+
+def _assemble(asked: Sequence[tuple[Example, Answered]], layout: Layout) -> Shard:
+    """Rows in order of example, then step. Truth goes into its own column here and nowhere else."""
+    rows: list[dict[str, Any]] = []
+    hidden: list[np.ndarray] = []
+    skipped: dict[str, str] = {}
+    for example, answered in asked:
+        if isinstance(answered, str):
+            skipped[example.id] = answered
+            continue
+        about, answers = answered
+        rows += _rows(example, about, answers)
+        hidden += [result.hidden for result in answers.results if result.hidden is not None]
+    columns = {name: [row[name] for row in rows] for name in layout.columns}
+    return Shard(build_rows(layout, columns), _stack(hidden, layout), skipped)
+
+
+def _rows(example: Example, about: Subject, answers: Answers) -> Iterator[dict[str, Any]]:
+    questions = about.questions
+    for step, (question, answer, result) in enumerate(zip(questions, answers.chosen, answers.results, strict=True)):
+        yield {
+            "sample": example.id,
+            "image": example.image.as_posix(),
+            "step": step,
+            "n_steps": len(questions),
+            "depth": question.depth,
+            "level": question.level,
+            "options": list(question.options),
+            "answer": answer,
+            "truth": -1 if question.truth is None else question.truth,
+            "topk_ids": result.topk_ids,
+            "topk_logprobs": result.topk_logprobs,
+            "tail_logprob": result.tail_logprob,
+            **({PATH_LOGPROB: about.path_logprobs[step]} if about.path_logprobs else {}),
+        }
+
+
+def _stack(hidden: list[np.ndarray], layout: Layout) -> np.ndarray | None:
+    if not layout.layers:
+        return None
+    if not hidden:
+        return np.empty((0, len(layout.layers), layout.hidden_size), np.float32)
+    computed = {"uint16": "bfloat16"}.get(hidden[0].dtype.name, hidden[0].dtype.name)
+    stacked = np.stack(hidden)
+    return stacked if computed == layout.hidden_dtype else as_float32(stacked, computed)

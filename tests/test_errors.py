@@ -20,7 +20,7 @@ ARGUMENTS: dict[type[BaseException], tuple[Any, ...]] = {
     UnreadableImageError: (Path("a.jpg"), OSError("truncated")),
     UnusableImageError: ("a.jpg", "9,000 tokens"),
     NoPrefixError: ("a", "unreadable image: OSError"),
-    OutsideTreeError: ("a", 0.2, 0.5),
+    OutsideTreeError: ("a", "no node of the first level is more probable than 0.20 < 0.5"),
     Stopped: (signal.SIGTERM,),
 }
 

@@ -13,8 +13,6 @@ class EngineConfig:
         in_process: run vLLM's core in this process. Starts faster and makes the schedule depend only on the requests;
             if off, the core runs in parallel to reading images and building prompts.
         eager: no compilation and no CUDA graphs.
-        batch_invariant: vLLM's batch-invariant CUDA kernels (compute capability 9 and up): a row's bits do not depend
-            on the rest of the batch.
         threads: torch threads of one engine on CPU; more engines (``workers``) scale better than more threads.
         max_model_len: longest prompt plus answer in tokens (at most the model's own limit). An image with a longer
             prompt is skipped and reported.
@@ -33,7 +31,6 @@ class EngineConfig:
     device: str = "cpu"
     in_process: bool = True
     eager: bool = True
-    batch_invariant: bool = False
     threads: int = 1
     max_model_len: int = 4096
     max_num_seqs: int = 64

@@ -85,17 +85,16 @@ class Engine:
         return current_platform.get_device_name()
 
     def drive(
-        self, conversations: Iterable[Conversation], *, concurrency: int | None = None, adapter: Path | None = None
+        self, conversations: Iterable[Conversation], *, adapter: Path | None = None
     ) -> Generator[Any, None, None]:
         """Run conversations (see ``schedule``) and yield what each returns, in the order in which they end.
 
-        ``concurrency`` bounds how many are open at once, by default ``max_num_seqs``. ``adapter`` names the LoRA
-        adapter that answers them, by default the engine's own.
+        ``adapter`` names the LoRA adapter that answers them, by default the engine's own.
         """
         own, self._adapter = self._adapter, adapter or self._adapter
         try:
-            most = concurrency or self.config.max_num_seqs
-            yield from Drive(self, conversations, concurrency=most, readers=self.config.readers).finished()
+            most, readers = self.config.max_num_seqs, self.config.readers
+            yield from Drive(self, conversations, concurrency=most, readers=readers).finished()
         finally:
             self._adapter = own
             self._drop_unfinished()
@@ -249,8 +248,6 @@ def prepare_environment(model: ModelConfig, engine: EngineConfig) -> None:
         # Without compilation no C++ compiler is needed; binding would put all workers on the same cores.
         defaults |= {"TORCHDYNAMO_DISABLE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
         os.environ["OMP_NUM_THREADS"] = str(engine.threads)
-    if engine.batch_invariant:
-        defaults["VLLM_BATCH_INVARIANT"] = "1"
     if Path(model.path).is_dir():
         defaults["HF_HUB_OFFLINE"] = "1"
     for name, value in defaults.items():

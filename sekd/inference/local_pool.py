@@ -7,12 +7,15 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from itertools import takewhile
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from sekd.errors import Stopped
+from sekd.errors import SekdError, Stopped
+from sekd.inference.config import EngineConfig
 from sekd.inference.pool import POLL_SECONDS, Job, Message, Worker, serve
+from sekd.machine import ask_driver
 from sekd.stop import Stop
 
 EXIT_SECONDS = 30.0  # seconds for a worker to finish writing and exit
@@ -20,6 +23,8 @@ EXIT_SECONDS = 30.0  # seconds for a worker to finish writing and exit
 
 class LocalProcesses:
     """``cards`` are the workers' CUDA_VISIBLE_DEVICES; the replacement of a lost worker takes over its GPUs."""
+
+    room = ""
 
     def __init__(self, open_worker: Callable[[], Worker], cards: Sequence[str | None]) -> None:
         self._open_worker = pickle.dumps(open_worker)
@@ -77,9 +82,6 @@ class LocalProcesses:
         for process, _, _ in self._running.values():
             _end(process)
 
-    def room(self) -> str:
-        return ""
-
 
 def _end(process: BaseProcess) -> None:
     process.join(EXIT_SECONDS)
@@ -105,3 +107,41 @@ def _main(pipe: Connection, open_worker: bytes, cards: str | None) -> None:
             serve(lambda: pickle.loads(open_worker)(), say=say, take=take, stop=stop)  # unpickling may import torch
         except (Stopped, BrokenPipeError, ConnectionResetError):
             sys.exit(1)
+
+
+def cards_of_workers(engine: EngineConfig, workers: int) -> list[str | None]:
+    """What each of so many worker processes has to set CUDA_VISIBLE_DEVICES to; None where it runs on CPU.
+
+    No GPU is given to two. They are taken from this process's CUDA_VISIBLE_DEVICES (numbers, UUIDs or MIG names), or
+    else from all that the driver lists.
+
+    Raises:
+        SekdError: there are not enough, one is named twice, or one engine is to be split over MIG slices.
+    """
+    if engine.device == "cpu":
+        return [None] * workers
+    each, visible = engine.tensor_parallel_size, os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        source, names = "the driver lists", [str(number) for number in range(len(ask_driver("index")))]
+    else:
+        source, names = f"CUDA_VISIBLE_DEVICES={visible!r} names", _named_cards(visible)
+    if each > 1 and any(name.startswith("MIG") for name in names):
+        raise SekdError(
+            f"CUDA_VISIBLE_DEVICES={visible}: CUDA gives a process one MIG slice, so an engine cannot be split over "
+            f"{each}; set engine.tensor_parallel_size=1"
+        )
+    if len(names) < workers * each:
+        raise SekdError(
+            f"workers={workers} with engine.tensor_parallel_size={each} need {workers * each} GPUs, but {source} "
+            f"{len(names)}: lower one of the two, or name more in CUDA_VISIBLE_DEVICES"
+        )
+    return [",".join(names[slot * each : (slot + 1) * each]) for slot in range(workers)]
+
+
+def _named_cards(visible: str) -> list[str]:
+    """The cards that CUDA_VISIBLE_DEVICES names. As CUDA reads it, an empty or negative name ends the list."""
+    names = [name.strip() for name in visible.split(",")]
+    names = list(takewhile(lambda name: name and not name.startswith("-"), names))
+    if len(set(names)) < len(names):
+        raise SekdError(f"CUDA_VISIBLE_DEVICES={visible} names a GPU twice, and CUDA then shows none: name each once")
+    return names

@@ -21,7 +21,6 @@ from functools import partial
 from typing import Any, Protocol
 
 from sekd.errors import SekdError
-from sekd.inference.cards import cards_of_workers
 from sekd.inference.config import EngineConfig
 from sekd.stop import Stop
 
@@ -61,6 +60,7 @@ class Backend(Protocol):
     def receive(self, timeout: float) -> list[Message]: ...
     def kill(self, name: str) -> None: ...
     def shutdown(self, busy: Sequence[str]) -> None: ...
+    @property
     def room(self) -> str: ...  # the reason why no worker was ready, as the end of a sentence
 
 
@@ -97,7 +97,7 @@ def run_jobs(
         with ray_actors(open_worker, engine) as actors:
             pool.run(actors)
     elif size > 1:
-        from sekd.inference.local_pool import LocalProcesses
+        from sekd.inference.local_pool import LocalProcesses, cards_of_workers
 
         pool.run(LocalProcesses(open_worker, cards_of_workers(engine, size)))
     else:
@@ -205,7 +205,7 @@ class Pool:
                     self._backend.kill(name)
                     self.on_worker_lost(name, f"silent for {SILENCE_SECONDS:.0f} s")
         if now - self._at_work > START_SECONDS:
-            raise SekdError(f"no worker was ready within {START_SECONDS:.0f} s{self._backend.room()}")
+            raise SekdError(f"no worker was ready within {START_SECONDS:.0f} s{self._backend.room}")
 
     def on_worker_lost(self, name: str, why: str) -> None:
         """Requeue its jobs, and start another worker if a job waits."""

@@ -51,15 +51,12 @@ class RayPool:
     def __init__(self, open_worker: Callable[[], Worker], engine: EngineConfig) -> None:
         self._open_worker = open_worker
         on_gpu = engine.device == "cuda"
-        self._cpus = engine.readers if on_gpu else engine.threads
-        self._gpus = engine.tensor_parallel_size if on_gpu else 0
+        self._cpus, self._gpus = (engine.readers, engine.tensor_parallel_size) if on_gpu else (engine.threads, 0)
         if not self._fits():
-            raise SekdError(f"no node of the Ray cluster has room for a worker{self.room()}")
-        here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
-            ray.get_runtime_context().get_node_id(), soft=False
-        )
-        mailbox: Any = ray.remote(Mailbox)
-        self._mailbox: Any = mailbox.options(num_cpus=0, scheduling_strategy=here).remote()
+            raise SekdError(f"no node of the Ray cluster has room for a worker{self.room}")
+        node = ray.get_runtime_context().get_node_id()
+        here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
+        self._mailbox: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox).remote()
         self._actors: dict[str, Any] = {}
         self._calls: dict[Any, str] = {}
 
@@ -68,6 +65,7 @@ class RayPool:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         return any(node.get("CPU", 0) >= self._cpus and node.get("GPU", 0) >= self._gpus for node in nodes)
 
+    @property
     def room(self) -> str:
         there = ray.cluster_resources()
         return (

@@ -11,9 +11,11 @@ from PIL import Image
 class UnreadableImageError(Exception):
     """Raised inside a conversation whose image cannot be read. ``reason`` does not contain the path."""
 
-    def __init__(self, path: Path, cause: Exception) -> None:
-        super().__init__(path, cause)  # both, so that another process can build the same error
-        self.reason = f"unreadable image: {type(cause).__name__}"
+    kind = "unreadable image"
+
+    def __init__(self, name: Path | str, why: Exception | str) -> None:
+        super().__init__(name, why)  # both, so that another process can build the same error
+        self.reason = f"{self.kind}: {type(why).__name__ if isinstance(why, Exception) else why}"
 
     def __str__(self) -> str:
         return "{}: {}".format(*self.args)
@@ -22,9 +24,7 @@ class UnreadableImageError(Exception):
 class UnusableImageError(UnreadableImageError):
     """An image that the model's processor refuses, or that has too many tokens."""
 
-    def __init__(self, name: str, why: str) -> None:
-        Exception.__init__(self, name, why)
-        self.reason = f"unusable image: {why}"
+    kind = "unusable image"
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from sekd.errors import SekdError
-from sekd.inference.cards import cards_of_workers
 from sekd.inference.config import EngineConfig
+from sekd.inference.local_pool import cards_of_workers
 from sekd.machine import ask_driver, card_gib, engine_of_this_machine
 
 Driver = Callable[..., None]

@@ -222,8 +222,8 @@ class RandomBackend:
 
     def kill(self, name: str) -> None: ...
     def shutdown(self, busy: Any) -> None: ...
-    def room(self) -> str:
-        return ""
+
+    room = ""
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -22,9 +22,8 @@ from sekd.store.verify import verify
 from stage1_teacher import generate
 from stage1_teacher.config import Teacher, TeacherConfig
 from stage1_teacher.generate import prepare, run
-from stage1_teacher.shard import ask_shard
 from stage1_teacher.teacher_modes import conditioned
-from stage1_teacher.worker import TeacherWorker
+from stage1_teacher.worker import TeacherWorker, ask_shard
 
 
 def ask(worker: TeacherWorker, dataset: Dataset, places: range) -> Any:

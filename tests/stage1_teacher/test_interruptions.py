@@ -18,7 +18,13 @@ from stage1_teacher.config import TeacherConfig
 from stage1_teacher.generate import prepare, run
 
 HERE = Path(__file__).parent
-RUN = "import pickle, sys; from stage1_teacher.__main__ import finish; finish(pickle.load(sys.stdin.buffer))"
+RUN = """
+import pickle, sys
+from sekd.errors import exit_on_error
+from stage1_teacher.generate import run
+with exit_on_error():
+    run(pickle.load(sys.stdin.buffer))
+"""
 
 
 @pytest.mark.slow
@@ -85,7 +91,7 @@ def test_a_killed_or_hanging_workers_shards_go_to_the_other_and_the_pass_is_whol
     config: TeacherConfig, whole: Path, fault: signal.Signals
 ) -> None:
     config = replace(config, workers=2)
-    process = start(config, "from sekd.inference import pool; pool.SILENCE_SECONDS = 15.0; ")
+    process = start(config, "from sekd.inference import pool; pool.SILENCE_SECONDS = 15.0")
     await_shards(config, 1, process)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     workers = [pid for pid in children if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]

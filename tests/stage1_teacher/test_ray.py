@@ -23,8 +23,7 @@ from sekd.inference.ray_pool import RayPool
 from sekd.stop import Stop
 from stage1_teacher.config import TeacherConfig
 from stage1_teacher.generate import prepare, run
-from stage1_teacher.progress import Progress
-from stage1_teacher.unreadable import Tolerance
+from stage1_teacher.progress import Progress, Tolerance
 from stage1_teacher.worker import TeacherWorker
 
 pytestmark = pytest.mark.slow

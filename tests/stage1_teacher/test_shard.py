@@ -13,8 +13,8 @@ from sekd.models import load_processor
 from sekd.prompts import Prompter
 from sekd.store import Layout
 from stage1_teacher.config import TeacherConfig
-from stage1_teacher.shard import Shard, ask_shard
 from stage1_teacher.teacher_modes import conditioned, on_policy
+from stage1_teacher.worker import Shard, ask_shard
 
 IMAGES = range(2, 8)
 

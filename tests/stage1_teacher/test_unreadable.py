@@ -13,12 +13,12 @@ from sekd.datasets import load_dataset
 from sekd.errors import SekdError
 from sekd.inference import schedule
 from sekd.store.verify import verify
-from stage1_teacher import unreadable
+from stage1_teacher import generate
 from stage1_teacher import worker as worker_module
 from stage1_teacher.config import Teacher, TeacherConfig
 from stage1_teacher.generate import prepare, run
+from stage1_teacher.progress import Tolerance
 from stage1_teacher.teacher_modes import ON_POLICY, TEACHER_MODES
-from stage1_teacher.unreadable import Tolerance
 
 BAD = (1, 5)
 
@@ -98,7 +98,7 @@ def test_a_complete_store_is_not_made_to_look_at_its_images_again(
     config: TeacherConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(config)
-    monkeypatch.setattr(unreadable, "undecodable", lambda *_, **__: pytest.fail("images were opened"))
+    monkeypatch.setattr(generate, "undecodable", lambda *_, **__: pytest.fail("images were opened"))
     run(config)
 
 
