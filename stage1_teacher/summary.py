@@ -23,11 +23,11 @@ SHOWN = (0.0, 0.5, 0.9, 0.99)  # thresholds on the probability of a path found b
 
 
 class PathSaid(NamedTuple):
-    """The teacher's answers about an image, what is true (None where it is not known), and the probability of the path
-    where a descent found it."""
+    """The teacher's answers about an image, what is true (empty where it is not known), and the probability of the
+    path where a descent found it."""
 
-    answers: list[str | None]
-    truth: list[str] | None
+    answers: list[str]
+    truth: list[str]
     probability: float
 
 
@@ -56,7 +56,7 @@ def show_summary(store: Store, dataset: Dataset, console: Console) -> None:
     console.print(_table(levels))
     if reasons[True]:
         console.print(f"{reasons[True]} images outside the tree left out")
-    known = [path for path in paths if path.truth is not None]
+    known = [path for path in paths if path.truth]
     for threshold in SHOWN if descent and paths else ():
         share = 100 * sum(path.probability >= threshold for path in paths) / len(paths)
         kept = [fold_path(path.truth) == fold_path(path.answers) for path in known if path.probability >= threshold]
@@ -80,7 +80,7 @@ def _table(levels: dict[str, Any]) -> Table:
 
 def _path(rows: list[dict[str, Any]], label: tuple[str, ...] | None) -> PathSaid:
     """One image's rows. A store of descents holds no truth: it is the dataset's label, where there is one."""
-    truth = None
+    truth: list[str] = []
     if label:
         truth = [label[row["depth"]] for row in rows if row["depth"] < len(label)]
     elif all(row["truth"] >= 0 for row in rows):

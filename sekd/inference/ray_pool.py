@@ -56,7 +56,8 @@ class RayPool:
             raise SekdError(f"no node of the Ray cluster has room for a worker{self.room}")
         node = ray.get_runtime_context().get_node_id()
         here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
-        self._mailbox: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox).remote()
+        mailbox: Any = ray.remote(Mailbox)
+        self._mailbox: Any = mailbox.options(num_cpus=0, scheduling_strategy=here).remote()
         self._actors: dict[str, Any] = {}
         self._calls: dict[Any, str] = {}
 
