@@ -112,8 +112,8 @@ def _main(pipe: Connection, open_worker: bytes, cards: str | None) -> None:
 def cards_of_workers(engine: EngineConfig, workers: int) -> list[str | None]:
     """What each of so many worker processes has to set CUDA_VISIBLE_DEVICES to; None where it runs on CPU.
 
-    No GPU is given to two. They are taken from this process's CUDA_VISIBLE_DEVICES (numbers, UUIDs or MIG names), or
-    else from all that the driver lists.
+    No GPU is given to two. They come from this process's CUDA_VISIBLE_DEVICES (numbers, UUIDs or MIG names), else from
+    the driver's list.
 
     Raises:
         SekdError: there are not enough, one is named twice, or one engine is to be split over MIG slices.
@@ -139,7 +139,7 @@ def cards_of_workers(engine: EngineConfig, workers: int) -> list[str | None]:
 
 
 def _named_cards(visible: str) -> list[str]:
-    """The cards that CUDA_VISIBLE_DEVICES names. As CUDA reads it, an empty or negative name ends the list."""
+    """The cards that CUDA_VISIBLE_DEVICES names. As in CUDA, an empty or negative name ends the list."""
     names = [name.strip() for name in visible.split(",")]
     names = list(takewhile(lambda name: name and not name.startswith("-"), names))
     if len(set(names)) < len(names):
