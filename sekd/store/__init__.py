@@ -2,8 +2,8 @@
 
 from sekd.store.hidden import HiddenChunks, as_float32, bfloat16_bits
 from sekd.store.manifest import DamagedStoreError, fingerprint
-from sekd.store.reader import Store
 from sekd.store.schema import Layout, Plan, build_rows, schema
+from sekd.store.store import Store
 
 __all__ = [
     "DamagedStoreError",

@@ -22,8 +22,8 @@ from sekd.store import manifest as m
 from sekd.store.hidden import ARRAY_FILE, where_not_finite
 from sekd.store.lock import describe, hold, holders
 from sekd.store.manifest import DamagedStoreError
-from sekd.store.reader import Store
 from sekd.store.schema import row_faults, schema
+from sekd.store.store import Store
 
 THREADS = 4
 Found = tuple[Path, str]  # a file and what is wrong with it

@@ -15,7 +15,7 @@ from store_passes import data_bytes, distributions, layout, new_store, shard
 from sekd.errors import SekdError
 from sekd.store import Layout, Plan, build_rows, schema
 from sekd.store.schema import round_mantissa, topk_matrix
-from sekd.store.writer import write_targets
+from sekd.store.store import write_targets
 
 FLOATS = st.floats(
     width=32, allow_nan=False, allow_infinity=False, allow_subnormal=False, max_value=0, min_value=-(2.0**100)
@@ -100,11 +100,11 @@ def test_rows_that_cannot_be_true_are_refused(store, name):
 
 
 def test_verify_names_rows_that_a_wrong_writer_let_through(store, monkeypatch):
-    from sekd.store import writer
+    from sekd.store import store as module
     from sekd.store.verify import verify
 
-    monkeypatch.setattr(writer, "row_faults", lambda *_, **__: [])
-    monkeypatch.setattr(writer, "encode", lambda hidden, _: hidden.astype(np.uint16) | 0x7F80)
+    monkeypatch.setattr(module, "row_faults", lambda *_, **__: [])
+    monkeypatch.setattr(module, "encode", lambda hidden, _: hidden.astype(np.uint16) | 0x7F80)
     rows, hidden = shard(store, 0)
     store.write_shard(0, change(rows, *IMPOSSIBLE["ascending"][:2]), hidden, {})
     named = {fault.file.split("/")[-1]: fault.what for fault in verify(store) if fault.shard == 0}
