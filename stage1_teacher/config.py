@@ -1,4 +1,4 @@
-"""Every setting of stage 1, as typed dataclasses, composed by ``conf/teacher.yaml``; past the entry no Hydra."""
+"""Every setting of stage 1, as typed dataclasses, composed by ``conf/teacher.yaml``."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,8 +15,8 @@ from stage1_teacher.teacher_modes import ON_POLICY, TEACHER_MODES, USES_LABELS
 
 @dataclass
 class Teacher:
-    """Who teaches: the model itself, or the model with a LoRA adapter; and under ``paradigm=on_policy`` the store of
-    the given answers."""
+    """The teacher: the model, with or without a LoRA adapter; for ``paradigm=on_policy`` also the store of the given
+    answers."""
 
     adapter: str | None = None
     prefixes: str | None = None
@@ -24,7 +24,7 @@ class Teacher:
 
 @dataclass
 class TeacherConfig:
-    """One pass. ``conf/teacher.yaml`` says what each setting does."""
+    """One pass. ``conf/teacher.yaml`` explains each setting."""
 
     data: DataConfig = MISSING
     model: ModelConfig = MISSING
@@ -66,10 +66,10 @@ class TeacherConfig:
 
 
 def check(config: TeacherConfig) -> None:
-    """Refuse settings that cannot be meant.
+    """Refuse impossible settings.
 
     Raises:
-        SekdError: says which, and what is possible.
+        SekdError: says which, and the valid ones.
     """
     if config.paradigm not in (modes := (*TEACHER_MODES, ON_POLICY)):
         raise SekdError(f"paradigm={config.paradigm}: the teacher modes are {', '.join(modes)}")

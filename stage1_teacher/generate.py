@@ -1,4 +1,4 @@
-"""The pass: plan what is missing, ask for it, publish it, say what came of it."""
+"""The teacher's pass: plan the missing shards, generate and publish them, print a summary."""
 
 import sys
 import time
@@ -32,7 +32,7 @@ from stage1_teacher.teacher_modes import USES_LABELS, StoredAnswers
 
 @dataclass(frozen=True)
 class Pass:
-    """What is to be done: the dataset, its store, and the part of its shards that this run takes."""
+    """The dataset, its store, and the part of its shards that this run takes."""
 
     config: TeacherConfig
     dataset: Dataset
@@ -41,12 +41,12 @@ class Pass:
 
     @property
     def missing(self) -> list[int]:
-        """The shards that are still to be written."""
+        """The missing shards."""
         return [index for index in self.store.missing() if self.part.takes(index)]
 
     @property
     def places(self) -> list[int]:
-        """The examples that are still to be asked about, by their place in the dataset."""
+        """The examples without stored answers, by their index in the dataset."""
         return [place for index in self.missing for place in self.store.plan.examples(index)]
 
 
@@ -68,7 +68,7 @@ def prepare(config: TeacherConfig) -> Pass:
 
 
 def questioning(config: TeacherConfig, dataset: Dataset, prompter: Prompter) -> dict[str, Any]:
-    """What the answers depend on beside the model and the layout: what it is asked about, in which words and order."""
+    """What the answers depend on beside the model and the layout: the data, the wording and the mode."""
     special: dict[str, Any] = {"uses_labels": True} if config.paradigm in USES_LABELS else {}
     if config.teacher.prefixes:
         special["prefixes"] = StoredAnswers(Path(config.teacher.prefixes), dataset).store.fingerprint
@@ -76,7 +76,7 @@ def questioning(config: TeacherConfig, dataset: Dataset, prompter: Prompter) -> 
 
 
 def layout(config: TeacherConfig, prompter: Prompter) -> Layout:
-    """What is kept at every answer position.
+    """What is stored at every answer position.
 
     Raises:
         SekdError: layers that the model does not have, or a letter that is not one token.
@@ -95,13 +95,13 @@ def layout(config: TeacherConfig, prompter: Prompter) -> Layout:
 
 
 def run(config: TeacherConfig) -> Store:
-    """Make the pass complete, as far as this run's part goes.
+    """Complete this run's part of the pass.
 
     Raises:
-        SekdError: whatever the user has to know.
+        SekdError: any error of the user's input or of a worker.
         Stopped: on SIGINT or SIGTERM.
     """
-    # File names and levels are text, whatever brackets and colons they hold.
+    # File names and levels are plain text, also with brackets and colons.
     console = Console(stderr=True, markup=False, emoji=False, highlight=False)
     begun = time.monotonic()
     job = prepare(config)
@@ -164,7 +164,7 @@ def _announce(job: Pass, console: Console) -> None:
 
 
 def _estimate_memory(job: Pass, console: Console) -> None:
-    """Say what the engines need, and refuse what cannot fit. Of the nodes of a cluster nothing is known here."""
+    """Print the engines' estimated memory, and refuse what cannot fit. The nodes of a cluster are not checked."""
     engine, config = job.config.engine, job.config
     cuda = engine.device == "cuda"
     estimate = engine_memory(
@@ -187,7 +187,7 @@ def _estimate_memory(job: Pass, console: Console) -> None:
 
 
 def _look_at_images(job: Pass, tolerance: Tolerance, console: Console) -> None:
-    """Find images that do not decode before an engine is started; refuse more than are tolerated."""
+    """Find images that do not decode before an engine is started; an error if there are too many."""
     paths = [job.dataset.image_path(job.dataset.examples[place]) for place in job.places]
     if bad := undecodable(paths, progress=job.config.progress):
         listed = named([f"{path} ({why})" for path, why in bad.items()], len(bad))

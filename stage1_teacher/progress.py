@@ -1,4 +1,4 @@
-"""How a pass is getting on: what was asked so far, a progress bar of it, and how many images may be left out."""
+"""Progress of a pass: its counts, a progress bar, and the limit of unreadable images."""
 
 import sys
 import time
@@ -13,16 +13,16 @@ from sekd.errors import SekdError
 from sekd.store import Store
 from stage1_teacher.teacher_modes import OUTSIDE
 
-LISTED = 5  # images that are named with what is wrong with them
-QUIET_SECONDS = 10.0  # between two lines where there is no terminal
+LISTED = 5  # images that are named with their faults
+QUIET_SECONDS = 10.0  # seconds between two lines without a terminal
 
 
 @dataclass(frozen=True)
 class Stats:
-    """What a pass has done, in numbers that add up over images and shards.
+    """Counts of a pass, which add up over images and shards.
 
     ``letter_mass`` is the sum over steps of the probability that the answer is any of the letters at all; ``reasons``
-    say why the first few images were skipped. ``outside`` are those whose path ended before it began.
+    are the reasons of the first few skipped images. ``outside`` counts images whose path has no level.
     """
 
     images: int = 0
@@ -44,7 +44,7 @@ class Stats:
         return 100 * self.cached_tokens / max(self.prompt_tokens, 1)
 
     def describe(self, seconds: float) -> str:
-        """How fast, how much the prefix cache saves, and whether the answers are letters."""
+        """Speed, share of cached tokens, and the letters' probability."""
         parts = [
             f"{self.steps / max(seconds, 1e-9):.0f} steps/s",
             f"{self.prompt_tokens / max(seconds, 1e-9):.0f} tokens/s",
@@ -56,9 +56,9 @@ class Stats:
 
 @dataclass(frozen=True)
 class Tolerance:
-    """Of all images of the pass, in whichever run and shard they are asked about, ``share`` may be unreadable.
+    """``share`` of all images of the pass may be unreadable.
 
-    ``before`` were left out by earlier runs.
+    ``before`` were skipped by earlier runs.
     """
 
     root: Path
@@ -68,16 +68,14 @@ class Tolerance:
 
     @classmethod
     def of(cls, store: Store, dataset: Dataset, *, share: float) -> "Tolerance":
-        """What is left of the tolerance of a pass that is under way."""
+        """The tolerance of a pass with the skipped images of its complete shards."""
         written = set(range(store.plan.n_shards)) - set(store.missing())
         reasons = [reason for index in written for reason in store.entry(index).skipped.values()]
         before = sum(not reason.startswith(OUTSIDE) for reason in reasons)
         return cls(dataset.root, share, len(dataset.examples), before)
 
     def check(self, found: int, named: str = "") -> None:
-        """Raises:
-        SekdError: with so many unreadable images in this run, too much of the pass would be left out.
-        """
+        """Raise a ``SekdError`` if too large a share of the pass would be skipped."""
         bad = self.before + found
         if bad > self.share * self.images:
             raise SekdError(
@@ -87,18 +85,18 @@ class Tolerance:
 
 
 def named(reasons: Sequence[str], count: int) -> str:
-    """The first few of so many images with their reasons, as the end of a sentence; "" where none is known."""
+    """The first few of the images with their reasons, as the end of a sentence; "" if none is known."""
     shown = reasons[:LISTED]
     more = f" and {count - len(shown)} more" if count > len(shown) else ""
     return f": {', '.join(shown)}{more}" if shown else ""
 
 
 class Progress:
-    """Hears from the pool, adds up the stats, and shows them. Those of a shard that is asked again count once.
+    """Listener of the pool: adds up the stats and shows them. A shard that is requeued counts once.
 
     Args:
-        tolerance: ends a pass over which too many images turn out to be unreadable after all.
-        images: of the whole pass that are still to be asked about.
+        tolerance: ends a pass with too many unreadable images.
+        images: images of the pass without answers at the start.
         shown: print at all.
     """
 
@@ -126,14 +124,14 @@ class Progress:
         self._bar.close()
 
     def progress(self, job: int, news: Stats) -> None:
-        """Count what was asked of a shard.
+        """Add a shard's counts.
 
         Raises:
             SekdError: too many images are unreadable.
         """
         if self._start is None:
             self._start = time.monotonic()
-            self._bar.unpause()  # the rate is that of the engine, not of its start
+            self._bar.unpause()  # the rate excludes the engine's start
             self._bar.set_description_str("", refresh=False)
         self._open[job] = self._open.get(job, Stats()) + news
         self.stats += news
@@ -146,7 +144,7 @@ class Progress:
         self._written += self._open.pop(job, Stats())
 
     def requeued(self, job: int) -> None:
-        """A shard is asked again."""
+        """A shard is requeued."""
         self._open.pop(job, None)
         self.stats = sum(self._open.values(), self._written)
 

@@ -1,4 +1,4 @@
-"""What a whole pass says, read back from its store: size, answers, certainty, and scores where truth is known."""
+"""Summary of a complete pass, read from its store: size, answers, entropy, and scores where the truth is known."""
 
 import math
 from collections import Counter
@@ -23,8 +23,8 @@ SHOWN = (0.0, 0.5, 0.9, 0.99)  # thresholds on the probability of a path found b
 
 
 class PathSaid(NamedTuple):
-    """The teacher's answers about an image, what is true (empty where it is not known), and the probability of the
-    path where a descent found it."""
+    """The teacher's answers about an image, the truth (empty if unknown), and the path's probability if a descent found
+    it."""
 
     answers: list[str]
     truth: list[str]
@@ -32,7 +32,7 @@ class PathSaid(NamedTuple):
 
 
 def show_summary(store: Store, dataset: Dataset, console: Console) -> None:
-    """Print what every shard's targets add up to."""
+    """Print sums over every shard's targets."""
     descent = store.layout.path_logprob
     labels = {example.id: example.path for example in dataset.examples if example.path} if descent else {}
     size, reasons, answers = 0, Counter[bool](), Counter[int]()
@@ -79,7 +79,7 @@ def _table(levels: dict[str, Any]) -> Table:
 
 
 def _path(rows: list[dict[str, Any]], label: tuple[str, ...] | None) -> PathSaid:
-    """One image's rows. A store of descents holds no truth: it is the dataset's label, where there is one."""
+    """One image's rows. A store of descents holds no truth; the dataset's label is used, if there is one."""
     truth: list[str] = []
     if label:
         truth = [label[row["depth"]] for row in rows if row["depth"] < len(label)]

@@ -1,16 +1,16 @@
-"""The teacher modes (``paradigm=…``): the method, and the controls that show which part of it does the work.
+"""The teacher modes (``paradigm=…``): the method, and the controls that isolate its parts.
 
 | mode | how the teacher is asked about an image |
 |---|---|
 | conditioned | each level in turn, given its own answers to the levels above: the method |
 | independent | each level by itself |
-| joint | all levels in one forced reply: what the student could do before |
+| joint | all levels in one forced reply: the student's task before training |
 | shuffled | as conditioned, but given its answers about another image |
 | truth | as conditioned, but given the labels, which are also stored as its answers: no self-distillation |
 | on_policy | as conditioned, but given the answers of another stored pass: a student's joint answers |
 
-``truth`` alone reads labels, and its store says so. ``on_policy`` scores the prefixes that the student itself comes
-upon, as DAgger does (arXiv 1011.0686): beyond the paper, and no control.
+Only ``truth`` reads labels, and its store says so. ``on_policy`` scores the student's own prefixes, as DAgger does
+(arXiv 1011.0686); it is not in the paper, and no control.
 """
 
 import math
@@ -33,13 +33,13 @@ OUTSIDE = "outside the tree"
 
 
 class OutsideTreeError(UnreadableImageError):
-    """An image whose first level no node is probable enough for, so that its path ends before it begins."""
+    """An image without a node that is probable enough at the first level, so that its path is empty."""
 
     kind = OUTSIDE
 
 
 def subject(strategies: Strategies, dataset: Dataset, place: int) -> Conversation[Subject]:
-    """The example at a place and its questions: about its labelled path, or about the one that a descent finds first.
+    """The example at a place and its questions: about its labelled path, or the one that a descent finds first.
 
     Raises:
         OutsideTreeError: no node of the first level is as probable as ``data.stop``.
@@ -77,7 +77,7 @@ def joint(strategies: Strategies, dataset: Dataset, place: int, about: Subject) 
 
 
 def shuffled(strategies: Strategies, dataset: Dataset, place: int, about: Subject) -> Conversation[Answers]:
-    """The other image is the next one that can be read: the examples' own order is shuffled."""
+    """The other image is the next readable one; the examples are already in random order."""
     count = len(dataset.examples)
     for other in ((place + distance) % count for distance in range(1, count)):
         try:
@@ -120,7 +120,7 @@ def teacher_mode(name: str, dataset: Dataset, prefixes: str | None) -> TeacherMo
 
 
 class NoPrefixError(UnreadableImageError):
-    """An image that the pass with the prefixes skipped, so that this one skips it too."""
+    """The pass with the prefixes skipped this image, so this one does too."""
 
     kind = "no prefixes"
 
@@ -129,10 +129,10 @@ class StoredAnswers:
     """The answers of a stored pass, by example.
 
     Args:
-        path: a whole store over the very examples of ``dataset``.
+        path: a complete store of the same examples as ``dataset``.
 
     Raises:
-        SekdError: it is not whole, or of other examples or questions.
+        SekdError: it is incomplete, or of other examples or questions.
     """
 
     def __init__(self, path: Path, dataset: Dataset) -> None:
@@ -145,7 +145,7 @@ class StoredAnswers:
         self._answers: dict[str, tuple[int, ...]] = {}
 
     def about(self, place: int, sample: str) -> tuple[int, ...]:
-        """The answers about the example at a place; the shards are expected one after the other.
+        """The answers about the example at an index. Keeps one shard in memory, so ask in order.
 
         Raises:
             NoPrefixError: that pass skipped the example.

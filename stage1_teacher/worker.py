@@ -1,4 +1,4 @@
-"""One engine at work on a pass: asks about the examples of a shard after the other, and writes each meanwhile."""
+"""A worker with one engine: generates shard after shard, and writes each while it generates the next."""
 
 import time
 from collections import deque
@@ -30,19 +30,19 @@ from stage1_teacher.progress import Stats
 from stage1_teacher.teacher_modes import OUTSIDE, TeacherMode, subject, teacher_mode
 
 Report = Callable[[Stats], None]
-Answered = tuple[Subject, Answers] | str  # the questions about an image and the answers, or why there are none
+Answered = tuple[Subject, Answers] | str  # an image's questions and answers, or the reason why there are none
 
 
 class TeacherWorker:
-    """A worker of the pool, whose jobs are shards. Its engine takes seconds to start on CPU, a minute or two on GPU.
+    """A worker of the pool, whose jobs are shards. Its engine starts in seconds on CPU, in a minute or two on GPU.
 
     Args:
         config: the pass.
         path: its store.
 
     Raises:
-        SekdError: the questions or their wording are not those of the store: this process may see other files than
-            the one that planned the pass.
+        SekdError: the questions or their wording are not those of the store: this node may have other files than the
+            planner's.
     """
 
     def __init__(self, config: TeacherConfig, path: Path) -> None:
@@ -58,11 +58,11 @@ class TeacherWorker:
         self._strategies = Strategies(prompter, load_processor(model), topk=config.topk, capture=bool(layers))
 
     def work(self, jobs: Iterable[int], *, progress: Report, done: Callable[[Any], None]) -> None:
-        """Ask and write shards as they are handed in; one is done when it is safe on disk."""
+        """Generate and write shards from the queue; a shard is done when it is synced to disk."""
         write_behind(self._ask(index, progress, done) for index in jobs)
 
     def _ask(self, index: int, progress: Report, done: Callable[[Any], None]) -> Callable[[], None]:
-        """Ask about a shard; what then writes it."""
+        """Generate a shard; returns the job that writes it."""
         start = time.perf_counter()
         shard = ask_shard(
             self._engine,
@@ -87,9 +87,9 @@ class TeacherWorker:
 
 
 def write_behind(jobs: Iterable[Callable[[], None]]) -> None:
-    """Run jobs in order in a thread while the next one is made, and lose no error.
+    """Run jobs in order in a thread while the next one is made, and raise their errors.
 
-    At most one waits while one runs: memory holds two shards. What was handed over is finished even when the run stops.
+    At most one waits while one runs, so memory holds two shards. Queued jobs are finished even when the run stops.
     """
     writing: deque[Future] = deque()
     with ThreadPoolExecutor(1, thread_name_prefix="writer") as pool:
@@ -103,7 +103,7 @@ def write_behind(jobs: Iterable[Callable[[], None]]) -> None:
 
 @dataclass(frozen=True)
 class Shard:
-    """What ``Store.write_shard`` takes: rows, hidden states [rows, layers, hidden] or None, and what was left out."""
+    """The arguments of ``Store.write_shard``: rows, hidden states [rows, layers, hidden] or None, skipped examples."""
 
     rows: pa.Table
     hidden: np.ndarray | None
@@ -120,9 +120,9 @@ def ask_shard(
     layout: Layout,
     report: Report,
 ) -> Shard:
-    """Ask about every example of one shard: those in ``places`` of the dataset's.
+    """Generate the answers of one shard: the dataset's examples at ``places``.
 
-    The engine starts empty, so a shard's bytes depend on the shard alone: not on what was asked before it, nor by whom.
+    The engine's caches are reset first, so that a shard's bytes depend on the shard alone.
     """
     engine.reset()
     conversations = (_about(place, strategies, dataset, mode) for place in places)
@@ -137,7 +137,7 @@ def ask_shard(
 def _about(
     place: int, strategies: Strategies, dataset: Dataset, mode: TeacherMode
 ) -> Conversation[tuple[int, Answered]]:
-    """The conversation about one image, which may turn out to be unreadable, or outside the tree."""
+    """The conversation about one image, which may be unreadable or outside the tree."""
     try:
         about = yield from subject(strategies, dataset, place)
         return place, (about, (yield from mode(strategies, dataset, place, about)))
@@ -146,7 +146,7 @@ def _about(
 
 
 def _stats(answered: Answered, image: str) -> Stats:
-    """What one image adds to the count."""
+    """The stats of one image."""
     if isinstance(answered, str):
         if answered.startswith(OUTSIDE):
             return Stats(images=1, outside=1)
@@ -162,7 +162,7 @@ def _stats(answered: Answered, image: str) -> Stats:
 
 
 def _assemble(asked: Sequence[tuple[Example, Answered]], layout: Layout) -> Shard:
-    """Rows in order of example, then step. Truth goes into its own column here and nowhere else."""
+    """Rows in order of example, then step. The truth goes into its own column only."""
     rows: list[dict[str, Any]] = []
     hidden: list[np.ndarray] = []
     skipped: dict[str, str] = {}

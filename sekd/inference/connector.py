@@ -31,7 +31,7 @@ STAMP = "sekd_stamp"  # key in the result's kv_transfer_params that names the ro
 
 @dataclass
 class Wanted(KVConnectorMetadata):
-    """Which rows of this step's cache to copy: three parallel lists."""
+    """The rows of this step's cache to copy: three parallel lists."""
 
     stamps: list[int] = field(default_factory=list)
     blocks: list[int] = field(default_factory=list)
@@ -41,7 +41,7 @@ class Wanted(KVConnectorMetadata):
 class AnswerPositionConnector(KVConnectorBase_V1, SupportsHMA):
     """Both halves; vLLM makes one instance for the scheduler and one for each worker."""
 
-    requires_kv_delivery = False  # a row is copied in the step that computes it, so a preempted request owes nothing
+    requires_kv_delivery = False  # a row is copied in the step that computes it, so preemption loses nothing
 
     def __init__(self, vllm_config: Any, role: KVConnectorRole, kv_cache_config: Any = None) -> None:
         super().__init__(vllm_config=vllm_config, role=role, kv_cache_config=kv_cache_config)
@@ -103,7 +103,7 @@ class AnswerPositionConnector(KVConnectorBase_V1, SupportsHMA):
             self._copier = RowCopier(kv, **ring)
 
     def wait_for_save(self) -> None:
-        """After the step's forward pass: copy the wanted rows out."""
+        """After the step's forward pass: copy the requested rows."""
         wanted = self._get_connector_metadata() if self.has_connector_metadata() else None
         if self._copier is not None and isinstance(wanted, Wanted) and wanted.stamps:
             self._copier.copy(wanted)
@@ -114,7 +114,7 @@ class AnswerPositionConnector(KVConnectorBase_V1, SupportsHMA):
             self._copier.close()
             self._copier = None
 
-    # --- what vLLM asks of every connector: nothing is loaded from outside, and rows are not saved layer by layer ---
+    # --- vLLM's required methods: nothing is loaded, and rows are not saved by layer ---
 
     def get_num_new_matched_tokens(self, request: Any, num_computed_tokens: int) -> tuple[int, bool]:
         return 0, False

@@ -1,4 +1,4 @@
-"""What has to be known of a model and its adapters before an engine is started, read from configuration files alone."""
+"""Sizes of a model and its adapters from their configuration files, before an engine is started."""
 
 import json
 from collections.abc import Sequence
@@ -55,7 +55,7 @@ def resolve_layers(requested: Sequence[int], dimensions: Dimensions, *, name: st
 
 
 def adapter_rank(adapter: Path | None) -> int:
-    """The rank of a LoRA adapter, which the engine that serves it must be started with; 0 for none.
+    """The rank of a LoRA adapter, which the engine needs at its start; 0 for none.
 
     Raises:
         SekdError: the folder holds no adapter.

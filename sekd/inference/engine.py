@@ -208,7 +208,7 @@ class Engine:
 
 
 def _bound_waiting(core: Any) -> None:
-    """vLLM waits without end for an engine process that hangs or that was killed: let it wait as long as the pool."""
+    """Bound vLLM's wait for an engine process that hangs or was killed, which has no limit, by that of the pool."""
     outputs = getattr(core, "outputs_queue", None)
     if outputs is None:
         return  # the engine runs in this process

@@ -110,7 +110,7 @@ def _main(pipe: Connection, open_worker: bytes, cards: str | None) -> None:
 
 
 def cards_of_workers(engine: EngineConfig, workers: int) -> list[str | None]:
-    """What each of so many worker processes has to set CUDA_VISIBLE_DEVICES to; None where it runs on CPU.
+    """CUDA_VISIBLE_DEVICES of each of ``workers`` processes; None on CPU.
 
     No GPU is given to two. They come from this process's CUDA_VISIBLE_DEVICES (numbers, UUIDs or MIG names), else from
     the driver's list.

@@ -1,5 +1,5 @@
-"""What this project changes in vLLM. ``load`` runs in each of vLLM's processes, by the entry point
-``vllm.general_plugins``, before vLLM looks at a model.
+"""This project's changes of vLLM. ``load`` runs in each of vLLM's processes before it loads a model, by the entry point
+``vllm.general_plugins``.
 
 Shape legend: T tokens, I input size, O output size.
 """

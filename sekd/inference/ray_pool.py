@@ -103,7 +103,7 @@ class RayPool:
         self._calls = {call: owner for call, owner in self._calls.items() if owner != name}
 
     def shutdown(self, busy: Sequence[str]) -> None:
-        """``ray_actors`` ends them all."""
+        """``ray_actors`` kills them."""
 
 
 class Mailbox:

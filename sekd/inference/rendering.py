@@ -100,7 +100,7 @@ class Rendering:
 
 
 def _first_cause(error: BaseException) -> str:
-    """What the processor itself said, one line; vLLM wraps it in a sentence that holds all its arguments."""
+    """The processor's own error in one line; vLLM wraps it in one with all arguments."""
     while error.__cause__ is not None:
         error = error.__cause__
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

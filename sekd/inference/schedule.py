@@ -1,6 +1,6 @@
-"""Continuous scheduling of conversations: each goes on as soon as the last of its own results is known.
+"""Continuous scheduling of conversations: each continues as soon as its own results are complete.
 
-A conversation is a generator about one image. It yields ``StepRequest``s, as many as it wants asked at once, and is
+A conversation is a generator about one image. It yields ``StepRequest``s, one or several concurrent ones, and is
 resumed with their ``StepResult``s in the same order. Conversations are admitted in order and as many as fit, so that an
 image's prefix stays in the KV cache until its last step; a running conversation's next step precedes any new image.
 
@@ -62,10 +62,10 @@ def _pixels_of(request: StepRequest, pixels: dict[str, Image.Image]) -> Image.Im
 
 @dataclass(eq=False)
 class _Running:
-    """A conversation, what it asks for at present, and the results that came.
+    """A conversation, its pending requests, and their results so far.
 
     Attributes:
-        images: by key, those that the engine has not taken yet.
+        images: by key, those that the engine has not processed yet.
         seen: keys of those that it has processed.
         results: by place in ``requests``.
         tokens: of its longest prompt.
@@ -138,7 +138,7 @@ class Drive:
     # --- running ---
 
     def _resume(self, running: _Running, answer: list[StepResult] | UnreadableImageError | None) -> bool:
-        """Let a conversation go on to its next requests, and start reading their images; False if it has ended."""
+        """Resume a conversation up to its next requests, and start reading their images; False if it has ended."""
         conversation = running.conversation
         try:
             if isinstance(answer, UnreadableImageError):
@@ -164,7 +164,7 @@ class Drive:
         return given
 
     def _submit(self, running: _Running) -> None:
-        """Submit a conversation's requests; an image that is of no use is raised inside the conversation."""
+        """Submit a conversation's requests; an unusable image is raised inside the conversation."""
         images, running.images = running.images, {}
         running.seen |= images.keys()
         tickets: list[str] = []

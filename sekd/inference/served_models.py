@@ -28,7 +28,7 @@ class LlavaOnevision(LlavaOnevisionForConditionalGeneration, SupportsLoRA, Suppo
     }
 
     def get_mm_mapping(self) -> MultiModelKeys:
-        """Which part of the model each module belongs to; LoRA is of the language model alone."""
+        """Which part of the model each module belongs to; LoRA is only in the language model."""
         return MultiModelKeys.from_string_field(
             language_model="language_model", connector="multi_modal_projector", tower_model="vision_tower"
         )

@@ -1,4 +1,4 @@
-"""This project's configuration in vLLM's words. Imported only once the environment is prepared."""
+"""Build vLLM's arguments from this project's configuration. Import only after ``prepare_environment``."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the sizes that vLLM reserves
 def build(
     model: ModelConfig, engine: EngineConfig, *, layers: tuple[int, ...], max_lora_rank: int, slots: int
 ) -> tuple[LLMEngine, RowReader | None]:
-    """A started engine and the ring that its hidden states arrive in; refuses what it can before weights are loaded."""
+    """A started engine and the ring of its hidden states; makes all checks before weights are loaded."""
     arguments = engine_arguments(model, engine, max_lora_rank=max_lora_rank)
     rows = None
     plugin.load()  # vLLM's own processes load it through the entry point
@@ -47,7 +47,7 @@ def build(
         raise
     except (ValueError, RuntimeError, OSError) as error:
         raise SekdError(f"model {model.name}: vLLM could not serve {model.path!r}: {_cause(error)}") from error
-    # Images become pixels by the very processor that the student's stage loads.
+    # vLLM uses the same image processor as the student's stage.
     llm_engine.renderer.mm_processor.info.get_hf_processor().image_processor = load_processor(model).image_processor
     return llm_engine, rows
 
@@ -92,7 +92,7 @@ def engine_arguments(model: ModelConfig, engine: EngineConfig, *, max_lora_rank:
 
 
 def capture_arguments(layers: tuple[int, ...], path: str, *, slots: int) -> dict[str, Any]:
-    """What makes vLLM keep hidden states and hand them to the connector, which writes them to the ring at ``path``."""
+    """Makes vLLM store hidden states and pass them to the connector, which writes them to the ring at ``path``."""
     return {
         "speculative_config": {
             "method": "extract_hidden_states",

@@ -5,7 +5,7 @@
 | joint | 1 | all questions; all answers in one generation (Joint Path Decision) |
 | independent | one a level, at once | one level's question, no context |
 | conditioned | one a level, in turn | one level's question and the answers so far (Decision-Conditioned Rollout) |
-| guided | one a level, in turn | as joint, the reply written up to the level's letter with the answers so far |
+| guided | one a level, in turn | as joint, the reply given up to the level's letter with the answers so far |
 | true_prefix | one a level, at once | as guided, with the true answers |
 | wrong_prefix | one a level, at once | as guided, with wrong answers, drawn evenly from the other options |
 
