@@ -130,7 +130,7 @@ base: $(READY) ## pretrain the embedded base model again (about 25 minutes on tw
 bench: $(READY) ## time both stages against alternatives, as ratios
 	$(KEEP_MEMORY) $(PYTHON) -m benchmarks $(ARGS)
 
-families: $(READY) ## docs/models.md: every command on a stand-in of every family (takes about an hour)
+families: $(READY) ## docs/models.md: every command on a stand-in of every family (takes about two hours)
 	PYTHONPATH=tests $(PYTHON) -m standins.table $(ARGS)
 
 lint: $(READY) ## style, types and import rules

@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from sekd.datasets.config import CONFIGS
@@ -35,6 +35,13 @@ FAMILIES = {
 }
 KINDS = ("odd", "square", "grey", "rotated", "transparent")  # three to learn from, two to be asked about
 OUTCOMES = "outcomes.json"
+# Columns of their own table: settings of the commands, and what runs with them.
+TRIED = {
+    "own process": "teacher and evaluate with `engine.in_process=false`",
+    "two workers": "teacher and evaluate with two engines",
+    "merged": "the merged student as the model of another pass in vLLM and of another student in transformers",
+    "float32": "teacher, student (asked by adapter in transformers) and evaluate (by adapter in vLLM) in float32",
+}
 OUTER = ("ARGS", "MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "PYTHONPATH")  # of the `make` that runs this
 LIMIT = 1800  # seconds a command
 SPLITS = "data.splits.train=photos.json@0-60% data.splits.val=null data.splits.test=photos.json@60-100%"
@@ -179,9 +186,13 @@ def supported(family: str) -> dict[str, str]:
 
 def page(ran: dict[str, dict[str, str]], able: dict[str, dict[str, str]]) -> str:
     """The page, from each family's outcomes by command, and what it supports."""
-    names = [name for name, _ in commands(Path(), "")]
+    typed = [name for name, _ in commands(Path(), "") if name not in TRIED]
     kinds = list(next(iter(able.values())))
-    ended = [[f"`{FAMILIES[one]}`", *(ran[one].get(name, "not run") for name in names)] for one in FAMILIES]
+
+    def ended(names: Iterable[str]) -> list[str]:
+        rows = [[f"`{FAMILIES[one]}`", *(ran[one].get(name, "not run") for name in names)] for one in FAMILIES]
+        return _table(["`MODEL=`", *names], rows)
+
     can = [[f"`{FAMILIES[one]}`", *able[one].values()] for one in FAMILIES]
     return "\n".join(
         [
@@ -194,7 +205,13 @@ def page(ran: dict[str, dict[str, str]], able: dict[str, dict[str, str]]) -> str
             "Qwen2.5-VL, Qwen3-VL, InternVL3 and LLaVA-OneVision through teacher, verify, student, merge and",
             "evaluate, and holds the engine's answers and hidden states of all families to those of transformers.",
             "",
-            *_table(["`MODEL=`", *names], ended),
+            *ended(typed),
+            "",
+            "## Other ways to run them",
+            "",
+            *_table(["", "what was run"], [[name, what] for name, what in TRIED.items()]),
+            "",
+            *ended(TRIED),
             "",
             "## What each family supports",
             "",
