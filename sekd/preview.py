@@ -65,7 +65,7 @@ def _calls(dataset: Dataset) -> Calls | None:
 
 def _shown(dataset: Dataset, prompter: Prompter, example: Example) -> dict[str, Any]:
     if dataset.config.by_descent:  # which path the model will find is not known: the tree's first leaf stands for it
-        questions = dataset.questions_about(example, dataset.taxonomy.leaves[0])
+        questions = dataset.questions_on(example, dataset.taxonomy.leaves[0])
         questions = tuple(replace(question, truth=None) for question in questions)
     else:
         questions = dataset.questions(example)

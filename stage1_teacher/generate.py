@@ -117,7 +117,7 @@ def run(config: TeacherConfig) -> Store:
         tolerance = Tolerance.of(store, job.dataset, share=config.unreadable_share)
         try:
             with stop.at_once():
-                _look_at_images(job, tolerance, console)
+                _check_images(job, tolerance, console)
             with Progress(tolerance, images=len(job.places), shown=config.progress) as progress:
                 from stage1_teacher.worker import TeacherWorker
 
@@ -186,7 +186,7 @@ def _estimate_memory(job: Pass, console: Console) -> None:
         estimate.check(f"take {smaller}, a smaller engine.max_model_len, or a smaller model")
 
 
-def _look_at_images(job: Pass, tolerance: Tolerance, console: Console) -> None:
+def _check_images(job: Pass, tolerance: Tolerance, console: Console) -> None:
     """Find images that do not decode before an engine is started; an error if there are too many."""
     paths = [job.dataset.image_path(job.dataset.examples[place]) for place in job.places]
     if bad := undecodable(paths, progress=job.config.progress):

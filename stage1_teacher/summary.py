@@ -22,7 +22,7 @@ HEADINGS = ("level", "steps", "letter mass", "entropy (nats)", "right %")
 SHOWN = (0.0, 0.5, 0.9, 0.99)  # thresholds on the probability of a path found by descent
 
 
-class PathSaid(NamedTuple):
+class PathResult(NamedTuple):
     """The teacher's answers about an image, the truth (empty if unknown), and the path's probability if a descent found
     it."""
 
@@ -37,7 +37,7 @@ def show_summary(store: Store, dataset: Dataset, console: Console) -> None:
     labels = {example.id: example.path for example in dataset.examples if example.path} if descent else {}
     size, reasons, answers = 0, Counter[bool](), Counter[int]()
     levels: dict[str, Any] = {}  # sums over steps of what ``_steps`` returns
-    paths: list[PathSaid] = []
+    paths: list[PathResult] = []
     for index in range(store.plan.n_shards):
         entry = store.entry(index)
         rows = store.read_targets(index, columns=(*SCORED, "depth", *([PATH_LOGPROB] if descent else [])))
@@ -78,7 +78,7 @@ def _table(levels: dict[str, Any]) -> Table:
     return table
 
 
-def _path(rows: list[dict[str, Any]], label: tuple[str, ...] | None) -> PathSaid:
+def _path(rows: list[dict[str, Any]], label: tuple[str, ...] | None) -> PathResult:
     """One image's rows. A store of descents holds no truth; the dataset's label is used, if there is one."""
     truth: list[str] = []
     if label:
@@ -86,7 +86,7 @@ def _path(rows: list[dict[str, Any]], label: tuple[str, ...] | None) -> PathSaid
     elif all(row["truth"] >= 0 for row in rows):
         truth = [row["options"][row["truth"]] for row in rows]
     answers = [row["options"][row["answer"]] for row in rows]
-    return PathSaid(answers, truth, math.exp(rows[-1].get(PATH_LOGPROB, 0.0)))
+    return PathResult(answers, truth, math.exp(rows[-1].get(PATH_LOGPROB, 0.0)))
 
 
 def _steps(rows: pa.Table, layout: Layout) -> np.ndarray:

@@ -56,7 +56,7 @@ def subject(strategies: Strategies, dataset: Dataset, place: int) -> Conversatio
     if not sure:
         most = f"{math.exp(path.logprobs[0]):.2f} < {config.stop}"
         raise OutsideTreeError(example.id, f"no node of the first level is more probable than {most}")
-    questions = dataset.questions_about(example, path.node[: tree.skip + sure])
+    questions = dataset.questions_on(example, path.node[: tree.skip + sure])
     return replace(
         about,
         questions=tuple(replace(question, truth=None) for question in questions),

@@ -125,7 +125,7 @@ def ask_shard(
     The engine's caches are reset first, so that a shard's bytes depend on the shard alone.
     """
     engine.reset()
-    conversations = (_about(place, strategies, dataset, mode) for place in places)
+    conversations = (_conversation(place, strategies, dataset, mode) for place in places)
     answered: dict[int, Answered] = {}
     with closing(engine.drive(conversations)) as finished:
         for place, answers in finished:
@@ -134,7 +134,7 @@ def ask_shard(
     return _assemble([(dataset.examples[place], answered[place]) for place in places], layout)
 
 
-def _about(
+def _conversation(
     place: int, strategies: Strategies, dataset: Dataset, mode: TeacherMode
 ) -> Conversation[tuple[int, Answered]]:
     """The conversation about one image, which may be unreadable or outside the tree."""

@@ -67,9 +67,9 @@ class Dataset:
         if example.questions is not None:
             return example.questions
         assert example.path is not None, "an example has a path or questions of its own"
-        return self.questions_about(example, example.path)
+        return self.questions_on(example, example.path)
 
-    def questions_about(self, example: Example, path: Sequence[str]) -> tuple[Question, ...]:
+    def questions_on(self, example: Example, path: Sequence[str]) -> tuple[Question, ...]:
         """Questions built from a path, which may be another than the example's own."""
         return build_questions(sample_id=example.id, path=path, taxonomy=self.taxonomy, **self._choices)
 

@@ -30,7 +30,7 @@ STAMP = "sekd_stamp"  # key in the result's kv_transfer_params that names the ro
 
 
 @dataclass
-class Wanted(KVConnectorMetadata):
+class RowsToCopy(KVConnectorMetadata):
     """The rows of this step's cache to copy: three parallel lists."""
 
     stamps: list[int] = field(default_factory=list)
@@ -58,20 +58,20 @@ class AnswerPositionConnector(KVConnectorBase_V1, SupportsHMA):
         if (request.kv_transfer_params or {}).get(CAPTURE):
             self._prompt_lengths[request.request_id] = request.num_prompt_tokens
 
-    def build_connector_meta(self, scheduler_output: Any) -> Wanted:
+    def build_connector_meta(self, scheduler_output: Any) -> RowsToCopy:
         """The rows that this step completes."""
         new, cached = scheduler_output.scheduled_new_reqs, scheduler_output.scheduled_cached_reqs
         starts = [(request.req_id, request.num_computed_tokens) for request in new]
         starts += zip(cached.req_ids, cached.num_computed_tokens, strict=True)
-        wanted = Wanted()
+        wanted = RowsToCopy()
         for request_id, start in starts:
             end = start + scheduler_output.num_scheduled_tokens[request_id]
             if start < self._prompt_lengths.get(request_id, 0) <= end:
                 blocks = scheduler_output.kv_connector_block_state.get_block_ids(request_id)[self._group]
-                self._want(wanted, request_id, blocks)
+                self._request_row(wanted, request_id, blocks)
         return wanted
 
-    def _want(self, wanted: Wanted, request_id: str, blocks: list[int]) -> None:
+    def _request_row(self, wanted: RowsToCopy, request_id: str, blocks: list[int]) -> None:
         position = self._prompt_lengths[request_id] - 1
         self._last_stamp += 1  # a preempted request comes here again and gets a new row
         self._stamps[request_id] = self._last_stamp
@@ -105,7 +105,7 @@ class AnswerPositionConnector(KVConnectorBase_V1, SupportsHMA):
     def wait_for_save(self) -> None:
         """After the step's forward pass: copy the requested rows."""
         wanted = self._get_connector_metadata() if self.has_connector_metadata() else None
-        if self._copier is not None and isinstance(wanted, Wanted) and wanted.stamps:
+        if self._copier is not None and isinstance(wanted, RowsToCopy) and wanted.stamps:
             self._copier.copy(wanted)
 
     def shutdown(self) -> None:
@@ -139,7 +139,7 @@ class RowCopier:
         self._writer = RowWriter(path, slots=slots, row_bytes=row_bytes)
         self._behind = ThreadPoolExecutor(1, thread_name_prefix="hidden-rows")
 
-    def copy(self, wanted: Wanted) -> None:
+    def copy(self, wanted: RowsToCopy) -> None:
         """Copy one step's rows. The gather runs on the compute stream, hence after the pass and before the next."""
         blocks, slots = torch.tensor(wanted.blocks), torch.tensor(wanted.slots)
         if self._kv.device.type != "cuda":

@@ -19,7 +19,7 @@ from sekd.inference.dimensions import adapter_rank
 from sekd.inference.pool import SILENCE_SECONDS
 from sekd.inference.rendering import Rendering
 from sekd.inference.requests import StepRequest, StepResult, UnusableImageError, tail_logprob
-from sekd.inference.schedule import Conversation, Drive
+from sekd.inference.schedule import Conversation, Scheduler
 from sekd.models import ModelConfig
 
 ROWS_PER_SEQUENCE = 16  # a conversation may request a whole path at once: unread rows per admitted image
@@ -94,7 +94,7 @@ class Engine:
         own, self._adapter = self._adapter, adapter or self._adapter
         try:
             most, readers = self.config.max_num_seqs, self.config.readers
-            yield from Drive(self, conversations, concurrency=most, readers=readers).finished()
+            yield from Scheduler(self, conversations, concurrency=most, readers=readers).finished()
         finally:
             self._adapter = own
             self._drop_unfinished()

@@ -49,9 +49,9 @@ class LocalProcesses:
         for name, (process, pipe, _) in self._running.items():
             handles |= {pipe: name, process.sentinel: name}
         names = dict.fromkeys(handles[handle] for handle in wait(list(handles), timeout))
-        return [message for name in names for message in self._hear(name)]
+        return [message for name in names for message in self._receive_from(name)]
 
-    def _hear(self, name: str) -> Iterator[Message]:
+    def _receive_from(self, name: str) -> Iterator[Message]:
         process, pipe, _ = self._running[name]
         ended = not process.is_alive()  # checked first: its last messages are still in the pipe
         try:

@@ -155,7 +155,7 @@ class Pool:
                 self._stop.check()
                 for name, kind, content in backend.receive(POLL_SECONDS):
                     if name in self._workers:  # unless it was ended in the meantime
-                        self._hear(name, kind, content)
+                        self._on_message(name, kind, content)
                 self._hand_out()
                 self._end_silent()
         finally:
@@ -173,7 +173,7 @@ class Pool:
         self._backend.start(name)
         self._workers[name] = _State()
 
-    def _hear(self, name: str, kind: str, content: Any) -> None:
+    def _on_message(self, name: str, kind: str, content: Any) -> None:
         worker = self._workers[name]
         worker.heard = time.monotonic()
         if kind == "started":

@@ -56,13 +56,13 @@ class Rendering:
             UnusableImageError: the model's processor refuses the image.
         """
         tokens = self._renderer.get_tokenizer().encode(request.prompt_text, add_special_tokens=False)
-        return self._continued(request.image_key, tokens) or self._anew(request.image_key, tokens, image)
+        return self._render_continued(request.image_key, tokens) or self._render_new(request.image_key, tokens, image)
 
     def forget(self) -> None:
         """Forget all images."""
         self._beginnings.clear()
 
-    def _anew(self, key: str, tokens: list[int], image: Callable[[], Image.Image]) -> dict[str, Any]:
+    def _render_new(self, key: str, tokens: list[int], image: Callable[[], Image.Image]) -> dict[str, Any]:
         prompt = {
             "prompt_token_ids": tokens,
             "multi_modal_data": {"image": image()},
@@ -78,7 +78,7 @@ class Rendering:
             self._beginnings.popitem(last=False)
         return rendered
 
-    def _continued(self, key: str, tokens: list[int]) -> dict[str, Any] | None:
+    def _render_continued(self, key: str, tokens: list[int]) -> dict[str, Any] | None:
         """A prompt about a known image; None if it is unknown, or evicted from vLLM's cache."""
         beginning, cache = self._beginnings.get(key), self._renderer.mm_processor_cache
         if beginning is None or cache is None:

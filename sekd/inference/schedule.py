@@ -79,7 +79,7 @@ class _Running:
     tokens: int = 0
 
 
-class Drive:
+class Scheduler:
     """One run over a series of conversations; ``finished`` yields their return values as they end.
 
     Args:

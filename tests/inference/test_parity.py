@@ -79,14 +79,14 @@ def test_the_last_layer_gives_back_the_whole_distribution(
 def test_a_row_taken_one_position_early_fails(
     engine: Engine, reference: Reference, letters: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    exact = AnswerPositionConnector._want
+    exact = AnswerPositionConnector._request_row
 
     def one_early(self: Any, wanted: Any, request_id: str, blocks: list[int]) -> None:
         self._prompt_lengths[request_id] -= 1
         exact(self, wanted, request_id, blocks)
         self._prompt_lengths[request_id] += 1
 
-    monkeypatch.setattr(AnswerPositionConnector, "_want", one_early)
+    monkeypatch.setattr(AnswerPositionConnector, "_request_row", one_early)
     ((_, results),) = engine.drive([ask(0, letters)])
     with pytest.raises(AssertionError):
         assert_agrees(results[0], reference(prompt(0, 0), picture(0)), LAYERS)

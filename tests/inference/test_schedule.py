@@ -13,7 +13,7 @@ from PIL import Image
 
 from sekd.errors import SekdError
 from sekd.inference.requests import StepRequest, StepResult, UnreadableImageError, tail_logprob
-from sekd.inference.schedule import READ_AHEAD, Drive
+from sekd.inference.schedule import READ_AHEAD, Scheduler
 
 NOTHING = np.empty(0, np.int32)
 
@@ -60,7 +60,7 @@ def path_of(name: int, steps: int, image: Any = None) -> Generator:
 
 
 def drive(engine: Scripted, conversations: Any, concurrency: int = 4) -> list:
-    return list(Drive(engine, conversations, concurrency=concurrency, readers=2).finished())
+    return list(Scheduler(engine, conversations, concurrency=concurrency, readers=2).finished())
 
 
 @settings(deadline=None, max_examples=40)
@@ -138,7 +138,7 @@ def test_no_more_decoded_images_wait_in_memory_than_the_readers_are_ahead(
     readers: int, picture_file: Path, most_decoded: Callable[[], int]
 ) -> None:
     conversations = [path_of(name, 3, picture_file) for name in range(40)]
-    ended = list(Drive(Scripted(), conversations, concurrency=32, readers=readers).finished())
+    ended = list(Scheduler(Scripted(), conversations, concurrency=32, readers=readers).finished())
     assert len(ended) == 40
     # Those that wait, the one that the engine looks at, and the one behind it that a thread has begun to read.
     assert readers <= most_decoded() <= READ_AHEAD * readers + 2

@@ -48,7 +48,7 @@ def when_heard(monkeypatch: pytest.MonkeyPatch) -> Callable:
     """Has a function called with an actor's process id and each kind of message that the pool hears from it."""
 
     def install(hook: Callable[[int, str], None]) -> None:
-        hear, pids = Pool._hear, {}
+        hear, pids = Pool._on_message, {}
 
         def heard(self: Any, name: str, kind: str, content: Any) -> None:
             hear(self, name, kind, content)
@@ -56,7 +56,7 @@ def when_heard(monkeypatch: pytest.MonkeyPatch) -> Callable:
                 pids[name] = int(content.split()[1])
             hook(pids.get(name, 0), kind)
 
-        monkeypatch.setattr(Pool, "_hear", heard)
+        monkeypatch.setattr(Pool, "_on_message", heard)
 
     return install
 

@@ -59,7 +59,7 @@ def test_the_questions_are_about_the_path_found_and_hold_no_truth(config: Teache
         descent = worker._strategies.descend(about, tree, roots=job.dataset.roots, options=4, beam=2, forced=False)
         (found,) = worker._engine.drive([descent])
         path = found.paths[0]
-        asked = job.dataset.questions_about(example, path.node)
+        asked = job.dataset.questions_on(example, path.node)
         assert [row["options"] for row in own] == [list(question.options) for question in asked]
         assert [row["path_logprob"] for row in own] == pytest.approx(path.logprobs, abs=1e-4)
 
