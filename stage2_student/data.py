@@ -1,20 +1,94 @@
-"""Lightning's view of the data: the training stream, the held-out part of the store, and images to ask about."""
+"""What a run reads: the training stream, the held-out part of the store, and images to ask about.
 
+Worker processes read and encode whole blocks; the training process takes the blocks in their order and hands out
+their batches. So the batches are the same for any number of workers, and to resume at step n is to start there.
+"""
+
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 
 from lightning.pytorch import LightningDataModule
 
 from sekd.datasets import load_dataset
 from sekd.store.hidden import CHUNK_ROWS
 from stage2_student.batch import Batch
-from stage2_student.config import StudentConfig
+from stage2_student.config import StreamConfig, StudentConfig
 from stage2_student.decode import Prompts
 from stage2_student.encode import Encoder
-from stage2_student.order import Order, Run
+from stage2_student.order import Block, Order, Run, batches
+from stage2_student.processes import read
 from stage2_student.stored import Reader, SplitView
-from stage2_student.stream import Source, Stream, read
+
+
+class Stream:
+    """Batches of a whole run, in order. Lightning saves and restores its position with every checkpoint.
+
+    Attributes:
+        position: steps handed out so far.
+        waited: seconds spent waiting for a block.
+    """
+
+    def __init__(
+        self, make_reader: Callable[[], Reader], encoder: Encoder, order: Order, *, epochs: int, settings: StreamConfig
+    ) -> None:
+        self._make_reader = make_reader
+        self._encoder = encoder
+        self._order = order
+        self._epochs = epochs
+        self._settings = settings
+        self.position = 0
+        self.waited = 0.0
+
+    def __len__(self) -> int:
+        return self._order.steps_per_epoch * self._epochs
+
+    @property
+    def epoch(self) -> float:
+        """How many times the data was seen by now."""
+        return self.position / self._order.steps_per_epoch
+
+    def __iter__(self) -> Iterator[Batch]:
+        epoch, step = divmod(self.position, self._order.steps_per_epoch)
+        block, offset = divmod(step, self._order.steps_per_block)
+        part = partial(self._part, epoch, block)
+        blocks = read(part, workers=self._settings.workers, ahead=self._settings.ahead)
+        while self.position < len(self):
+            begin = time.perf_counter()
+            block_batches = next(blocks, None)
+            self.waited += time.perf_counter() - begin
+            if block_batches is None:
+                raise RuntimeError(f"the blocks ended after {self.position} of {len(self)} batches")
+            for batch in block_batches[offset:]:
+                self.position += 1
+                yield batch
+            offset = 0
+
+    def state_dict(self) -> dict[str, int]:
+        return {"position": self.position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.position = state["position"]
+
+    def _part(self, epoch: int, block: int, number: int, processes: int) -> Iterator[list[Batch]]:
+        """Every ``processes``-th of the encoded blocks that follow on a block of an epoch, from ``number`` on."""
+        reader = self._make_reader()
+        later = range(epoch, self._epochs)
+        blocks = (one for turn in later for one in self._order.blocks(turn, first=block if turn == epoch else 0))
+        for one in islice(blocks, number, None, processes):
+            yield self._encoded(reader, one)
+
+    def _encoded(self, reader: Reader, block: Block) -> list[Batch]:
+        paths = list(reader.read(block.runs))
+        lengths = [self._encoder.length(path) for path in paths] if self._settings.group_by_length else None
+        return [
+            self._encoder.batch(
+                [paths[place] for place in places], images=own, all_images=total, world=self._order.world
+            )
+            for places, (own, total) in zip(batches(block, lengths), block.batches, strict=True)
+        ]
 
 
 class HeldOutBatches:
@@ -25,45 +99,34 @@ class HeldOutBatches:
     """
 
     def __init__(
-        self,
-        make_reader: Callable[[], Reader],
-        encoder: Encoder,
-        counts: tuple[int, ...],
-        *,
-        batch_size: int,
-        rank: int,
-        world: int,
-        workers: int,
-        ahead: int,
+        self, part: SplitView, encoder: Encoder, *, batch_size: int, rank: int, world: int, settings: StreamConfig
     ) -> None:
-        self._make_reader = make_reader
-        self.encoder = encoder
+        self._make_reader = partial(Reader, part, open_shards=settings.open_shards)
+        self._encoder = encoder
+        self._settings = settings
         runs = [
             Run(shard, start, min(start + batch_size, count))
-            for shard, count in enumerate(counts)
+            for shard, count in enumerate(part.counts())
             for start in range(0, count, batch_size)
         ]
         own = [(run, len(run)) for run in runs[rank::world]]
         self._runs = own + [(runs[0], 0)] * (-(-len(runs) // world) - len(own))
-        self._workers = min(workers, len(self._runs))
-        self._ahead = ahead
 
     def __len__(self) -> int:
         return len(self._runs)
 
     def __iter__(self) -> Iterator[Batch]:
-        return read(self.part, workers=self._workers, ahead=self._ahead)
+        return read(self._part, workers=min(self._settings.workers, len(self)), ahead=self._settings.ahead)
 
-    def part(self, number: int, processes: int) -> Iterator[Batch]:
-        """Every ``processes``-th batch, from ``number`` on."""
+    def _part(self, number: int, processes: int) -> Iterator[Batch]:
         reader = self._make_reader()
         for run, images in self._runs[number::processes]:
             paths = list(reader.read((run,)))
-            yield self.encoder.batch(paths, images=images, all_images=len(paths), world=1)
+            yield self._encoder.batch(paths, images=images, all_images=len(paths), world=1)
 
 
 class StudentData(LightningDataModule):
-    """What one run reads.
+    """Lightning's view of what one run reads.
 
     Args:
         parts: what is trained on; first the paths, of which some are held out, then what is rehearsed, if anything.
@@ -75,7 +138,6 @@ class StudentData(LightningDataModule):
         self._parts = tuple(parts)
         self._held_out = replace(parts[0], held_out=True)
         self.encoder = encoder
-        self._make_reader = partial(Reader, open_shards=config.stream.open_shards)
 
     @property
     def _place(self) -> tuple[int, int]:
@@ -87,20 +149,10 @@ class StudentData(LightningDataModule):
 
     def stream_of(self, rank: int, world: int) -> Stream:
         """The training batches as one rank of ``world`` sees them."""
-        config = self._config
-        source = Source(
-            make_reader=partial(self._make_reader, *self._parts),
-            encoder=self.encoder,
-            group_by_length=config.stream.group_by_length,
-            world=world,
-        )
-        return Stream(
-            source,
-            self.order(rank, world),
-            epochs=config.optim.epochs,
-            workers=config.stream.workers,
-            ahead=config.stream.ahead,
-        )
+        settings = self._config.stream
+        make_reader = partial(Reader, *self._parts, open_shards=settings.open_shards)
+        order = self.order(rank, world)
+        return Stream(make_reader, self.encoder, order, epochs=self._config.optim.epochs, settings=settings)
 
     def val_dataloader(self) -> list[HeldOutBatches | Prompts]:
         """Held-out examples of the store, then prompts; each only where there are any."""
@@ -115,16 +167,8 @@ class StudentData(LightningDataModule):
 
     def held_out_of(self, rank: int, world: int) -> HeldOutBatches:
         """The held-out examples that one rank of ``world`` sees."""
-        return HeldOutBatches(
-            partial(self._make_reader, self._held_out),
-            self.encoder,
-            self._held_out.counts(),
-            batch_size=self._config.validation.batch_size,
-            rank=rank,
-            world=world,
-            workers=self._config.stream.workers,
-            ahead=self._config.stream.ahead,
-        )
+        size, settings = self._config.validation.batch_size, self._config.stream
+        return HeldOutBatches(self._held_out, self.encoder, batch_size=size, rank=rank, world=world, settings=settings)
 
     def batches(self, world: int) -> int:
         """Steps of every rank over the whole run."""

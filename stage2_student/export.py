@@ -5,6 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from sekd.store import Store
 from stage2_student.config import StudentConfig
 from stage2_student.model import Student
 
@@ -64,17 +65,15 @@ def save_adapter(student: Student, weights: Mapping[str, Tensor], folder: Path, 
     student.vlm.save_pretrained(str(folder), state_dict=named, save_embedding_layers=False)
 
 
-def write_card(
-    config: StudentConfig, scores: Mapping[str, float], folder: Path, *, store: Path, fingerprint: str
-) -> None:
+def write_card(config: StudentConfig, scores: Mapping[str, float], folder: Path, *, store: Store) -> None:
     """The adapter's ``README.md``: data, settings, scores and lineage."""
     rows = "\n".join(f"| {name} | {value:.4g} |" for name, value in scores.items())
     text = CARD.format(
         base=config.model.path,
         name=config.name,
         data=config.data.name,
-        store=store,
-        fingerprint=fingerprint,
+        store=store.path,
+        fingerprint=store.fingerprint,
         loss=config.loss,
         lora=config.lora,
         targets=", ".join(config.lora.targets),

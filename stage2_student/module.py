@@ -12,11 +12,11 @@ from torch.distributed import init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
 
 from stage2_student.batch import Batch
-from stage2_student.config import OptimConfig
+from stage2_student.config import FSDP, OptimConfig, StudentConfig
+from stage2_student.data import Stream
 from stage2_student.decode import PromptBatch, scored
 from stage2_student.model import Student
 from stage2_student.objective import LossResult, Objective
-from stage2_student.stream import Stream
 
 Sums = dict[str, tuple[float, int]]  # the sum of a value over positions, and how many they are
 
@@ -25,39 +25,27 @@ class StudentModule(LightningModule):
     """Distils the student. Checkpoints hold what is trained and nothing of the frozen model.
 
     Args:
+        config: its ``seed`` and the step's number are all that dropout depends on, so a resumed run repeats it.
         letter_ids: the letters' token ids, in letter order.
-        seed: of dropout; with the step's number it is all that dropout depends on, so a resumed run repeats it.
-        shard: whether the processes of a machine share the frozen weights.
     """
 
     strict_loading = False
 
     def __init__(
-        self,
-        student: Student,
-        objective: Objective,
-        optim: OptimConfig,
-        *,
-        tokenizer: Any,
-        letter_ids: list[int],
-        seed: int,
-        log_every: int,
-        shard: bool = False,
+        self, student: Student, objective: Objective, config: StudentConfig, *, tokenizer: Any, letter_ids: list[int]
     ) -> None:
         super().__init__()
         self.student = student
         self._objective = objective
-        self._optim = optim
+        self._config = config
         self._tokenizer = tokenizer
         self._letter_ids = letter_ids
-        self._seed = seed
-        self._log_every = log_every
-        self._shard = shard
         self._replies: list[tuple[list[str], PromptBatch]] = []
         self._held_out: list[Sums] = []
-        self._speed = Speed()
         self._recording = False  # whether the step that the current batch belongs to is written down
         self._loss = torch.tensor(math.nan)
+        self._images = 0  # since the speed was last written down
+        self._waited, self._since = 0.0, time.perf_counter()
 
     @property
     def loss(self) -> float:
@@ -66,7 +54,7 @@ class StudentModule(LightningModule):
 
     def configure_model(self) -> None:
         """Shards the frozen weights where asked to. DDP then leaves those alone, and averages the gradients as ever."""
-        if not self._shard or self.student.sharded:
+        if self._config.trainer.strategy != FSDP or self.student.sharded:
             return
         nodes = self.trainer.num_nodes
         mesh = init_device_mesh(
@@ -81,11 +69,11 @@ class StudentModule(LightningModule):
     # --- training ---
 
     def on_train_start(self) -> None:
-        self._speed.restart()
+        self._restart_clock()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        torch.manual_seed(hash((self._seed, self.global_rank, batch_idx)) % 2**31)
-        self._recording = (self.global_step + 1) % self._log_every == 0
+        torch.manual_seed(hash((self._config.seed, self.global_rank, batch_idx)) % 2**31)
+        self._recording = (self.global_step + 1) % self._config.trainer.log_every == 0
 
     def training_loss(self, batch: Batch) -> LossResult:
         """The student's forward pass and the losses of one batch."""
@@ -104,29 +92,30 @@ class StudentModule(LightningModule):
         return loss.total
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        stream = self.trainer.train_dataloader
-        assert isinstance(stream, Stream)
-        self._speed.count(batch.images * self.trainer.world_size, stream.waited)
+        self._images += batch.images * self.trainer.world_size
         if self._recording:
-            self._record({**self._speed.read(), "epoch_seen": stream.epoch}, "train")
+            stream, seconds = self._stream(), time.perf_counter() - self._since
+            speed = {
+                "images_per_second": self._images / seconds,
+                "input_wait_share": (stream.waited - self._waited) / seconds,
+            }
+            self._record({**speed, "epoch_seen": stream.epoch}, "train")
+            self._restart_clock()
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
     ) -> None:
         """Clips by the total norm, which is recorded as it was before."""
-        norm = torch.nn.utils.clip_grad_norm_(self._trained().values(), self._optim.clip_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self._trained().values(), self._config.optim.clip_norm)
         if self._recording:
             self._record({"grad_norm": norm, "lr": optimizer.param_groups[0]["lr"]}, "train")
 
     def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(
-            self._trained().values(), lr=self._optim.lr, weight_decay=self._optim.weight_decay
-        )
+        optim = self._config.optim
+        optimizer = torch.optim.AdamW(self._trained().values(), lr=optim.lr, weight_decay=optim.weight_decay)
         # Lightning's own estimate would open the stream before its position is restored.
         steps = self.trainer.datamodule.optimiser_steps(self.trainer.world_size)  # type: ignore[attr-defined]
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: learning_rate_factor(step, steps, self._optim)
-        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, steps, optim))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     # --- validation ---
@@ -140,14 +129,18 @@ class StudentModule(LightningModule):
             self._held_out.append(sums(loss, batch, self._letter_ids))
 
     def on_validation_epoch_end(self) -> None:
-        self._record(means(self._of_all_ranks(self._held_out)), "val")
+        of_ranks = [self._held_out]
+        if self.trainer.world_size > 1:  # ranks may hold different levels, so that no reduction of tensors fits
+            of_ranks = [[] for _ in range(self.trainer.world_size)]
+            torch.distributed.all_gather_object(of_ranks, self._held_out)
+        self._record(means([one for of_rank in of_ranks for one in of_rank]), "val")
         self._held_out.clear()
         if self._replies:
             replies = [reply for texts, _ in self._replies for reply in texts]
             questions = [asked for _, batch in self._replies for asked in batch.questions]
             self._replies.clear()
             self._record(scored(replies, questions), "val", prog_bar=("hca",))
-        self._speed.restart()
+        self._restart_clock()
 
     # --- checkpoints ---
 
@@ -168,42 +161,16 @@ class StudentModule(LightningModule):
     def _trained(self) -> dict[str, Tensor]:
         return {name: weights for name, weights in self.named_parameters() if weights.requires_grad}
 
-    def _of_all_ranks(self, own: list[Sums]) -> list[Sums]:
-        """Ranks may hold different levels, so that no reduction of tensors fits."""
-        if self.trainer.world_size == 1:
-            return own
-        of_ranks: list[list[Sums]] = [[] for _ in range(self.trainer.world_size)]
-        torch.distributed.all_gather_object(of_ranks, own)
-        return [one for of_rank in of_ranks for one in of_rank]
-
     def _record(self, values: dict[str, Any], stage: str, prog_bar: tuple[str, ...] = ()) -> None:
         for name, value in values.items():
             self.log(f"{stage}/{name}", float(value), prog_bar=name in prog_bar)
 
+    def _stream(self) -> Stream:
+        return self.trainer.train_dataloader  # type: ignore[return-value]
 
-class Speed:
-    """Images a second and the share of time spent waiting for input, since the last reading."""
-
-    def __init__(self) -> None:
-        self._images = 0
-        self._waited = self._waited_before = 0.0
-        self._since = time.perf_counter()
-
-    def count(self, images: int, waited: float) -> None:
-        self._images += images
-        self._waited = waited
-
-    def read(self) -> dict[str, float]:
-        seconds = time.perf_counter() - self._since
-        values = {
-            "images_per_second": self._images / seconds,
-            "input_wait_share": (self._waited - self._waited_before) / seconds,
-        }
-        self.restart()
-        return values
-
-    def restart(self) -> None:
-        self._images, self._waited_before, self._since = 0, self._waited, time.perf_counter()
+    def _restart_clock(self) -> None:
+        stream = self._stream()  # none where a student is only validated
+        self._images, self._waited, self._since = 0, stream.waited if stream else 0.0, time.perf_counter()
 
 
 def learning_rate_factor(step: int, steps: int, optim: OptimConfig) -> float:
@@ -225,17 +192,12 @@ def sums(loss: LossResult, batch: Batch, letter_ids: list[int]) -> Sums:
     for index, level in enumerate(batch.level_names):
         own_N = batch.levels_N == index
         columns |= {f"{name}/{level}": column[own_N] for name, column in by_position.items()}
-    return {
-        name: (float(column.sum()), len(column))
-        for name, column in columns.items()
-        if column is not None and len(column)
-    }
+    found = {name: column for name, column in columns.items() if column is not None and len(column)}
+    return {name: (float(column.sum()), len(column)) for name, column in found.items()}
 
 
 def means(parts: Sequence[Sums]) -> dict[str, float]:
     """The mean over the positions of all parts, by name."""
-    totals: dict[str, tuple[float, int]] = {}
-    for name, (total, count) in (item for part in parts for item in part.items()):
-        before = totals.get(name, (0.0, 0))
-        totals[name] = (before[0] + total, before[1] + count)
-    return {name: total / count for name, (total, count) in totals.items()}
+    names = dict.fromkeys(name for part in parts for name in part)
+    of_name = {name: [part[name] for part in parts if name in part] for name in names}
+    return {name: sum(total for total, _ in own) / sum(count for _, count in own) for name, own in of_name.items()}

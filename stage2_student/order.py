@@ -6,12 +6,12 @@ shuffled once more, example by example, and cut into batches. So a block is read
 nobody else, and neither the number of workers nor where a run was interrupted changes a batch.
 
 The last, shorter block is shared out evenly, so that all ranks make the same number of steps and no example is lost
-or seen twice. A batch weighs its examples by ``global_examples``, the number that all ranks see in that step, so the
-averaged gradient is the mean over those examples even where ranks hold unequal numbers. A rank that has none in a step
-of that block (fewer examples than ranks) still needs something to run: it gets one example that counts for nothing.
+or seen twice. A batch weighs its examples by the number that all ranks see in that step, so the averaged gradient is
+the mean over those examples even where ranks hold unequal numbers. A rank that has none in a step of that block (fewer
+examples than ranks) still needs something to run: it gets one example that counts for nothing.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,15 +83,15 @@ class Order:
 
     def blocks(self, epoch: int, *, first: int = 0) -> Iterator[Block]:
         """The rank's blocks of one epoch in order, from number ``first`` on."""
-        line = RunLine(self._chunks(epoch))
-        for number in range(self.blocks_per_epoch):
-            shares = self._shares(number)
-            mine = sum(shares[: self.rank])
-            runs = line.take(sum(shares))
+        shares = [self._shares(number) for number in range(self.blocks_per_epoch)]
+        pieces = _cut(self._chunks(epoch), (share for block in shares for share in block))
+        for number, of_ranks in enumerate(shares):
+            runs = [next(pieces) for _ in of_ranks]
             if number >= first:
+                filler = runs[0][0]
                 yield Block(
-                    runs=_cut(runs, mine, mine + shares[self.rank]) or _cut(runs, 0, 1),
-                    batches=tuple(self._batches(number, shares)),
+                    runs=runs[self.rank] or (Run(filler.shard, filler.start, filler.start + 1),),
+                    batches=self._batches(number, of_ranks),
                     seed=(self.seed, epoch, BLOCK, number, self.rank),
                 )
 
@@ -109,32 +109,26 @@ class Order:
     def _shares(self, block: int) -> list[int]:
         """How many examples of a block each rank gets."""
         whole = self.steps_per_block * self.batch_size * self.world
-        left = min(sum(self.counts) - block * whole, whole)
-        return split(left, self.world)
+        return split(min(sum(self.counts) - block * whole, whole), self.world)
 
-    def _batches(self, block: int, shares: Sequence[int]) -> Iterator[tuple[int, int]]:
+    def _batches(self, block: int, shares: Sequence[int]) -> tuple[tuple[int, int], ...]:
         steps = min(self.steps_per_epoch - block * self.steps_per_block, self.steps_per_block)
-        sizes = [split(share, steps) for share in shares]
-        for step in range(steps):
-            yield sizes[self.rank][step], sum(size[step] for size in sizes)
+        by_step = zip(*(split(share, steps) for share in shares), strict=True)
+        return tuple((sizes[self.rank], sum(sizes)) for sizes in by_step)
 
 
-class RunLine:
-    """A line of runs, from which examples are taken at the front."""
-
-    def __init__(self, runs: Iterator[Run]) -> None:
-        self._runs = runs
-        self._rest: Run | None = None
-
-    def take(self, examples: int) -> tuple[Run, ...]:
-        taken: list[Run] = []
-        while examples:
-            run = self._rest or next(self._runs)
-            middle = min(run.start + examples, run.stop)
-            taken.append(Run(run.shard, run.start, middle))
-            self._rest = Run(run.shard, middle, run.stop) if middle < run.stop else None
-            examples -= middle - run.start
-        return tuple(taken)
+def _cut(runs: Iterator[Run], sizes: Iterable[int]) -> Iterator[tuple[Run, ...]]:
+    """A line of runs in pieces of so many examples."""
+    rest = Run(0, 0, 0)
+    for size in sizes:
+        piece: list[Run] = []
+        while size:
+            rest = rest if len(rest) else next(runs)
+            taken = min(size, len(rest))
+            piece.append(Run(rest.shard, rest.start, rest.start + taken))
+            rest = Run(rest.shard, rest.start + taken, rest.stop)
+            size -= taken
+        yield tuple(piece)
 
 
 def split(total: int, parts: int) -> list[int]:
@@ -142,27 +136,21 @@ def split(total: int, parts: int) -> list[int]:
     return [total // parts + (part < total % parts) for part in range(parts)]
 
 
-def _cut(runs: Sequence[Run], start: int, stop: int) -> tuple[Run, ...]:
-    """Examples [start, stop) of a line of runs."""
-    line = RunLine(iter(runs))
-    line.take(start)
-    return line.take(stop - start)
-
-
-def batches(block: Block, lengths: Sequence[float], *, group_by_length: bool) -> list[list[int]]:
+def batches(block: Block, lengths: Sequence[float] | None = None) -> list[list[int]]:
     """For every step of the block, which of its examples (as positions in it) make up the batch.
 
-    Examples of similar length come together if asked for; which step gets which length is left to chance. A step in
-    which the rank has no example of its own gets the first one, and ``block.batches`` says that it counts for nothing.
+    Given ``lengths``, examples of similar length come together; which step gets which length is left to chance. A step
+    in which the rank has no example of its own gets the first one, and ``block.batches`` says that it counts for
+    nothing.
     """
     rng = np.random.default_rng(block.seed)
     line = rng.permutation(sum(size for size, _ in block.batches))
-    if group_by_length:
+    if lengths is not None:
         line = line[np.argsort(np.asarray(lengths)[line], kind="stable")]
-    members: dict[int, list[int]] = {}
+    members: list[list[int]] = [[] for _ in block.batches]
     taken = 0
     for step in rng.permutation(len(block.batches)):
         size = block.batches[step][0]
-        members[int(step)] = [int(place) for place in line[taken : taken + size]] or [0]
+        members[step] = line[taken : taken + size].tolist() or [0]
         taken += size
-    return [members[step] for step in range(len(block.batches))]
+    return members

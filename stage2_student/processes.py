@@ -32,6 +32,15 @@ WANTED = b"w"  # asks a process for one more item
 SILENCE = 600.0  # seconds without an item, after which a process counts as stuck
 
 
+def read(part: Part[T], *, workers: int, ahead: int) -> Iterator[T]:
+    """The items in order, made by ``workers`` processes; 0 makes them in this one."""
+    if not workers:
+        return part(0, 1)
+    # A fork beside the threads of a process group may never return. Alone it starts a worker at once.
+    start = "forkserver" if torch.distributed.is_initialized() else "fork"
+    return in_processes(part, processes=workers, ahead=ahead, start=start)
+
+
 def in_processes(part: Part[T], *, processes: int, ahead: int, start: str) -> Iterator[T]:
     """The items of all processes in turn; each makes up to ``ahead`` items before they are asked for.
 

@@ -5,9 +5,9 @@ Knows nothing about prompts or tokens. The truth is never read: the column is no
 Shape legend: S steps of one example, K candidates, R layers, D hidden size.
 """
 
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -52,79 +52,37 @@ class TeacherPath:
         """The steps that are asked about."""
         return range(self.single.step, self.single.step + 1) if self.single else range(len(self.answers))
 
-    def alone(self, single: Single) -> "TeacherPath":
-        """The same image with one of its steps."""
-        own = slice(single.step, single.step + 1)
-        return replace(
-            self,
-            candidates=None if self.candidates is None else self.candidates[own],
-            hidden_SRD=None if self.hidden_SRD is None else self.hidden_SRD[own],
-            single=single,
-        )
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """Keeps every ``stride``-th example apart, for agreement on what was never trained on; 0 keeps none.
-
-    It goes by the example's number in the dataset, so that all passes over one dataset hold out the same images,
-    whatever each of them skipped.
-    """
-
-    stride: int
-
-    @classmethod
-    def of(cls, config: ValidationConfig, examples: int) -> "HeldOut":
-        """The share of so many examples that the settings keep apart, or fewer where they bound the number."""
-        if not config.held_out:
-            return cls(0)
-        return cls(max(round(1 / config.held_out), -(-examples // config.held_out_images)))
-
-    def contains(self, numbers: np.ndarray) -> np.ndarray:
-        """Which examples of these numbers are held out, as booleans of the same shape."""
-        if not self.stride:
-            return np.zeros(numbers.shape, bool)
-        return numbers % self.stride == self.stride - 1
-
-
-@dataclass(frozen=True)
-class Fields:
-    """What the losses with a weight ask for: candidates or not, and positions among the stored layers."""
-
-    candidates: bool
-    layers: tuple[int, ...]
-
 
 @dataclass(frozen=True)
 class SplitView:
     """Which examples of a stored pass are read: those trained on or those held out, as whole paths or step by step.
 
     Attributes:
+        candidates: whether a loss asks for them.
+        layers: positions among the stored layers, of those that a loss asks for.
+        stride: every ``stride``-th example is held out; 0 holds out none. It goes by the example's number in the
+            dataset, so that all passes over one dataset hold out the same images, whatever each of them skipped.
         rehearsed: None for whole paths; else the share of the examples that are read, one step of each in turn.
         skipped: the numbers in the dataset of the examples that the pass has no rows of, for all its shards.
         prefixes: the pass whose answers the teacher was given, if not its own: those in the student's reply.
     """
 
     store: Store
-    fields: Fields
-    apart: HeldOut
+    candidates: bool = False
+    layers: tuple[int, ...] = ()
+    stride: int = 0
     held_out: bool = False
     rehearsed: float | None = None
     skipped: frozenset[int] = frozenset()
     prefixes: Store | None = None
-
-    def seen(self, path: TeacherPath, number: int) -> TeacherPath:
-        """What the student sees of a shard's path of this number, counted over those that are read."""
-        if self.rehearsed is not None:
-            return path.alone(Single(self.store.paradigm, number % len(path.answers)))
-        return path
 
     def places(self, shard: int) -> np.ndarray:
         """The examples of a shard, as positions among those that have rows."""
         entry = self.store.entry(shard)
         present = np.array([number for number in range(*entry.examples) if number not in self.skipped], int)
         assert len(present) == entry.examples[1] - entry.examples[0] - len(entry.skipped), "skipped fits the store"
-        places = np.flatnonzero(self.apart.contains(present) == self.held_out)
+        apart = present % self.stride == self.stride - 1 if self.stride else np.zeros(present.shape, bool)
+        places = np.flatnonzero(apart == self.held_out)
         if self.rehearsed is None:
             return places
         return places[(np.arange(round(len(places) * self.rehearsed)) / self.rehearsed).astype(int)]
@@ -132,6 +90,13 @@ class SplitView:
     def counts(self) -> tuple[int, ...]:
         """How many examples of every shard are read."""
         return tuple(len(self.places(shard)) for shard in range(self.store.plan.n_shards))
+
+
+def held_out_stride(config: ValidationConfig, examples: int) -> int:
+    """``SplitView.stride`` for the share of so many examples that the settings keep apart, within their bound."""
+    if not config.held_out:
+        return 0
+    return max(round(1 / config.held_out), -(-examples // config.held_out_images))
 
 
 class Reader:
@@ -142,34 +107,27 @@ class Reader:
     """
 
     def __init__(self, *parts: SplitView, open_shards: int) -> None:
-        self._shards = [(part, shard) for part in parts for shard in range(part.store.plan.n_shards)]
-        self._limit = open_shards
-        self._open: OrderedDict[int, OpenShard] = OrderedDict()
+        shards = [(part, shard) for part in parts for shard in range(part.store.plan.n_shards)]
+        self._open = lru_cache(open_shards)(lambda index: OpenShard(*shards[index]))
 
     def read(self, runs: tuple[Run, ...]) -> Iterator[TeacherPath]:
         """The examples of the runs, in order. A chunk of hidden states is read once for each run that needs it."""
         for run in runs:
-            yield from self._shard(run.shard).read(run.start, run.stop)
-
-    def _shard(self, index: int) -> "OpenShard":
-        if index not in self._open:
-            self._open[index] = OpenShard(*self._shards[index])
-            if len(self._open) > self._limit:
-                self._open.popitem(last=False)
-        self._open.move_to_end(index)
-        return self._open[index]
+            yield from self._open(run.shard).read(run.start, run.stop)
 
 
 class OpenShard:
     """One shard's targets, and its hidden states where a loss asks for them."""
 
     def __init__(self, part: SplitView, index: int) -> None:
-        store, fields = part.store, part.fields
-        rows = store.read_targets(index, QUESTION + (CANDIDATES if fields.candidates else ())).combine_chunks()
+        store = part.store
+        rows = store.read_targets(index, QUESTION + (CANDIDATES if part.candidates else ())).combine_chunks()
         self._task = rows.select(list(QUESTION)).to_pydict()
-        self._candidates = _candidates(rows) if fields.candidates else None
-        self._chunks: HiddenChunks | None = store.hidden_chunks(index) if fields.layers else None
-        self._layers = _columns(fields.layers, len(store.layout.layers))
+        self._candidates = _candidates(rows) if part.candidates else None
+        self._chunks: HiddenChunks | None = store.hidden_chunks(index) if part.layers else None
+        # A slice copies nothing where the layers asked for are all the stored ones.
+        whole = part.layers == tuple(range(len(store.layout.layers)))
+        self._layers = slice(None) if whole else list(part.layers)
         self._given = None if part.prefixes is None else _answers(part.prefixes, index, like=rows)
         self._part = part
         self._places = part.places(index)
@@ -177,13 +135,22 @@ class OpenShard:
         self._starts = np.append(np.flatnonzero(np.asarray(rows.column("step")) == 0), len(rows)).tolist()
 
     def read(self, start: int, stop: int) -> Iterator[TeacherPath]:
+        """The shard's examples [start, stop) of those that are read; of rehearsed ones, a step each."""
         places = self._places[start:stop].tolist()
         first, end = self._starts[places[0]], self._starts[places[-1] + 1]
         hidden = None if self._chunks is None else self._hidden(self._chunks, first, end)
         for number, place in enumerate(places, start=start):
-            own = slice(self._starts[place], self._starts[place + 1])
-            hidden_SRD = None if hidden is None else hidden[own.start - first : own.stop - first]
-            yield self._part.seen(self._path(own, hidden_SRD), number)
+            rows, single = slice(self._starts[place], self._starts[place + 1]), None
+            path = self._path(rows)
+            if self._part.rehearsed is not None:
+                single = Single(self._part.store.paradigm, number % len(path.answers))
+                rows = slice(rows.start + single.step, rows.start + single.step + 1)
+            yield replace(
+                path,
+                candidates=None if self._candidates is None else self._candidates[rows],
+                hidden_SRD=None if hidden is None else hidden[rows.start - first : rows.stop - first],
+                single=single,
+            )
 
     def _hidden(self, chunks: HiddenChunks, first: int, end: int) -> np.ndarray:
         """Rows [first, end) of the layers asked for, as stored, [rows, R, D]."""
@@ -192,8 +159,8 @@ class OpenShard:
         offset = first // size * size
         return (np.concatenate(read) if len(read) > 1 else read[0])[first - offset : end - offset]
 
-    def _path(self, own: slice, hidden_SRD: np.ndarray | None) -> TeacherPath:
-        task = {name: values[own] for name, values in self._task.items()}
+    def _path(self, rows: slice) -> TeacherPath:
+        task = {name: values[rows] for name, values in self._task.items()}
         return TeacherPath(
             image=task["image"][0],
             questions=tuple(
@@ -201,9 +168,9 @@ class OpenShard:
                 for depth, level, options in zip(task["depth"], task["level"], task["options"], strict=True)
             ),
             answers=tuple(task["answer"]),
-            given=None if self._given is None else tuple(self._given[own]),
-            candidates=None if self._candidates is None else self._candidates[own],
-            hidden_SRD=hidden_SRD,
+            given=None if self._given is None else tuple(self._given[rows]),
+            candidates=None,
+            hidden_SRD=None,
         )
 
 
@@ -228,11 +195,6 @@ def _answers(store: Store, shard: int, *, like: pa.Table) -> list[int]:
 
 def _steps(rows: pa.Table) -> list[tuple[str, int]]:
     return list(zip(rows.column("image").to_pylist(), rows.column("step").to_pylist(), strict=True))
-
-
-def _columns(layers: tuple[int, ...], stored: int) -> slice | list[int]:
-    """An index of the layers asked for that copies nothing where they are all the stored ones."""
-    return slice(None) if layers == tuple(range(stored)) else list(layers)
 
 
 def _candidates(rows: pa.Table) -> Candidates:

@@ -1,8 +1,11 @@
 """One run, from settings to an adapter on disk: puts store, model, losses and Lightning together."""
 
+import logging
 import os
+import pickle
 import signal
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,6 +14,8 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
 from sekd.datasets import load_dataset
 from sekd.errors import SekdError
@@ -19,7 +24,7 @@ from sekd.models import load_vlm
 from sekd.prompts import Prompter
 from sekd.store import Store
 from stage2_student.checks import check_letters, check_model, check_rehearsal, check_settings, check_store
-from stage2_student.config import FSDP, StudentConfig
+from stage2_student.config import FSDP, StudentConfig, TrainerConfig
 from stage2_student.data import StudentData
 from stage2_student.encode import Encoder
 from stage2_student.export import save_adapter, write_card
@@ -27,11 +32,11 @@ from stage2_student.model import Student
 from stage2_student.module import StudentModule
 from stage2_student.objective import Objective, wants_candidates
 from stage2_student.order import Run
-from stage2_student.runs import RunFolder
-from stage2_student.stored import Fields, HeldOut, Reader, SplitView
-from stage2_student.trainer import checked, make_trainer, validation_interval, weights_dtype
+from stage2_student.runs import LOGS, RunFolder
+from stage2_student.stored import Reader, SplitView, held_out_stride
 
 SAMPLE = 8  # stored paths by which the length of a batch is estimated
+LOGGERS = ("csv", "tensorboard", "wandb")
 
 
 def train(config: StudentConfig, store: Store, run: RunFolder, *, rehearsed: Store | None = None) -> dict[str, Any]:
@@ -48,10 +53,12 @@ def train(config: StudentConfig, store: Store, run: RunFolder, *, rehearsed: Sto
     module, data = assemble(config, store, rehearsed)
     if config.trainer.vision_cache_gb:
         module.student.keep_vision(run.path, limit_gb=config.trainer.vision_cache_gb)
-    trainer = make_trainer(config, run)
-    trainer.val_check_interval = validation_interval(data.batches(trainer.world_size), config.validation.times)
+    trainer = _make_trainer(config, run)
+    # So many validations on the way, and none at the very end.
+    steps, times = data.batches(trainer.world_size), config.validation.times
+    trainer.val_check_interval = steps // (times + 1) + 1 if times else steps + 1
     with _ending_together(trainer):
-        trainer.fit(module, datamodule=data, ckpt_path=checked(run.last_checkpoint()), weights_only=True)
+        trainer.fit(module, datamodule=data, ckpt_path=_checked(run.last_checkpoint()), weights_only=True)
         loss = module.loss
         scores = trainer.validate(module, datamodule=data, verbose=False)
     weights = trainer.strategy.lightning_module_state_dict()
@@ -66,20 +73,9 @@ def train(config: StudentConfig, store: Store, run: RunFolder, *, rehearsed: Sto
     }
     if trainer.is_global_zero:
         save_adapter(module.student, weights, run.adapter, base=config.model.path)
-        write_card(config, validated, run.adapter, store=store.path, fingerprint=store.fingerprint)
+        write_card(config, validated, run.adapter, store=store)
         run.finish(metrics)
     return metrics
-
-
-@contextmanager
-def _ending_together(trainer: Trainer) -> Iterator[None]:
-    """What ends this process also ends those that it started: they would wait for its part of the next step."""
-    try:
-        yield
-    except BaseException:
-        if trainer.strategy.launcher is not None:
-            trainer.strategy.launcher.kill(signal.SIGKILL)
-        raise
 
 
 def assemble(config: StudentConfig, store: Store, rehearsed: Store | None = None) -> tuple[StudentModule, StudentData]:
@@ -93,30 +89,52 @@ def assemble(config: StudentConfig, store: Store, rehearsed: Store | None = None
     _estimate_memory(config, store, encoder)
     vlm = load_vlm(config.model, dtype=weights_dtype(config.trainer))
     student = Student(vlm, config.lora, gradient_checkpointing=config.trainer.gradient_checkpointing).train()
-    check_model(
-        config,
-        store,
-        n_layers=student.n_layers,
-        vocab_size=student.head.weight.shape[0],
-        hidden_size=student.head.weight.shape[1],
-    )
+    vocab_size, hidden_size = student.head.weight.shape
+    check_model(config, store, n_layers=student.n_layers, vocab_size=vocab_size, hidden_size=hidden_size)
     objective = Objective(config.loss, n_layers=student.n_layers)
-    module = StudentModule(
-        student,
-        objective,
-        config.optim,
-        tokenizer=encoder.tokenizer,
-        letter_ids=letter_ids,
-        seed=config.seed,
-        log_every=config.trainer.log_every,
-        shard=config.trainer.strategy == FSDP,
-    )
+    module = StudentModule(student, objective, config, tokenizer=encoder.tokenizer, letter_ids=letter_ids)
     return module, StudentData(config, parts=_parts(config, objective, store, rehearsed), encoder=encoder)
+
+
+def _parts(config: StudentConfig, objective: Objective, store: Store, rehearsed: Store | None) -> list[SplitView]:
+    """The paths, then what is rehearsed beside them; of both, what the losses ask for."""
+    prefixes = store.identity.get("prefixes")
+    paths = SplitView(
+        store,
+        candidates=wants_candidates(config.loss),
+        layers=tuple(store.layout.layers.index(layer) for layer in objective.stored_layers),
+        stride=held_out_stride(config.validation, store.plan.n_examples),
+        skipped=_skipped(config, store),
+        prefixes=Store.open(store.path.parent / prefixes) if prefixes else None,
+    )
+    if rehearsed is None:
+        return [paths]
+    share, skipped = config.rehearsal.share, _skipped(config, rehearsed)
+    return [paths, replace(paths, store=rehearsed, rehearsed=share, skipped=skipped, prefixes=None)]
+
+
+def _skipped(config: StudentConfig, store: Store) -> frozenset[int]:
+    """The numbers in the dataset of the examples that a pass skipped. The store knows their ids alone.
+
+    Raises:
+        SekdError: the dataset is no longer the one that the pass was made over.
+    """
+    ids = {example for shard in range(store.plan.n_shards) for example in store.entry(shard).skipped}
+    if not ids:
+        return frozenset()
+    asked = store.identity["data"]
+    dataset = load_dataset(config.data, asked["split"])
+    if dataset.identity() != asked:
+        raise SekdError(
+            f"{store.path} skipped {len(ids)} images, and which ones cannot be told: the dataset in {config.data.root} "
+            "is not the one that the pass was made over. Put it back as it was, or run `make teacher` on what is there"
+        )
+    return frozenset(number for number, example in enumerate(dataset.examples) if example.id in ids)
 
 
 def _estimate_memory(config: StudentConfig, store: Store, encoder: Encoder) -> None:
     """Say what a step needs, by the length of the first stored paths, and refuse what cannot fit."""
-    part = SplitView(store, Fields(candidates=False, layers=()), HeldOut(0), skipped=_skipped(config, store))
+    part = SplitView(store, skipped=_skipped(config, store))
     shard, count = next((shard, count) for shard, count in enumerate(part.counts()) if count)
     paths = list(Reader(part, open_shards=1).read((Run(shard, 0, min(SAMPLE, count)),)))
     batch = encoder.batch(paths, images=len(paths), all_images=len(paths), world=1)
@@ -152,36 +170,96 @@ def _estimate_memory(config: StudentConfig, store: Store, encoder: Encoder) -> N
         )
 
 
-def _parts(config: StudentConfig, objective: Objective, store: Store, rehearsed: Store | None) -> list[SplitView]:
-    """The paths, then what is rehearsed beside them; of both, what the losses ask for."""
-    fields = Fields(
-        candidates=wants_candidates(config.loss),
-        layers=tuple(store.layout.layers.index(layer) for layer in objective.stored_layers),
+# --- Lightning's trainer ---
+
+
+def _make_trainer(config: StudentConfig, run: RunFolder) -> Trainer:
+    """All epochs are one to Lightning: the stream counts its own, and so every step can be resumed from alike."""
+    settings = config.trainer
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*sync_dist=True")  # what is logged is of all ranks already
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    checkpoint = ModelCheckpoint(
+        dirpath=run.checkpoints, filename="{step}", every_n_train_steps=settings.checkpoint_every, save_top_k=1
     )
-    apart = HeldOut.of(config.validation, store.plan.n_examples)
-    part = SplitView(store, fields, apart, skipped=_skipped(config, store))
-    prefixes = store.identity.get("prefixes")
-    paths = replace(part, prefixes=Store.open(store.path.parent / prefixes) if prefixes else None)
-    if rehearsed is None:
-        return [paths]
-    singles = SplitView(rehearsed, fields, apart, rehearsed=config.rehearsal.share, skipped=_skipped(config, rehearsed))
-    return [paths, singles]
+    return Trainer(
+        strategy="ddp" if settings.strategy == FSDP else settings.strategy,
+        accelerator=settings.accelerator,
+        devices=int(settings.devices) if settings.devices.isdigit() else settings.devices,
+        num_nodes=settings.nodes,
+        precision=_precision(settings),  # type: ignore[arg-type]
+        max_epochs=1,
+        max_steps=settings.max_steps or -1,
+        accumulate_grad_batches=config.optim.accumulate,
+        gradient_clip_val=config.optim.clip_norm,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        inference_mode=settings.strategy != FSDP,  # weights gathered in inference mode cannot be trained with
+        log_every_n_steps=settings.log_every,
+        logger=_loggers(config, run),
+        callbacks=[checkpoint],
+        enable_progress_bar=settings.progress,
+        enable_model_summary=False,
+        default_root_dir=str(run.path),
+    )
 
 
-def _skipped(config: StudentConfig, store: Store) -> frozenset[int]:
-    """The numbers in the dataset of the examples that a pass skipped. The store knows their ids alone.
+@contextmanager
+def _ending_together(trainer: Trainer) -> Iterator[None]:
+    """What ends this process also ends those that it started: they would wait for its part of the next step."""
+    try:
+        yield
+    except BaseException:
+        if trainer.strategy.launcher is not None:
+            trainer.strategy.launcher.kill(signal.SIGKILL)
+        raise
+
+
+def _checked(checkpoint: Path | None) -> Path | None:
+    """The same file, if it can be read and holds tensors and plain values alone: none of it is ever executed.
 
     Raises:
-        SekdError: the dataset is no longer the one that the pass was made over.
+        SekdError: it is damaged or holds something else.
     """
-    ids = {example for shard in range(store.plan.n_shards) for example in store.entry(shard).skipped}
-    if not ids:
-        return frozenset()
-    asked = store.identity["data"]
-    dataset = load_dataset(config.data, asked["split"])
-    if dataset.identity() != asked:
+    if checkpoint is not None:
+        try:
+            torch.load(checkpoint, weights_only=True, mmap=True, map_location="cpu")
+        except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError) as error:
+            raise SekdError(
+                f"{checkpoint} is damaged or holds more than numbers ({type(error).__name__}), and is not loaded: "
+                "delete it to begin the run again"
+            ) from error
+    return checkpoint
+
+
+def weights_dtype(settings: TrainerConfig) -> torch.dtype:
+    """Of the frozen weights: as the precision computes, so that they are not converted at every step."""
+    return torch.bfloat16 if _precision(settings).startswith("bf16") else torch.float32
+
+
+def _precision(settings: TrainerConfig) -> str:
+    if settings.precision in ("bf16-true", "16-true"):
         raise SekdError(
-            f"{store.path} skipped {len(ids)} images, and which ones cannot be told: the dataset in {config.data.root} "
-            "is not the one that the pass was made over. Put it back as it was, or run `make teacher` on what is there"
+            f"trainer.precision={settings.precision} would round the adapter and the losses' weights too: "
+            "take bf16-mixed, under which the frozen weights are bfloat16 as well"
         )
-    return frozenset(number for number, example in enumerate(dataset.examples) if example.id in ids)
+    if settings.precision != "auto":
+        return settings.precision
+    on_gpu = settings.accelerator != "cpu" and torch.cuda.is_available()
+    return "bf16-mixed" if on_gpu else "32-true"
+
+
+def _loggers(config: StudentConfig, run: RunFolder) -> list[Logger]:
+    """The loggers asked for. Every start of a run, also after an interruption, writes a version of its own."""
+    wanted, folder = config.trainer.loggers, str(run.path)
+    if unknown := sorted(set(wanted) - set(LOGGERS)):
+        raise SekdError(f"trainer.loggers: {unknown} unknown; choose among {', '.join(LOGGERS)}")
+    made: list[Logger] = []
+    if "csv" in wanted:
+        made.append(CSVLogger(folder, name=LOGS, flush_logs_every_n_steps=20))
+    if "tensorboard" in wanted:
+        made.append(TensorBoardLogger(folder, name=f"{LOGS}/tensorboard"))
+    if "wandb" in wanted:
+        made.append(WandbLogger(name=config.name, project="sekd", save_dir=folder, config=run.settings))
+    return made

@@ -30,7 +30,7 @@ def steps(order: Order, epoch: int, first: int = 0) -> list[list[tuple[int, int]
     """The examples of every step that count, as (shard, place)."""
     seen = []
     for block in order.blocks(epoch, first=first):
-        members = batches(block, [0] * len(examples(block)), group_by_length=False)
+        members = batches(block)
         for batch, (size, _) in zip(members, block.batches, strict=True):
             assert len(batch) == max(size, 1)
             seen.append([examples(block)[place] for place in batch[:size]])
@@ -84,10 +84,10 @@ def test_length_groups_hold_similar_lengths_and_no_step_has_a_favourite_length()
     order = Order(counts=(64,), chunk=4, open_shards=1, batch_size=8, buffer=64, seed=0)
     (block,) = order.blocks(0)
     lengths = np.random.default_rng(0).integers(10, 500, 64)
-    groups = batches(block, lengths, group_by_length=True)
+    groups = batches(block, lengths)
     assert sorted(place for group in groups for place in group) == list(range(64))
     spread = np.mean([np.ptp(lengths[group]) for group in groups])
-    plain = np.mean([np.ptp(lengths[group]) for group in batches(block, lengths, group_by_length=False)])
+    plain = np.mean([np.ptp(lengths[group]) for group in batches(block)])
     assert spread < plain / 4
     means = [lengths[group].mean() for group in groups]
     assert means != sorted(means)

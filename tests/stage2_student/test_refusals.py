@@ -15,8 +15,7 @@ from sekd.prompts import Prompter
 from sekd.store import Store
 from stage2_student.checks import check_letters, check_model, check_settings
 from stage2_student.config import HiddenConfig, LoraSettings, LossConfig, SoftConfig, TrainerConfig
-from stage2_student.trainer import weights_dtype
-from stage2_student.training import assemble
+from stage2_student.training import assemble, weights_dtype
 
 
 def loss(**changes: object) -> LossConfig:

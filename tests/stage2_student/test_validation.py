@@ -13,7 +13,7 @@ from sekd.datasets import DataConfig
 from sekd.errors import SekdError
 from sekd.models import ModelConfig
 from sekd.store import Store
-from stage2_student import stream
+from stage2_student import processes
 from stage2_student.batch import Batch
 from stage2_student.checks import check_settings
 from stage2_student.config import OptimConfig, RehearsalConfig, StreamConfig, ValidationConfig
@@ -82,11 +82,11 @@ def test_workers_read_the_held_out_images_and_change_neither_batch_nor_order(
     expected = list(loaders[0])
     started: list[int] = []
 
-    def note(part: Any, *, processes: int, **others: Any) -> Any:
-        started.append(processes)
-        return in_processes(part, processes=processes, **others)
+    def note(*args: Any, **options: Any) -> Any:
+        started.append(options["processes"])
+        return in_processes(*args, **options)
 
-    monkeypatch.setattr(stream, "in_processes", note)
+    monkeypatch.setattr(processes, "in_processes", note)
     got = list(loaders[2])
     assert started == [2]
     assert [batch.names for batch in got] == [batch.names for batch in expected]
