@@ -38,8 +38,7 @@ class Positions(OnDevice):
 
 @dataclass(frozen=True)
 class Candidates(OnDevice):
-    """The teacher's most likely tokens at every answer position of a path or a batch, likeliest first, and the log of
-    all other tokens' mass."""
+    """The teacher's likeliest tokens at every answer position, in that order, and the log of all others' mass."""
 
     ids_NK: Tensor
     logprobs_NK: Tensor
@@ -51,19 +50,15 @@ class Candidates(OnDevice):
     @classmethod
     def concatenate(cls, parts: Sequence["Candidates"]) -> "Candidates":
         """Those of all parts, in order."""
-        columns = ("ids_NK", "logprobs_NK", "tail_N")
-        return cls(*(torch.cat([getattr(part, column) for part in parts]) for column in columns))
+        return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
 
 @dataclass(frozen=True)
 class Requests(OnDevice):
     """Other requests about some of a batch's images, of which the reply's first token is held to the base's.
 
-    Attributes:
-        inputs: what the model's forward takes; the prompts alone.
-        replies_A: where each reply begins: the prompt's last position.
-        shares_A: how much each counts; as much as a whole path.
-        names: of the images.
+    ``replies_A`` is where each reply begins: the prompt's last position. ``shares_A`` is how much each counts, as much
+    as a whole path; ``names`` are the images'.
     """
 
     inputs: dict[str, Tensor]

@@ -5,9 +5,8 @@ figures are those of validation at the end of each run: choices are made on them
 """
 
 import argparse
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -27,13 +26,13 @@ LESS_IS_BETTER = {"parse_failures"}
 NAMES = {"loss.name", "trainer.name", "model.name", "data.name"}
 
 
-@dataclass(frozen=True)
+@dataclass
 class Row:
     """One student: its settings without the seed, and the scores of every seed."""
 
     settings: dict[str, Any]
-    seeds: tuple[int, ...]
-    scores: tuple[dict[str, float], ...]
+    seeds: list[int] = field(default_factory=list)
+    scores: list[dict[str, float]] = field(default_factory=list)
 
     def values(self, key: str) -> list[float]:
         return [scores[key] for scores in self.scores if key in scores]
@@ -45,19 +44,18 @@ def read_rows(runs: Path) -> list[Row]:
     Raises:
         SekdError: there is none.
     """
-    groups: dict[str, list[tuple[int, dict[str, Any], dict[str, float]]]] = defaultdict(list)
+    rows: dict[str, Row] = {}
     for file in sorted(runs.rglob(CONFIG)):
         settings = read_settings(file.parent)
         metrics = RunFolder(file.parent, settings or {}).metrics()
         if settings and metrics:
             seedless = {**settings, "seed": None}
-            groups[digest(seedless)].append((settings["seed"], seedless, metrics["val"]))
-    if not groups:
+            row = rows.setdefault(digest(seedless), Row(seedless))
+            row.seeds.append(settings["seed"])
+            row.scores.append(metrics["val"])
+    if not rows:
         raise SekdError(f"{runs} holds no run that has ended; `make student` or `make sweep` makes some")
-    return [
-        Row(settings=members[0][1], seeds=tuple(seed for seed, _, _ in members), scores=tuple(s for _, _, s in members))
-        for members in groups.values()
-    ]
+    return list(rows.values())
 
 
 def ranked(rows: Sequence[Row], key: str) -> list[Row]:
@@ -67,27 +65,21 @@ def ranked(rows: Sequence[Row], key: str) -> list[Row]:
 
 
 def labels(rows: Sequence[Row]) -> list[str]:
-    """Rows named by the settings in which they differ, the named groups by their names alone."""
-    settings = [dict(flat(essential(row.settings))) for row in rows]
-    keys = {key: None for row in settings for key in row}
-    differing = [key for key in keys if len({str(row.get(key)) for row in settings}) > 1]
-    named = {key.split(".")[0] for key in differing if key in NAMES}
-    shown = [key for key in differing if key in NAMES or not _told_by_name(key, named, settings)]
+    """Rows named by the settings in which they differ; a setting that follows from its group's name is left out."""
+    settings = [{key: str(value) for key, value in flat(essential(row.settings))} for row in rows]
+    keys = dict.fromkeys(key for row in settings for key in row)
+    differing = [key for key in keys if len({row.get(key) for row in settings}) > 1]
+
+    def follows(key: str) -> bool:
+        name = f"{key.split('.')[0]}.name"
+        pairs = {(row.get(name), row.get(key)) for row in settings}
+        return name in NAMES.intersection(differing) and len(pairs) == len({named for named, _ in pairs})
+
+    shown = [key for key in differing if key in NAMES or not follows(key)]
     return [
         ", ".join(str(row.get(key)) if key in NAMES else f"{key}={row.get(key)}" for key in shown) or "all runs"
         for row in settings
     ]
-
-
-def _told_by_name(key: str, named: set[str], settings: Sequence[dict[str, Any]]) -> bool:
-    """Whether a setting follows from its group's name in every row."""
-    group = key.split(".")[0]
-    if group not in named:
-        return False
-    values: dict[str, set[str]] = defaultdict(set)
-    for row in settings:
-        values[str(row.get(f"{group}.name"))].add(str(row.get(key)))
-    return all(len(found) == 1 for found in values.values())
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -1,13 +1,11 @@
 """From stored paths to tensors: the prompt, the image, the teacher's answers, and where each letter stands.
 
-Knows the processor and the wording, not the store and not the losses.
-
-Shape legend: as in ``stage2_student.batch``.
+Knows the processor and the wording, not the store and not the losses. Shape legend: as in ``stage2_student.batch``.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -50,7 +48,7 @@ class Encoder:
         self._prompter = Prompter.named(model.wording)
         self.tokenizer = self._processor.tokenizer
         self.end_id = self._prompter.end_of_turn(self._processor)
-        self._letters: dict[int, list[int]] = {}
+        self._letter_ids = cache(lambda options: self._prompter.letter_ids(self.tokenizer, options))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A process that inherits nothing loads its own processor, whose class may exist in this process only."""
@@ -80,20 +78,24 @@ class Encoder:
         with _named(*(self._root / path.image for path in paths)):
             prompts = self._process([self._prompt(path) for path in paths], pictures)
         inputs, starts = self._extended(prompts, [ids for ids, _ in answers])
-        answer_positions, format_positions = _positions(answers, starts)
-        answer_positions = replace(
-            answer_positions, tokens=torch.tensor([token for path in paths for token in self._targets(path)])
-        )
-        share = world / all_images if images else 0.0
+        letters, others = [], []
+        for row, (path, (ids, places), start) in enumerate(zip(paths, answers, starts, strict=True)):
+            # A reply on policy need not say the letters that the teacher chose.
+            targets = dict(zip(places, self._targets(path), strict=True))
+            letters += [(row, start + place - 1, token) for place, token in targets.items()]
+            others += [(row, start + place - 1, token) for place, token in enumerate(ids) if place not in targets]
+        answer_positions = _positions(letters)
         stored = [path.candidates for path in paths if path.candidates]
         candidates = Candidates.concatenate(stored) if stored else None
+        hidden = [path.hidden_SRD for path in paths if path.hidden_SRD is not None]
         steps = [len(path.steps) for path in paths]
         names = tuple(dict.fromkeys(question.level for path in paths for question in path.questions))
         levels = [names.index(path.questions[step].level) for path in paths for step in path.steps]
+        share = world / all_images if images else 0.0
         return Batch(
             inputs=inputs,
             answer_positions=answer_positions,
-            format_positions=format_positions,
+            format_positions=_positions(others),
             answers_N=torch.tensor([path.answers[step] for path in paths for step in path.steps]),
             levels_N=torch.tensor(levels),
             level_names=names,
@@ -101,7 +103,7 @@ class Encoder:
             shares_M=_shares(share, [len(ids) - n for (ids, _), n in zip(answers, steps, strict=True)]),
             candidates=candidates,
             parent_prob_N=None if candidates is None else _parent_probs(candidates, answer_positions.tokens, steps),
-            hidden_NRD=_stacked([path.hidden_SRD for path in paths if path.hidden_SRD is not None]),
+            hidden_NRD=_states(np.concatenate(hidden)) if hidden else None,
             images=images,
             names=tuple(path.image for path in paths),
             requests=self._requests(paths, pictures, share) if self._rehearsal.requests else None,
@@ -134,32 +136,23 @@ class Encoder:
         return [*ids, self.end_id], letters
 
     def _targets(self, path: TeacherPath) -> list[int]:
-        """The letters that the teacher chose, which a reply on policy need not say."""
+        """The letters that the teacher chose."""
         return [self._letter_ids(len(path.questions[step].options))[path.answers[step]] for step in path.steps]
-
-    def _letter_ids(self, options: int) -> list[int]:
-        if options not in self._letters:
-            self._letters[options] = self._prompter.letter_ids(self.tokenizer, options)
-        return self._letters[options]
 
     def _requests(self, paths: Sequence[TeacherPath], pictures: list[Image.Image], share: float) -> Requests:
         """What else is asked about the first images of a batch: about each one of the requests, always the same."""
-        own = [path.image for path in paths[: self._rehearsal.images]]
+        own = tuple(path.image for path in paths[: self._rehearsal.images])
         known = self._rehearsal.requests
         asked = [request(known[crc32(name.encode()) % len(known)]) for name in own]
         texts = [self._prompter.render(self._processor, prompt) for prompt in asked]
         inputs = self._process(texts, pictures[: len(own)])
-        return Requests(
-            inputs=inputs,
-            replies_A=inputs["attention_mask"].sum(dim=1) - 1,
-            shares_A=torch.full((len(own),), share),
-            names=tuple(own),
-        )
+        replies_A = inputs["attention_mask"].sum(dim=1) - 1
+        return Requests(inputs, replies_A, torch.full((len(own),), share), own)
 
     def _process(
         self, texts: list[str], images: list[Image.Image], *, padding_side: str = "right"
     ) -> dict[str, Tensor]:
-        """Said in the call, since a processor class may have a side of its own that goes before the tokenizer's.
+        """The side is said in the call: a processor class may have one that goes before the tokenizer's.
 
         Raises:
             SekdError: the processor pads on another side nonetheless.
@@ -167,8 +160,7 @@ class Encoder:
         inputs = self._processor(
             text=texts, images=images, padding=True, padding_side=padding_side, return_tensors="pt"
         )
-        mask = inputs["attention_mask"]
-        if not mask[:, 0 if padding_side == "right" else -1].all():
+        if not inputs["attention_mask"][:, 0 if padding_side == "right" else -1].all():
             raise SekdError(
                 f"model {self._model.name}: {type(self._processor).__name__} does not pad on the {padding_side} where "
                 "it is asked to, so answers would be written over prompts; take a model whose processor does"
@@ -179,14 +171,16 @@ class Encoder:
         """Prompts [B, T] with each row's answer after its own prompt, and where in its row each answer starts."""
         prompts = inputs["input_ids"]
         starts = inputs["attention_mask"].sum(dim=1).tolist()
-        length = max(start + len(ids) for start, ids in zip(starts, answers, strict=True))
-        by_token = [name for name, value in inputs.items() if value.shape == prompts.shape]
-        longer = {name: _lengthened(inputs[name], length) for name in by_token}
+        more = max(start + len(ids) for start, ids in zip(starts, answers, strict=True)) - prompts.shape[1]
+        longer = {
+            name: torch.nn.functional.pad(value, (0, more)) if value.shape == prompts.shape else value
+            for name, value in inputs.items()
+        }
         longer["input_ids"][longer["attention_mask"] == 0] = self.tokenizer.pad_token_id
         for row, (start, ids) in enumerate(zip(starts, answers, strict=True)):
             longer["input_ids"][row, start : start + len(ids)] = torch.tensor(ids)
             longer["attention_mask"][row, start : start + len(ids)] = 1
-        return {**inputs, **longer}, starts
+        return longer, starts
 
 
 def read_image(path: Path) -> Image.Image:
@@ -213,25 +207,8 @@ def _named(*paths: Path) -> Iterator[None]:
         ) from error
 
 
-def _positions(answers: Sequence[tuple[list[int], list[int]]], starts: Sequence[int]) -> tuple[Positions, Positions]:
-    """Where letters, and where all other answer tokens, are predicted."""
-    letters: list[tuple[int, int, int]] = []
-    others: list[tuple[int, int, int]] = []
-    for row, ((ids, letter_indices), start) in enumerate(zip(answers, starts, strict=True)):
-        for index, token in enumerate(ids):
-            (letters if index in letter_indices else others).append((row, start + index - 1, token))
-    return _columns(letters), _columns(others)
-
-
-def _columns(places: list[tuple[int, int, int]]) -> Positions:
-    rows, positions, tokens = torch.tensor(places, dtype=torch.long).view(-1, 3).T.contiguous()
-    return Positions(rows, positions, tokens)
-
-
-def _lengthened(values: Tensor, length: int) -> Tensor:
-    longer = values.new_zeros(values.shape[0], length)
-    longer[:, : values.shape[1]] = values
-    return longer
+def _positions(places: list[tuple[int, int, int]]) -> Positions:
+    return Positions(*torch.tensor(places, dtype=torch.long).view(-1, 3).T.contiguous())
 
 
 def _shares(share: float, counts: Sequence[int]) -> Tensor:
@@ -253,9 +230,7 @@ def _parent_probs(candidates: Candidates, letters_N: Tensor, steps: Sequence[int
     return above_N
 
 
-def _stacked(arrays: Sequence[np.ndarray]) -> Tensor | None:
+def _states(stored_NRD: np.ndarray) -> Tensor:
     """Hidden states as stored; the store keeps nothing but the bits of bfloat16 as uint16."""
-    if not arrays:
-        return None
-    states = torch.from_numpy(np.concatenate(arrays))
+    states = torch.from_numpy(stored_NRD)
     return states.view(torch.bfloat16) if states.dtype == torch.uint16 else states

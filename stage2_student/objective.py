@@ -6,6 +6,7 @@ A other requests.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,87 +48,60 @@ class Objective:
 
     def __call__(self, states: States, batch: Batch, *, head: Layer, norm: Layer) -> LossResult:
         """The weighted loss of one batch. ``head`` and ``norm`` are the model's own, frozen."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self._needs_logits):
+        config = self.config
+        needs_logits = config.hard.weight > 0 or (config.soft.weight > 0 and config.soft.source == "topk")
+        with torch.set_grad_enabled(torch.is_grad_enabled() and needs_logits):
             logits_NV = head(states.last_ND)
-        terms = self._terms(states, batch, logits_NV, head=head, norm=norm)
+        terms: dict[str, Tensor] = {}
+        if config.hard.weight:
+            terms["hard"] = losses.hard(logits_NV, batch.answer_positions.tokens)
+        if config.soft.weight:
+            terms["soft"] = self._soft(states, batch, logits_NV, head=head, norm=norm)
+        if config.hidden.weight:
+            terms["hidden"] = self._hidden(states, batch, norm)
         weights_N = self._weights(batch)
-        total = sum(self._weight(name) * (weights_N * values_N).sum() for name, values_N in terms.items())
-        format_M = None
+        total = sum(getattr(config, name).weight * (weights_N * values_N).sum() for name, values_N in terms.items())
+        format_M = requests_A = None
         if states.format_MD is not None:
             format_M = losses.chunked_hard(states.format_MD, batch.format_positions.tokens, head, chunk=FORMAT_CHUNK)
-            total = total + self.config.format.weight * (batch.shares_M * format_M).sum()
-        requests_A = None
+            total = total + config.format.weight * (batch.shares_M * format_M).sum()
         if states.replies is not None and batch.requests is not None:
-            requests_A = losses.exact(*states.replies, head, temperature=1.0, chunk=self.config.soft.chunk)
+            requests_A = losses.exact(*states.replies, head, temperature=1.0, chunk=config.soft.chunk)
             total = total + (batch.requests.shares_A * requests_A).sum()
         assert isinstance(total, Tensor)
         return LossResult(total, terms, format_M, requests_A, logits_NV.detach())
 
-    @property
-    def _needs_logits(self) -> bool:
-        return self.config.hard.weight > 0 or (self.config.soft.weight > 0 and self.config.soft.source == "topk")
-
-    def _weight(self, name: str) -> float:
-        return getattr(self.config, name).weight
-
-    def _terms(self, states: States, batch: Batch, logits_NV: Tensor, *, head: Layer, norm: Layer) -> dict[str, Tensor]:
-        terms: dict[str, Tensor] = {}
-        if self.config.hard.weight:
-            terms["hard"] = losses.hard(logits_NV, batch.answer_positions.tokens)
-        if self.config.soft.weight:
-            terms["soft"] = self._soft(states, batch, logits_NV, head=head, norm=norm)
-        if self.config.hidden.weight:
-            terms["hidden"] = self._hidden(states, batch, norm)
-        return terms
-
     def _soft(self, states: States, batch: Batch, logits_NV: Tensor, *, head: Layer, norm: Layer) -> Tensor:
-        soft = self.config.soft
+        soft, candidates = self.config.soft, batch.candidates
+        how: dict[str, Any] = {"temperature": soft.temperature, "divergence": soft.divergence}
         if soft.source == "exact":
-            return losses.exact(
-                states.last_ND,
-                self._teacher_last(batch, norm),
-                head,
-                temperature=soft.temperature,
-                divergence=soft.divergence,
-                chunk=soft.chunk,
-            )
-        candidates = batch.candidates
+            teacher_ND = self._teacher(batch, self._last, norm)
+            return losses.exact(states.last_ND, teacher_ND, head, chunk=soft.chunk, **how)
         assert candidates is not None
         k = soft.k or candidates.ids_NK.shape[1]
-        logprobs_NK, tail_N = losses.keep_candidates(candidates.logprobs_NK, candidates.tail_N, k)
-        return losses.soft(
-            logits_NV,
-            candidates.ids_NK[:, :k],
-            logprobs_NK,
-            tail_N,
-            temperature=soft.temperature,
-            divergence=soft.divergence,
-        )
+        kept = losses.keep_candidates(candidates.logprobs_NK, candidates.tail_N, k)
+        return losses.soft(logits_NV, candidates.ids_NK[:, :k], *kept, **how)
 
     def _hidden(self, states: States, batch: Batch, norm: Layer) -> Tensor:
         """Mean over the configured layers, [N]."""
         student = [states.last_ND if self._normed(layer) else states.layers[layer] for layer in self._compared]
-        teacher = [
-            self._teacher_last(batch, norm) if self._normed(layer) else self._stored(batch, layer)
-            for layer in self._compared
-        ]
-        return losses.hidden(
-            torch.stack(student, dim=1), torch.stack(teacher, dim=1), distance=self.config.hidden.distance
-        ).mean(dim=1)
+        teacher = [self._teacher(batch, layer, norm if self._normed(layer) else None) for layer in self._compared]
+        student_NRD, teacher_NRD = torch.stack(student, dim=1), torch.stack(teacher, dim=1)
+        return losses.hidden(student_NRD, teacher_NRD, distance=self.config.hidden.distance).mean(dim=1)
 
     def _normed(self, layer: int) -> bool:
         """Whether a layer is compared as the head reads it."""
         return layer == self._last and self.config.hidden.after_norm
 
-    def _stored(self, batch: Batch, layer: int) -> Tensor:
-        """The teacher's states of one layer, [N, D]. Made float32 here, on the device: half as much is sent there."""
-        assert batch.hidden_NRD is not None
-        return batch.hidden_NRD[:, self.stored_layers.index(layer)].float()
+    @torch.no_grad()
+    def _teacher(self, batch: Batch, layer: int, norm: Layer | None) -> Tensor:
+        """The teacher's states of one layer, [N, D], after the final norm where given: the student shares it.
 
-    def _teacher_last(self, batch: Batch, norm: Layer) -> Tensor:
-        """The teacher's last state after the final norm, which the student shares; [N, D]."""
-        with torch.no_grad():
-            return norm(self._stored(batch, self._last))
+        Made float32 here, on the device: half as much is sent there.
+        """
+        assert batch.hidden_NRD is not None
+        stored_ND = batch.hidden_NRD[:, self.stored_layers.index(layer)].float()
+        return norm(stored_ND) if norm else stored_ND
 
     def _weights(self, batch: Batch) -> Tensor:
         """What a position's losses count for, [N]."""
