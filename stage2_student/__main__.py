@@ -27,7 +27,12 @@ def main(config: StudentConfig) -> None:
     rehearsed = _find_rehearsed(config, store)
     run = RunFolder.of(config, fingerprint=store.fingerprint, rehearsed=rehearsed.fingerprint if rehearsed else None)
     if run.prepare(force=config.force):
-        _train(config, store, run, rehearsed)
+        # Imported here: a run that is there already, or cannot be, is told without waiting for Lightning.
+        from stage2_student.training import train
+
+        if is_main_process():
+            print(f"{run.path}: distilling from {store.path}")
+        train(config, store, run, rehearsed=rehearsed)
     elif is_main_process():
         print(f"{run.path} holds the run of these very settings; force=true repeats it")
     record(run.path / RUN_FILE, hydra.runtime.choices, hydra.overrides.task)
@@ -47,15 +52,6 @@ def _find_rehearsed(config: StudentConfig, store: Store) -> Store | None:
     if rehearsal.store is None and rehearsal.paradigm == store.paradigm:
         return store
     return _find(config, rehearsal.store, rehearsal.paradigm)
-
-
-def _train(config: StudentConfig, store: Store, run: RunFolder, rehearsed: Store | None) -> None:
-    # Imported here: a run that is there already, or cannot be, is told without waiting for torch.
-    from stage2_student.training import train
-
-    if is_main_process():
-        print(f"{run.path}: distilling from {store.path}")
-    train(config, store, run, rehearsed=rehearsed)
 
 
 if __name__ == "__main__":

@@ -89,12 +89,10 @@ def answer(vlm: Any, tokenizer: Any, asked: PromptBatch, *, in_step: bool = Fals
 def scored(replies: Sequence[str], questions: Sequence[tuple[Question, ...]]) -> dict[str, float]:
     """The benchmark's metrics of the replies, in percent, over questions whose truth is known, with parse failures."""
     truth = [[question.truth_name for question in asked] for asked in questions]
-    predicted = [
-        [None if choice is None else question.options[choice] for choice, question in zip(parsed, asked, strict=True)]
-        for parsed, asked in (
-            (parse_joint(reply, asked), asked) for reply, asked in zip(replies, questions, strict=True)
-        )
-    ]
+    predicted = []
+    for reply, asked in zip(replies, questions, strict=True):
+        choices = zip(parse_joint(reply, asked), asked, strict=True)
+        predicted.append([None if choice is None else question.options[choice] for choice, question in choices])
     scores = score(truth, predicted)
     kept = {name: scores[name] for name in ("hca", "leaf", "por", "s_por", "tor")}
     return {**kept, "parse_failures": parse_failures(predicted), "n": len(predicted)}

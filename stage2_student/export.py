@@ -11,7 +11,7 @@ from stage2_student.model import Student
 
 CARD = """\
 ---
-base_model: {base}
+base_model: {model.path}
 library_name: peft
 tags: [lora, sekd, visual-question-answering]
 ---
@@ -25,16 +25,16 @@ Answers all levels of a taxonomy in a single pass, taught by its own base model 
 
 | | |
 |---|---|
-| base model | `{base}` |
-| data | {data}, split `train` as stored |
-| teacher's pass | `{store}`, fingerprint `{fingerprint}` |
+| base model | `{model.path}` |
+| data | {data.name}, split `train` as stored |
+| teacher's pass | `{store.path}`, fingerprint `{store.fingerprint}` |
 | losses | hard × {loss.hard.weight}, soft × {loss.soft.weight} ({loss.soft.source}, T = {loss.soft.temperature}, \
 {loss.soft.divergence}), hidden × {loss.hidden.weight} ({loss.hidden.distance}, layers {loss.hidden.layers}), \
 format × {loss.format.weight} |
 | LoRA | rank {lora.rank}, alpha {lora.alpha}, dropout {lora.dropout}, on {targets} of the language model |
 | optimiser | AdamW, peak {optim.lr}, batch {optim.batch_size} × {optim.accumulate}, {optim.epochs} epochs |
 | seed | {seed} |
-| prompts | wording `{wording}` |
+| prompts | wording `{model.wording}` |
 
 Every setting stands in `../config.yaml`.
 
@@ -42,7 +42,7 @@ Every setting stands in `../config.yaml`.
 
 {scores}
 
-Greedy decoding in transformers on `{split}`; `agreement` is with the teacher's answers on stored examples kept apart
+Greedy decoding in transformers on `{validation.split}`; `agreement` is with the teacher's answers on stored examples kept apart
 from training, in shares of 1. The scores to report come from `make evaluate`.
 
 ## Use
@@ -51,10 +51,10 @@ from training, in shares of 1. The scores to report come from `make evaluate`.
 from peft import PeftModel
 from transformers import AutoModelForImageTextToText
 
-student = PeftModel.from_pretrained(AutoModelForImageTextToText.from_pretrained({base!r}), {adapter!r})
+student = PeftModel.from_pretrained(AutoModelForImageTextToText.from_pretrained({model.path!r}), {adapter!r})
 ```
 
-In vLLM: `LLM({base!r}, enable_lora=True, max_lora_rank={lora.rank})` with a `LoRARequest` for this folder.
+In vLLM: `LLM({model.path!r}, enable_lora=True, max_lora_rank={lora.rank})` with a `LoRARequest` for this folder.
 """
 
 
@@ -68,20 +68,11 @@ def save_adapter(student: Student, weights: Mapping[str, Tensor], folder: Path, 
 def write_card(config: StudentConfig, scores: Mapping[str, float], folder: Path, *, store: Store) -> None:
     """The adapter's ``README.md``: data, settings, scores and lineage."""
     rows = "\n".join(f"| {name} | {value:.4g} |" for name, value in scores.items())
-    text = CARD.format(
-        base=config.model.path,
-        name=config.name,
-        data=config.data.name,
-        store=store.path,
-        fingerprint=store.fingerprint,
-        loss=config.loss,
-        lora=config.lora,
-        targets=", ".join(config.lora.targets),
-        optim=config.optim,
-        seed=config.seed,
-        wording=config.model.wording,
-        split=config.validation.split,
-        scores=f"| | |\n|---|---|\n{rows}" if rows else "Nothing was validated.",
-        adapter=str(folder),
-    )
-    (folder / "README.md").write_text(text)
+    known = {
+        **vars(config),
+        "store": store,
+        "targets": ", ".join(config.lora.targets),
+        "scores": f"| | |\n|---|---|\n{rows}" if rows else "Nothing was validated.",
+        "adapter": str(folder),
+    }
+    (folder / "README.md").write_text(CARD.format(**known))

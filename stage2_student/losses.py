@@ -1,8 +1,7 @@
-"""What ties the student's answer positions to the teacher's: pure functions of tensors, one value a position.
+"""Compares the student with the teacher at the answer positions: pure functions of tensors.
 
 Shape legend: N answer positions, V vocabulary, K stored candidates, C = K + 1 buckets (the last is the tail),
-R layers, D hidden size. Every function returns one loss a position (and layer), unweighted and unreduced:
-weights by loss, by level and by confidence are applied in ``stage2_student.objective``.
+R layers, D hidden size. Every function returns one loss a position (and layer), not weighted and not reduced.
 """
 
 import math
@@ -41,25 +40,13 @@ def soft(
     Where K = V there is no tail and this is Hinton's distillation loss (arXiv 1503.02531) over the vocabulary.
     At K < V it never exceeds the dense loss at T = 1, because merging outcomes can only hide a difference.
     """
-    student_NC, teacher_NC = buckets(logits_NV, topk_ids_NK, topk_logprobs_NK, tail_logprob_N)
-    return _tempered(student_NC, teacher_NC, temperature, divergence)
-
-
-def buckets(
-    logits_NV: Tensor, topk_ids_NK: Tensor, topk_logprobs_NK: Tensor, tail_logprob_N: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Student's and teacher's log-mass by bucket, [N, K + 1] each, or [N, V] where K = V."""
     logprobs_NV = F.log_softmax(_full(logits_NV), dim=-1)
-    student_NK = logprobs_NV.gather(-1, topk_ids_NK)
-    if topk_ids_NK.shape[-1] == logits_NV.shape[-1]:
-        return student_NK, topk_logprobs_NK
-    outside_NV = logprobs_NV.scatter(-1, topk_ids_NK, -math.inf)
-    student_tail_N = outside_NV.logsumexp(-1)
-    teacher_tail_N = tail_logprob_N.clamp_min(TAIL_FLOOR)
-    return (
-        torch.cat([student_NK, student_tail_N.unsqueeze(-1)], dim=-1),
-        torch.cat([topk_logprobs_NK, teacher_tail_N.unsqueeze(-1)], dim=-1),
-    )
+    student_NC, teacher_NC = logprobs_NV.gather(-1, topk_ids_NK), topk_logprobs_NK
+    if topk_ids_NK.shape[-1] < logits_NV.shape[-1]:
+        student_tail_N = logprobs_NV.scatter(-1, topk_ids_NK, -math.inf).logsumexp(-1)
+        student_NC = torch.cat([student_NC, student_tail_N.unsqueeze(-1)], dim=-1)
+        teacher_NC = torch.cat([teacher_NC, tail_logprob_N.clamp_min(TAIL_FLOOR).unsqueeze(-1)], dim=-1)
+    return _tempered(student_NC, teacher_NC, temperature, divergence)
 
 
 def keep_candidates(topk_logprobs_NK: Tensor, tail_logprob_N: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -81,9 +68,8 @@ def exact(
 ) -> Tensor:
     """Divergence over the full vocabulary from the teacher's last hidden state, in nats times T²; [N].
 
-    Both states are taken after the final norm; ``head`` maps them to logits and is frozen and shared, so it gives
-    back the teacher's own distribution. ``chunk`` positions at a time, and recomputed in the backward pass: the
-    memory is that of ``chunk`` rows of logits, whatever N is.
+    Both states are taken after the final norm; ``head`` is frozen and shared, so it gives back the teacher's own
+    distribution. The memory is that of ``chunk`` rows of logits, whatever N is.
     """
 
     def divergence_of(student_CD: Tensor, teacher_CD: Tensor) -> Tensor:
@@ -120,16 +106,12 @@ def _tempered(student_NC: Tensor, teacher_NC: Tensor, temperature: float, diverg
     """T² times the divergence of two rows of logits or logprobs after division by T; [N]."""
     student_NC = F.log_softmax(student_NC / temperature, dim=-1)
     teacher_NC = F.log_softmax(teacher_NC / temperature, dim=-1)
-    return temperature**2 * _divergence(student_NC, teacher_NC, divergence)
-
-
-def _divergence(student_NC: Tensor, teacher_NC: Tensor, divergence: str) -> Tensor:
     if divergence == "forward":
-        return _kl(teacher_NC, student_NC)
+        return temperature**2 * _kl(teacher_NC, student_NC)
     if divergence == "reverse":
-        return _kl(student_NC, teacher_NC)
+        return temperature**2 * _kl(student_NC, teacher_NC)
     middle_NC = torch.logaddexp(student_NC, teacher_NC) - math.log(2)
-    return (_kl(teacher_NC, middle_NC) + _kl(student_NC, middle_NC)) / 2
+    return temperature**2 * ((_kl(teacher_NC, middle_NC) + _kl(student_NC, middle_NC)) / 2)
 
 
 def _kl(p_NC: Tensor, q_NC: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.distributed import DeviceMesh
 
 from sekd.errors import SekdError
-from stage2_student.batch import Batch, Positions, Requests
+from stage2_student.batch import Batch, Requests
 from stage2_student.config import LoraSettings
 from stage2_student.decode import PromptBatch, answer, decode_plainly
 from stage2_student.vision import VisionCache, check_takes_vision
@@ -89,10 +89,11 @@ class Student(nn.Module):
         replies = None if batch.requests is None else self._replies(batch.requests)
         with self._watched(layers) as seen:
             last_BTD = self._last(batch)
+        answers, others = ((at.rows, at.places) for at in (batch.answer_positions, batch.format_positions))
         return States(
-            last_ND=_gather(last_BTD, batch.answer_positions),
-            layers={layer: _gather(seen[layer], batch.answer_positions) for layer in layers},
-            format_MD=_gather(last_BTD, batch.format_positions) if with_format else None,
+            last_ND=last_BTD[answers],
+            layers={layer: seen[layer][answers] for layer in layers},
+            format_MD=last_BTD[others] if with_format else None,
             replies=replies,
         )
 
@@ -103,9 +104,8 @@ class Student(nn.Module):
     def shard(self, mesh: DeviceMesh) -> None:
         """From now on hold a part of every frozen weight, and gather the others' parts block by block in each pass.
 
-        What is trained stays whole. All processes of the mesh must make the same calls of ``forward`` and ``answer``
-        from now on. Both also gather what belongs to no block, such as the head, which then stays until the backward
-        pass is over.
+        All processes of the mesh must then make the same calls of ``forward`` and ``answer``. Both also gather what
+        belongs to no block, such as the head, which stays until the backward pass is over.
         """
         from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
@@ -126,13 +126,10 @@ class Student(nn.Module):
 
     def _replies(self, requests: Requests) -> tuple[Tensor, Tensor]:
         """The student's and its base's last states where each reply begins, [A, D] each."""
-        with torch.no_grad(), self.vlm.disable_adapter():
-            base_AD = self._beginnings(requests)
-        return self._beginnings(requests), base_AD
-
-    def _beginnings(self, requests: Requests) -> Tensor:
         rows_A = torch.arange(len(requests.replies_A), device=requests.replies_A.device)
-        return self._last(requests)[rows_A, requests.replies_A]
+        with torch.no_grad(), self.vlm.disable_adapter():
+            base_AD = self._last(requests)[rows_A, requests.replies_A]
+        return self._last(requests)[rows_A, requests.replies_A], base_AD
 
     def _last(self, asked: Batch | Requests) -> Tensor:
         """The last states [B, T, D] of every token, after the final norm."""
@@ -170,13 +167,9 @@ def target_pattern(vlm: Any, targets: Sequence[str]) -> str:
     Raises:
         SekdError: the language model has no linear layer of one of the names.
     """
-    prefix = next(name for name, module in vlm.named_modules() if module is vlm.get_decoder())
     decoder = vlm.get_decoder()
+    prefix = next(name for name, module in vlm.named_modules() if module is decoder)
     found = {name.rsplit(".", 1)[-1] for name, module in decoder.named_modules() if isinstance(module, nn.Linear)}
     if unknown := sorted(set(targets) - found) or not targets:
         raise SekdError(f"lora.targets: the language model has no linear layers {unknown}; it has {sorted(found)}")
     return rf"{re.escape(prefix)}\..*\.({'|'.join(map(re.escape, targets))})"
-
-
-def _gather(states_BTD: Tensor, positions: Positions) -> Tensor:
-    return states_BTD[positions.rows, positions.places]

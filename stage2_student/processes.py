@@ -100,7 +100,14 @@ class _Member:
         except ConnectionResetError:
             kind = b""
         if not kind:
-            raise SekdError(self._obituary())
+            self._process.join(timeout=5)  # its socket closes a moment before its exit status is known
+            code = self._process.exitcode
+            killed = code is not None and code < 0
+            how = f"was killed by {signal.Signals(-code).name}" if killed else f"ended with exit status {code}"
+            raise SekdError(
+                f"{self._process.name}, a process that reads the store, {how}; if memory ran out, set a smaller "
+                "stream.workers or stream.buffer. The same command goes on from the last checkpoint"
+            )
         with open(descriptors[0], "rb") as file:  # noqa: PTH123  a descriptor has no path
             file.seek(0)
             return kind, pickle.load(file)
@@ -110,15 +117,6 @@ class _Member:
         self._line.close()
         self._process.kill()
         self._process.join(timeout=5)
-
-    def _obituary(self) -> str:
-        self._process.join(timeout=5)  # its socket closes a moment before its exit status is known
-        code = self._process.exitcode
-        how = f"was killed by {signal.Signals(-code).name}" if code and code < 0 else f"ended with exit status {code}"
-        return (
-            f"{self._process.name}, a process that reads the store, {how}; if memory ran out, set a smaller "
-            "stream.workers or stream.buffer. The same command goes on from the last checkpoint"
-        )
 
 
 # --- in the process ---

@@ -39,7 +39,7 @@ GROUPS = ("loss", "paradigm", "trainer", "recipe")  # chosen by name, and named 
 DEFAULTS = {"loss": "all", "paradigm": "conditioned"}  # left out of the name
 
 
-@dataclass(frozen=True)
+@dataclass
 class RunFolder:
     """``runs/<name>`` for these settings."""
 
@@ -54,17 +54,9 @@ class RunFolder:
         settings["rehearsal"]["fingerprint"] = rehearsed
         return cls(Path(config.runs) / config.name, settings)
 
-    @property
-    def adapter(self) -> Path:
-        return self.path / ADAPTER
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / CHECKPOINTS
-
-    @property
-    def digest(self) -> str:
-        return digest(self.settings)
+    def __post_init__(self) -> None:
+        self.adapter, self.checkpoints = self.path / ADAPTER, self.path / CHECKPOINTS
+        self.digest = digest(self.settings)
 
     def metrics(self) -> dict[str, Any] | None:
         """How the run did; None while it has not ended."""
@@ -80,18 +72,21 @@ class RunFolder:
             SekdError: a run with other settings is there, whole or with a checkpoint.
         """
         there = read_settings(self.path)
-        same = there is not None and digest(there) == self.digest
+        same, whole = there is not None and digest(there) == self.digest, self.metrics() is not None
         if there is not None and not force:
-            if same and self.metrics():
+            if same and whole:
                 return False
-            if not same and (self.metrics() or self.last_checkpoint()):
-                kind = "a run" if self.metrics() else "an interrupted run"
+            if not same and (whole or self.last_checkpoint()):
+                kind = "a run" if whole else "an interrupted run"
                 raise SekdError(
                     f"{self.path} holds {kind} with other settings ({_differences(there, self.settings)}): "
                     "give this one another name=…, or force=true to replace that one"
                 )
-        if there is not None and (force or not same):
-            self._clear()
+        if there is not None and (force or not same):  # other runs may lie in folders below
+            for name in (METRICS, "general.json"):  # a later `make general` would keep the former student's tasks
+                (self.path / name).unlink(missing_ok=True)
+            for name in (ADAPTER, LOGS, CHECKPOINTS):
+                shutil.rmtree(self.path / name, ignore_errors=True)
         self.path.mkdir(parents=True, exist_ok=True)
         write_whole(self.path / CONFIG, yaml.safe_dump(self.settings, sort_keys=False, allow_unicode=True))
         return True
@@ -105,13 +100,6 @@ class RunFolder:
         """The newest checkpoint of an interrupted run."""
         files = self.checkpoints.glob("*.ckpt")
         return max(files, key=lambda file: file.stat().st_mtime_ns, default=None)
-
-    def _clear(self) -> None:
-        """Remove what a run left; other runs may lie in folders below."""
-        for name in (METRICS, "general.json"):  # a later `make general` would keep the former student's tasks
-            (self.path / name).unlink(missing_ok=True)
-        for name in (ADAPTER, LOGS, CHECKPOINTS):
-            shutil.rmtree(self.path / name, ignore_errors=True)
 
 
 def read_settings(run: Path) -> dict[str, Any] | None:
@@ -144,9 +132,11 @@ def name_of(data: str, model: str, overrides: Sequence[str], seed: int) -> str:
     apart = {*NAMED_APART, *(f"{group}.{name}" for group, names in INCIDENTAL.items() for name in names)}
     words = [chosen[group] for group in GROUPS if group in chosen and chosen[group] != DEFAULTS.get(group)]
     words += [f"{key}={value}" for key, value in chosen.items() if key not in {*apart, *GROUPS}]
+    label = ",".join(words)
+    safe = re.sub(r"[^\w.=,+-]+", "_", label)
+    short = safe if len(safe) <= 80 else f"{safe[:64]}-{hashlib.sha256(label.encode()).hexdigest()[:8]}"
     base = data if model == default_model(data) else f"{data}-{model}"
-    parts = [base, *([_short(",".join(words))] if words else []), *([f"seed{seed}"] if "seed" in chosen else [])]
-    return "/".join(parts)
+    return "/".join(filter(None, (base, short, f"seed{seed}" if "seed" in chosen else "")))
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -156,11 +146,6 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield from flat(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
-
-
-def _short(label: str) -> str:
-    safe = re.sub(r"[^\w.=,+-]+", "_", label)
-    return safe if len(safe) <= 80 else f"{safe[:64]}-{hashlib.sha256(label.encode()).hexdigest()[:8]}"
 
 
 def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
