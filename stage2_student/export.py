@@ -42,8 +42,8 @@ Every setting stands in `../config.yaml`.
 
 {scores}
 
-Greedy decoding in transformers on `{validation.split}`; `agreement` is with the teacher's answers on stored examples kept apart
-from training, in shares of 1. The scores to report come from `make evaluate`.
+Greedy decoding in transformers on `{validation.split}`; `agreement` is with the teacher's answers on stored examples that were
+held out of training, in shares of 1. The scores to report come from `make evaluate`.
 
 ## Use
 
