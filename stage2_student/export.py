@@ -42,7 +42,7 @@ Every setting stands in `../config.yaml`.
 
 {scores}
 
-Greedy decoding in transformers on `{validation.split}`; `agreement` is with the teacher's answers on stored examples that were
+Greedy decoding in transformers on `{validation.split}`; `agreement` is with the teacher's answers on stored examples
 held out of training, in shares of 1. The scores to report come from `make evaluate`.
 
 ## Use
