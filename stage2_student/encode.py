@@ -30,14 +30,7 @@ CHARACTERS_A_TOKEN = 4  # only to tell long examples from short ones before they
 class Encoder:
     """Turns paths into batches. Holds no reference to the store, so that workers can be given a copy.
 
-    Args:
-        model: whose processor and wording to use.
-        root: the folder that stored image paths are relative to.
-        rehearsal: which other requests are put to the images, if any.
-
-    Attributes:
-        tokenizer: the model's.
-        end_id: the token that ends an answer.
+    Stored image paths are relative to ``root``. ``end_id`` is the token that ends an answer.
     """
 
     def __init__(self, model: ModelConfig, root: Path, rehearsal: RehearsalConfig | None = None) -> None:
@@ -152,10 +145,9 @@ class Encoder:
     def _process(
         self, texts: list[str], images: list[Image.Image], *, padding_side: str = "right"
     ) -> dict[str, Tensor]:
-        """The side is said in the call: a processor class may have one that goes before the tokenizer's.
+        """The processor's tensors, or a ``SekdError`` where it pads on another side than it is asked to.
 
-        Raises:
-            SekdError: the processor pads on another side nonetheless.
+        The side is an argument of the call: a processor class may have one that goes before the tokenizer's.
         """
         inputs = self._processor(
             text=texts, images=images, padding=True, padding_side=padding_side, return_tensors="pt"
@@ -184,11 +176,7 @@ class Encoder:
 
 
 def read_image(path: Path) -> Image.Image:
-    """The image as the teacher saw it.
-
-    Raises:
-        SekdError: it cannot be read; the message names the file.
-    """
+    """The image as the teacher saw it, or a ``SekdError`` that names the file."""
     with _named(path):
         return decode(path)
 

@@ -118,8 +118,7 @@ class Student(nn.Module):
     def keep_vision(self, folder: Path, *, limit_gb: float) -> None:
         """From now on, compute an image's tokens once and keep them in a file in ``folder``.
 
-        Raises:
-            SekdError: the model cannot be given them.
+        Raises ``SekdError`` where the model cannot be given them.
         """
         check_takes_vision(self.base.model)
         self.vision = VisionCache(folder, limit_gb=limit_gb)
@@ -164,8 +163,7 @@ class Student(nn.Module):
 def target_pattern(vlm: Any, targets: Sequence[str]) -> str:
     """The regular expression by which PEFT finds the language model's layers of these names, and no others.
 
-    Raises:
-        SekdError: the language model has no linear layer of one of the names.
+    Raises ``SekdError`` where the language model has no linear layer of one of the names.
     """
     decoder = vlm.get_decoder()
     prefix = next(name for name, module in vlm.named_modules() if module is decoder)

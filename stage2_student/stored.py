@@ -102,8 +102,7 @@ def held_out_stride(config: ValidationConfig, examples: int) -> int:
 class Reader:
     """Examples by (shard, position); keeps ``open_shards`` shards' targets in memory and no more.
 
-    Args:
-        parts: what is read; the shards of all parts are numbered as one line.
+    The shards of all parts are numbered as one line.
     """
 
     def __init__(self, *parts: SplitView, open_shards: int) -> None:
@@ -177,10 +176,8 @@ class OpenShard:
 def _answers(store: Store, shard: int, *, like: pa.Table) -> list[int]:
     """The answers that another pass over the same shards gave to the steps of ``like``, [rows].
 
-    The other pass may hold more images: some that it read may have been skipped when its answers were scored.
-
-    Raises:
-        SekdError: it lacks a step.
+    The other pass may hold more images: some that it read may have been skipped when its answers were scored. Raises
+    ``SekdError`` where it lacks a step.
     """
     rows = store.read_targets(shard, ["image", "step", "answer"])
     answers = dict(zip(_steps(rows), rows.column("answer").to_pylist(), strict=True))

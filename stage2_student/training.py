@@ -116,8 +116,7 @@ def _parts(config: StudentConfig, objective: Objective, store: Store, rehearsed:
 def _skipped(config: StudentConfig, store: Store) -> frozenset[int]:
     """The numbers in the dataset of the examples that a pass skipped. The store knows their ids alone.
 
-    Raises:
-        SekdError: the dataset is no longer the one that the pass was made over.
+    Raises ``SekdError`` where the dataset is no longer the one that the pass was made over.
     """
     ids = {example for shard in range(store.plan.n_shards) for example in store.entry(shard).skipped}
     if not ids:
@@ -219,8 +218,7 @@ def _ending_together(trainer: Trainer) -> Iterator[None]:
 def _checked(checkpoint: Path | None) -> Path | None:
     """The same file, if it can be read and holds tensors and plain values alone: none of it is ever executed.
 
-    Raises:
-        SekdError: it is damaged or holds something else.
+    Raises ``SekdError`` where it is damaged or holds something else.
     """
     if checkpoint is not None:
         try:

@@ -28,14 +28,9 @@ DEEP = "deepstack_features"  # Qwen3-VL: maps of earlier layers, added to the de
 
 
 class VisionCache:
-    """The tower's output by image name, for one model.
+    """The tower's output by image name, for one model, in a file in ``folder`` of at most ``limit_gb``.
 
-    Args:
-        folder: where the file lies.
-        limit_gb: what it may hold.
-
-    Attributes:
-        written: bytes in the file.
+    ``written`` is the number of bytes in it.
     """
 
     def __init__(self, folder: Path, *, limit_gb: float) -> None:
@@ -101,11 +96,8 @@ class VisionCache:
 
 
 def _by_image(pixels: Tensor, tokens_B: Tensor) -> Sequence[Tensor]:
-    """A batch's pixels, image by image. They have an entry an image, or entries of equally many tokens each.
-
-    Raises:
-        SekdError: neither.
-    """
+    """A batch's pixels, image by image. They have an entry an image, or entries of equally many tokens each, or are
+    refused with a ``SekdError``."""
     if len(pixels) == len(tokens_B):
         return pixels.split(1)
     counts_B = tokens_B * len(pixels) // tokens_B.sum()
