@@ -6,8 +6,9 @@ nor an added image changes a digest, and an evaluation never changes another one
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -46,60 +47,46 @@ class EvalTask:
         return " ".join(part for part in (self.cell.tree, self.cell.model, self.cell.seed, self.cell.paradigm) if part)
 
 
-@dataclass(frozen=True)
-class Answering:
-    """The base or one training of a student, and its paradigms."""
-
-    name: str
-    seed: str
-    adapter: Path | None
-    paradigms: Sequence[str]
-
-
-def answering(students: Sequence[TrainedStudent], *, base: Sequence[str], student: Sequence[str]) -> list[Answering]:
-    """The base first, then every training."""
-    trained = [Answering(each.name, each.seed, each.adapter, student) for each in students]
-    return [Answering(BASE, "", None, base), *trained]
-
-
 def plan(
     model: ModelConfig,
     datasets: Sequence[tuple[str, Dataset]],
-    who: Sequence[Answering],
+    students: Sequence[TrainedStudent],
     *,
+    base: Sequence[str],
+    student: Sequence[str],
     decoding: dict[str, Any],
     generations: Path,
 ) -> list[EvalTask]:
     """Every cell in the order of the table: by tree, then base and students, then paradigm.
 
     Args:
+        base: the paradigms in which the base is asked; ``student``: those of every training.
         generations: the folder that keeps the cells' folders.
     """
     wording = {"wording": model.wording, **Prompter.named(model.wording).identity()}
-    base = model_identity(model)
+    weights = model_identity(model)
+    who = [(BASE, "", None, base), *((each.name, each.seed, each.adapter, student) for each in students)]
     tasks = []
     for part, dataset in datasets:
         data = {name: value for name, value in dataset.identity().items() if name != "items"}
         keys = {example.id: example_key(dataset, example) for example in dataset.examples}
-        for each in who:
+        for name, seed, adapter, paradigms in who:
             identity = {
-                "model": {**base, "adapter": digest(each.adapter, ADAPTER_FILES)} if each.adapter else base,
+                "model": {**weights, "adapter": digest(adapter, ADAPTER_FILES)} if adapter else weights,
                 "prompts": wording,
                 "data": data,
                 "decoding": decoding,
             }
             facts = {**identity, "base": model.path, "versions": versions()}
-            for paradigm in each.paradigms:
+            for paradigm in paradigms:
                 asked = {**identity, "paradigm": paradigm}
                 if paradigm == "joint":
                     asked["answer_length"] = ANSWER_LENGTH
-                cell = Cell(
-                    part, dataset.name, each.name, each.seed, paradigm, fingerprint(asked), str(dataset.root), facts
-                )
+                cell = Cell(part, dataset.name, name, seed, paradigm, fingerprint(asked), str(dataset.root), facts)
                 folder = generations / cell.folder
                 kept = kept_keys(folder)
                 missing = [example for example in dataset.examples if keys[example.id] not in kept]
-                tasks.append(EvalTask(cell, dataset, each.adapter, keys, folder, missing))
+                tasks.append(EvalTask(cell, dataset, adapter, keys, folder, missing))
     return tasks
 
 
@@ -118,17 +105,10 @@ def example_key(dataset: Dataset, example: Example) -> str:
     )
 
 
-def of_older_layout(folders: Sequence[Path]) -> list[Path]:
-    """The folders that hold parts of the layout without digests, in which a cell's parts were one folder higher."""
-    return sorted({folder.parent for folder in folders if next(folder.parent.glob("part-*.parquet"), None)})
-
-
 def versions() -> dict[str, str]:
     """The installed versions of what the answers depend on."""
     found = {}
     for package in VERSIONS:
-        try:
+        with suppress(PackageNotFoundError):
             found[package] = version(package)
-        except ModuleNotFoundError:
-            continue
     return found

@@ -1,19 +1,17 @@
 """``make evaluate``: generate what is missing, then score everything that is stored."""
 
-from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
 
 from sekd.datasets import load_dataset
-from sekd.datasets.base import Dataset
+from sekd.datasets.base import Dataset, Example
 from sekd.datasets.config import DataConfig
 from sekd.datasets.images import undecodable
 from sekd.errors import SekdError
 from sekd.evaluation.config import EvaluateConfig
-from sekd.evaluation.eval_tasks import EvalTask, answering, of_older_layout, plan
+from sekd.evaluation.eval_tasks import EvalTask, plan
 from sekd.evaluation.generate import check_share
 from sekd.evaluation.generations import list_cells, read_refused
 from sekd.evaluation.rescore import write_scores
@@ -21,8 +19,6 @@ from sekd.evaluation.scores import Bootstrap, Scores
 from sekd.evaluation.students import check_adapter, find_students
 from sekd.evaluation.workers import generate_all
 from sekd.inference.strategies import STRATEGIES
-
-LeftOut = dict[str, set[str]]  # tree -> samples
 
 
 def evaluate(config: EvaluateConfig, *, unseen: list[DataConfig]) -> Scores:
@@ -39,17 +35,33 @@ def evaluate(config: EvaluateConfig, *, unseen: list[DataConfig]) -> Scores:
     students = find_students(run)
     for student in students:
         check_adapter(student.adapter, config.model)
-    who = answering(students, base=config.base, student=config.asked_of_students)
-    decoding = {"topk": config.topk, "temperature": 0}
-    planned = plan(config.model, datasets, who, decoding=decoding, generations=run / "generations")
-    _tell_of_older_layout(run, [each.folder for each in planned])
+    planned = plan(
+        config.model,
+        datasets,
+        students,
+        base=config.base,
+        student=config.asked_of_students,
+        decoding={"topk": config.topk, "temperature": 0},
+        generations=run / "generations",
+    )
     left_out = _unreadable(config, planned)
-    tasks = [_without(task, left_out[task.dataset.name]) for task in planned]
-    tasks = [task for task in tasks if task.examples]
+    tasks = []
+    for task in planned:
+        examples = [example for example in task.examples if example.id not in left_out[task.dataset.name]]
+        tasks += [replace(task, examples=examples)] if examples else []
     print(f"{run}: {len(planned) - len(tasks)} of {len(planned)} cells are kept already")
-    if tasks:
-        for tree, samples in _generate(config, tasks).items():
-            left_out[tree] |= samples
+    total = sum(len(task.examples) for task in tasks)
+    with tqdm(total=total, unit="image", disable=not (tasks and config.progress), dynamic_ncols=True) as bar:
+
+        def done(title: str, count: int) -> None:
+            bar.set_description(title, refresh=False)
+            bar.update(count)
+
+        unreadable = generate_all(config, tasks, done=done) if tasks else []
+    for image in unreadable:
+        if image.sample not in left_out[image.tree]:
+            print(f"left out: {image.reason}")
+        left_out[image.tree].add(image.sample)
     keys = {
         each.dataset.name: [key for sample, key in each.keys.items() if sample not in left_out[each.dataset.name]]
         for each in planned
@@ -59,38 +71,32 @@ def evaluate(config: EvaluateConfig, *, unseen: list[DataConfig]) -> Scores:
 
 
 def _datasets(config: EvaluateConfig, unseen: list[DataConfig]) -> list[tuple[str, Dataset]]:
-    named = [("in_domain", config.data), *(("unseen", data) for data in unseen)]
-    limited = [(part, replace(data, limit=config.limit or data.limit)) for part, data in named]
-    loaded = [(part, load_dataset(data, config.split)) for part, data in limited]
-    for _, dataset in loaded:
+    loaded = []
+    for part, data in [("in_domain", config.data), *(("unseen", data) for data in unseen)]:
+        dataset = load_dataset(replace(data, limit=config.limit or data.limit), config.split)
         for note in dataset.notes:
             print(f"{dataset.name}: {note}")
+        loaded.append((part, dataset))
     return loaded
 
 
-def _tell_of_older_layout(run: Path, folders: Sequence[Path]) -> None:
-    older = of_older_layout(folders)
-    if older:
-        print(
-            f"{run}: {len(older)} cells of an older layout, like {older[0]}, cannot serve this evaluation and are "
-            "asked again; their files stay"
-        )
-
-
-def _unreadable(config: EvaluateConfig, tasks: list[EvalTask]) -> LeftOut:
+def _unreadable(config: EvaluateConfig, tasks: list[EvalTask]) -> dict[str, set[str]]:
     """The samples, by tree, whose images do not decode or were refused by a model before, printed one by one; images
     with a generation in every cell are not checked.
 
     Raises:
         SekdError: they are more than the set share; no engine has been started.
     """
-    found: LeftOut = {}
-    datasets = {task.dataset.name: task.dataset for task in tasks}
-    for name, dataset in datasets.items():
-        own = [task for task in tasks if task.dataset.name == name]
-        refused = {sample: why for task in own for sample, why in _refused(config, task).items()}
-        wanted = {each.id: each for task in own for each in task.examples if each.id not in refused}
-        samples = {dataset.image_path(example): sample for sample, example in wanted.items()}
+    found: dict[str, set[str]] = {}
+    for name, dataset in {task.dataset.name: task.dataset for task in tasks}.items():
+        wanted: dict[str, Example] = {}
+        refused: dict[str, str] = {}
+        for task in tasks:
+            if task.dataset.name == name:
+                known = read_refused(task.folder, room=config.engine.max_model_len)
+                wanted |= {example.id: example for example in task.examples}
+                refused |= {each.id: known[key] for each in task.examples if (key := task.keys[each.id]) in known}
+        samples = {dataset.image_path(wanted[sample]): sample for sample in wanted if sample not in refused}
         # If few images are left, read them completely: an engine must not start for unreadable images only.
         whole = len(samples) <= config.unreadable_share * len(dataset.examples)
         bad = undecodable(list(samples), whole=whole, progress=config.progress)
@@ -99,34 +105,6 @@ def _unreadable(config: EvaluateConfig, tasks: list[EvalTask]) -> LeftOut:
         for fault in faults:
             print(f"left out: {fault}")
         found[name] = {samples[path] for path in bad} | refused.keys()
-    return found
-
-
-def _refused(config: EvaluateConfig, task: EvalTask) -> dict[str, str]:
-    """The samples that the task's model refused before, and why."""
-    known = read_refused(task.folder, room=config.engine.max_model_len)
-    return {each.id: known[key] for each in task.examples if (key := task.keys[each.id]) in known}
-
-
-def _without(task: EvalTask, samples: set[str]) -> EvalTask:
-    return replace(task, examples=[example for example in task.examples if example.id not in samples])
-
-
-def _generate(config: EvaluateConfig, tasks: list[EvalTask]) -> LeftOut:
-    """Do the tasks; the samples with unreadable images, by tree."""
-    total = sum(len(task.examples) for task in tasks)
-    with tqdm(total=total, unit="image", disable=not config.progress, dynamic_ncols=True) as bar:
-
-        def done(title: str, count: int) -> None:
-            bar.set_description(title, refresh=False)
-            bar.update(count)
-
-        unreadable = generate_all(config, tasks, done=done)
-    found: LeftOut = defaultdict(set)
-    for image in unreadable:
-        if image.sample not in found[image.tree]:
-            print(f"left out: {image.reason}")
-        found[image.tree].add(image.sample)
     return found
 
 

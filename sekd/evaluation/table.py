@@ -21,6 +21,7 @@ PARADIGM_TITLES = {
     "guided": "one pass held to letters",
 }
 INTERVENTIONS = ("true_prefix", "wrong_prefix")  # prefix interventions, which only the report shows
+UNPAIRED = "not paired with"
 Scores = dict[str, Any]
 
 
@@ -56,7 +57,8 @@ def print_table(scores: Scores) -> None:
     for i, column in enumerate(("", "HCA", "leaf", "POR", "S-POR", "TOR", "unread", "calls", "ms")):
         table.add_column(column, justify="right" if i else "left", no_wrap=True)
     for _, name, models in trees(scores):
-        table.add_row(Text.assemble((name, "bold"), f", {_images(models)} images"))
+        images = max((cell["n"] for _, _, cell in rows(models)), default=0)
+        table.add_row(Text.assemble((name, "bold"), f", {images} images"))
         for model, paradigm, cell in rows(models):
             figures = [_shown(cell, metric) for metric in METRIC_TITLES]
             cost = (f"{cell['calls']:.0f}", f"{1000 * cell['wall']:.0f}")
@@ -95,9 +97,9 @@ def _in_domain(models: Scores) -> str:
 def _unseen(unseen: Scores) -> str:
     parts = []
     for tree, models in unseen.items():
-        cell = models.get(STUDENT, {}).get("joint", {})
-        if difference(cell) is not None:
-            parts.append(f"{_change(cell)} {models['base']['joint']['hca']:.1f} % on {tree}")
+        change = _change(models.get(STUDENT, {}).get("joint", {}))
+        if change != UNPAIRED:
+            parts.append(f"{change} {models['base']['joint']['hca']:.1f} % on {tree}")
     return f"On trees it has never seen: {'; '.join(parts)}." if parts else ""
 
 
@@ -110,23 +112,14 @@ def _base_alone(scores: Scores) -> str:
     return "No image has a known truth: there is nothing to score."
 
 
-def difference(cell: Scores) -> Scores | None:
-    """A student's paired HCA difference to its base in one pass, if both have the same images."""
-    found = cell.get("differences", {}).get("minus_base_joint", {})
-    return found.get("hca") if found else None
-
-
 def _change(cell: Scores) -> str:
-    change = difference(cell)
+    """The paired HCA difference to the base in one pass, if both have the same images."""
+    change = cell.get("differences", {}).get("minus_base_joint", {}).get("hca")
     if change is None:
-        return "not paired with"
+        return UNPAIRED
     points = f"{change['value']:+.1f} points [{change['low']:+.1f}, {change['high']:+.1f}]".replace("-", "−")
     unclear = change["low"] <= 0 <= change["high"]
     return f"{points}, no clear change from" if unclear else f"{points} on"
-
-
-def _images(models: Scores) -> int:
-    return max((cell["n"] for _, _, cell in rows(models)), default=0)
 
 
 def _shown(cell: Scores, metric: str) -> str:

@@ -6,6 +6,7 @@ one core; several engines scale better than more threads.
 
 import os
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -13,11 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sekd.datasets.base import Example
 from sekd.errors import Stopped
 from sekd.evaluation.config import EvaluateConfig
 from sekd.evaluation.eval_tasks import EvalTask
-from sekd.evaluation.generate import Unreadable, generate
-from sekd.evaluation.generations import kept_keys
+from sekd.evaluation.generate import Unreadable, ask, check_share
+from sekd.evaluation.generations import Generation, add_refused, kept_keys, write_part
 from sekd.inference.dimensions import adapter_rank
 from sekd.inference.engine import Engine
 from sekd.inference.pool import run_jobs
@@ -85,15 +87,31 @@ class EvalWorker:
             task, kept = self._tasks[title], kept_keys(self._tasks[title].folder)
             missing = [example for example in task.examples if task.keys[example.id] not in kept]
             progress(len(task.examples) - len(missing))
-            unreadable = generate(
-                replace(task, examples=missing),
-                engine=self._engine,
-                strategies=self._strategies,
-                part_size=self._config.part_size,
-                unreadable_share=self._config.unreadable_share,
-                done=progress,
-            )
+            unreadable: list[Unreadable] = []
+            for start in range(0, len(missing), self._config.part_size):
+                unreadable += self._generate(task, missing[start : start + self._config.part_size], progress)
+                check_share([each.reason for each in unreadable], task.dataset, self._config.unreadable_share)
             done(unreadable)
+
+    def _generate(
+        self, task: EvalTask, examples: Sequence[Example], progress: Callable[[int], None]
+    ) -> list[Unreadable]:
+        """Generate and store one part; returns the unreadable images."""
+        unreadable: list[Unreadable] = []
+        generations: list[Generation] = []
+        since = time.perf_counter()
+        conversations = (ask(self._strategies, task.cell.paradigm, task.dataset, example) for example in examples)
+        for found in self._engine.drive(conversations, adapter=task.adapter):
+            progress(1)
+            (unreadable if isinstance(found, Unreadable) else generations).append(found)
+        wall = (time.perf_counter() - since) / len(examples)
+        if generations:
+            kept = [replace(each, wall=wall, key=task.keys[each.sample]) for each in generations]
+            write_part(task.folder, task.cell, kept)
+        refused = {task.keys[each.sample]: each.reason for each in unreadable if each.refused}
+        if refused:
+            add_refused(task.folder, refused, room=self._engine.config.max_model_len)
+        return unreadable
 
     def close(self) -> None:
         """Stop the engine."""

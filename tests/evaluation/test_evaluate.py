@@ -29,7 +29,7 @@ from sekd.embedded.tiny_vlm import save_random
 from sekd.embedded.world import write_world
 from sekd.errors import SekdError
 from sekd.evaluation.config import EvaluateConfig
-from sekd.evaluation.eval_tasks import EvalTask, answering, example_key, plan
+from sekd.evaluation.eval_tasks import EvalTask, example_key, plan
 from sekd.evaluation.evaluate import evaluate, unseen_names
 from sekd.evaluation.generate import ask
 from sekd.evaluation.generations import read_cell
@@ -268,11 +268,13 @@ def test_another_tree_another_limit_or_a_moved_folder_change_no_cell(config: Eva
 
     def cells(*configs: DataConfig, **changed: object) -> dict:
         datasets = [("in_domain", load_dataset(each, "test")) for each in configs]
-        who = answering([], base=["joint", "independent", "guided"], student=[])
+        paradigms = ["joint", "independent", "guided"]
         decoding = {"topk": 20, "temperature": 0, **changed}
         return {
             (each.cell.tree, each.cell.paradigm): (each.cell.digest, dict(each.keys))
-            for each in plan(config.model, datasets, who, decoding=decoding, generations=tmp_path)
+            for each in plan(
+                config.model, datasets, [], base=paradigms, student=[], decoding=decoding, generations=tmp_path
+            )
         }
 
     alone = cells(config.data)
@@ -306,25 +308,13 @@ def test_the_base_is_hashed_once_for_all_students(config: EvaluateConfig, monkey
     monkeypatch.setattr(
         hashlib, "file_digest", lambda stream, kind: read.append(Path(stream.name)) or hashing(stream, kind)
     )
-    who = answering(find_students(run_folder(config)), base=["joint"], student=["joint"])
-    assert len(who) == 3
+    run = run_folder(config)
+    students, joint = find_students(run), ["joint"]
+    assert len(students) == 2
     datasets = [("in_domain", load_dataset(config.data, "test"))]
-    planned = plan(config.model, datasets, who, decoding={}, generations=run_folder(config))
+    planned = plan(config.model, datasets, students, base=joint, student=joint, decoding={}, generations=run)
     assert sum(file.parent == Path(config.model.path) and file.suffix == ".safetensors" for file in read) == 1
     assert len({each.cell.facts["model"]["adapter"] for each in planned}) == 3
-
-
-@pytest.mark.slow
-def test_parts_of_the_older_layout_are_told_and_stay(
-    scores: dict, config: EvaluateConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    folder = cell_folder(config, "base", "conditioned")
-    older = Path(shutil.copy(next(folder.iterdir()), folder.parent / "part-00000.parquet"))
-    monkeypatch.setattr("sekd.evaluation.workers.Engine", no_engine)
-    evaluate(config, unseen=[data(Path(config.data.root), UNSEEN[0])])
-    assert f"1 cells of an older layout, like {older.parent}" in capsys.readouterr().out
-    assert older.is_file()
-    older.unlink()
 
 
 @pytest.mark.slow

@@ -2,6 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+import yaml
 
 Value = str | int | float | None
 Step = tuple[str, str, bool | None]  # level, name, and whether it is right; None where there is nothing to compare with
@@ -36,6 +40,9 @@ class Case:
     paths: Mapping[str, Sequence[Step]]
 
 
+WORDS: dict[str, Any] = yaml.safe_load(files(__package__).joinpath("words.yaml").read_text(encoding="utf-8"))
+
+
 @dataclass(frozen=True)
 class Section:
     """A part of the report with its own heading; ``key`` is its anchor."""
@@ -45,6 +52,16 @@ class Section:
     text: Sequence[str] = ()
     tables: Sequence[Table] = ()
     cases: Sequence[Case] = ()
+
+
+def section(
+    key: str, tables: Sequence[Table], *, cases: Sequence[Case] = (), more: Sequence[str] = (), **values: Any
+) -> Section | None:
+    """The section with its heading and text, in which ``values`` are filled in, of ``words.yaml``; None without a
+    table."""
+    words = WORDS[key]
+    text = [paragraph.format(**values) for paragraph in words.get("text", ())]
+    return Section(key, words["title"], [*text, *more], tables, cases) if tables else None
 
 
 def show(value: Value) -> str:

@@ -16,7 +16,7 @@ from sekd.datasets.images import DECODE_ERRORS, decode
 from sekd.evaluation.confusion import CHANGES
 from sekd.evaluation.generations import Listed
 from sekd.evaluation.report import plots
-from sekd.evaluation.report.document import Case, Section, Table, Value
+from sekd.evaluation.report.document import WORDS, Case, Section, Table, Value, section
 from sekd.evaluation.report.sections import base_and_student, name_of
 from sekd.evaluation.students import TrainedStudent
 
@@ -48,12 +48,8 @@ def cases(scores: dict[str, Any], roots: Mapping[str, Path]) -> Section | None:
                 ]
     columns = ("tree", *(kind.replace("_", " ") for kind in kinds))
     table = Table("What became of the base's one-pass answers, images", columns, counts)
-    text = [
-        f"Whole paths before ({name_of('base', 'joint')}) and after ({', '.join(ways)}). Images are taken at even "
-        "distances from all of their kind, not by how good they look. A right node carries a tick and the word right, "
-        "a wrong one a cross, a wavy line and the word wrong."
-    ]
-    return Section("cases", "Failure and repair", text, [table], shown) if counts else None
+    before, after = name_of("base", "joint"), ", ".join(ways)
+    return section("cases", [table] if counts else [], cases=shown, before=before, after=after)
 
 
 def _case(title: str, example: dict[str, Any], root: Path) -> Case:
@@ -107,11 +103,10 @@ def training_curves(students: Sequence[TrainedStudent]) -> Section | None:
         title,
         ("number", "training", "first", "last", "steps"),
         data,
-        "Each panel is one logged number over optimiser steps, losses by kind and by level. Look for losses that "
-        "still fall at the end (train longer) and for levels that lag behind.",
+        WORDS["training"]["figure"],
         plots.svg(plots.lines(panels, "optimiser step", {name: _unit(name) for name in names}), title),
     )
-    return Section("training", "Training curves", tables=[figure])
+    return section("training", [figure])
 
 
 def _read_curves(student: TrainedStudent) -> dict[str, tuple[list[int], list[float]]]:
@@ -145,7 +140,7 @@ def _unit(name: str) -> str:
     return "nats" if any(kind in name for kind in ("hard", "soft")) else "value"
 
 
-def provenance(run: Path, cells: Sequence[Listed], students: Sequence[TrainedStudent]) -> Section:
+def provenance(run: Path, cells: Sequence[Listed], students: Sequence[TrainedStudent]) -> Section | None:
     """Settings of the generations, the teacher's store, and each training."""
     kept = [
         (
@@ -165,8 +160,7 @@ def provenance(run: Path, cells: Sequence[Listed], students: Sequence[TrainedStu
     if trained:
         title = "Settings of the trainings, the teacher's store among them"
         tables.append(Table(title, ("setting", "value"), _settings(trained)))
-    text = [f"Run folder: {run}. Every score above is that of its scores.json, made from the generations kept in it."]
-    return Section("provenance", "Provenance", text, tables)
+    return section("provenance", tables, run=run)
 
 
 def _settings(facts: Iterable[tuple[str, Mapping[str, Any]]]) -> list[tuple[str, str]]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from sekd.evaluation.general.outcome import Outcome
 from sekd.evaluation.report import plots
-from sekd.evaluation.report.document import Section, Table, Value
+from sekd.evaluation.report.document import WORDS, Section, Table, Value, section
 from sekd.evaluation.report.plots import Interval, Line
 from sekd.evaluation.students import STUDENT
 from sekd.evaluation.table import METRIC_TITLES, PARADIGM_TITLES, rows, trees
@@ -44,7 +44,7 @@ def base_and_student(scores: Scores) -> dict[str, list[Row]]:
     return {tree: [row for row in rows(models) if row[0] in ("base", STUDENT)] for _, tree, models in trees(scores)}
 
 
-def headline(scores: Scores) -> Section:
+def headline(scores: Scores) -> Section | None:
     """Base and student with intervals, and how much of the gap is recovered."""
     title = "Whole paths right by way of asking"
     figure = Table(
@@ -55,9 +55,7 @@ def headline(scores: Scores) -> Section:
             for tree, cells in base_and_student(scores).items()
             for model, way, cell in cells
         ],
-        "Each mark is the share of images whose whole path is right, its line the 95 % bootstrap interval over images. "
-        "Compare the base in one pass with the base in conditioned steps, and see how far the student, in one pass, "
-        "closes the distance.",
+        WORDS["headline"]["figure"],
         plots.svg(headline_plot(scores), title),
     )
     gaps = [
@@ -71,10 +69,9 @@ def headline(scores: Scores) -> Section:
         "Gain over the base in one pass, and share of the gap recovered",
         ("tree", "student", "gain, points", "low", "high", "gap recovered %", "low", "high", "spread over seeds"),
         gaps,
-        "Paired over the same images. The gap is the base's conditioned steps minus its joint answers; 100 % means "
-        "that one pass of the student is as good as the base's step-by-step answers.",
+        WORDS["headline"]["gained"],
     )
-    return Section("headline", "Headline", tables=[figure, gained] if gaps else [figure])
+    return section("headline", [figure, gained] if gaps else [figure])
 
 
 def headline_plot(scores: Scores) -> Any:
@@ -110,14 +107,13 @@ def ablation(scores: Scores) -> Section | None:
             for tree, cells in shown.items()
             for model, _, cell in cells
         ],
-        "One row a student: HCA with its 95 % interval over images, the mean over its trainings. The table holds the "
-        f"paired difference to the run's {STUDENT}: where its interval excludes 0, the two differ.",
+        WORDS["arms"]["figure"],
         plots.svg(_hca_plot(shown), title),
     )
-    return Section("arms", "Ablation", tables=[figure])
+    return section("arms", [figure])
 
 
-def depth(scores: Scores) -> Section:
+def depth(scores: Scores) -> Section | None:
     """The paper's Figure 2 for these models: accuracy by level, over all images and by the parent's answer."""
     figures = []
     columns = ["way of asking", "level", *(name for parent in PARENTS for name in (f"{parent} %", "n"))]
@@ -134,18 +130,9 @@ def depth(scores: Scores) -> Section:
             for name, _, levels in cells
             for level in levels
         ]
-        note = (
-            "The tree's levels from coarse to fine. Compare how the base falls in one pass and in conditioned steps, "
-            "and see at which levels the student closes the gap. Points of fewer than 10 images are left out."
-        )
         names = [level["level"] for level in max((levels for _, _, levels in cells), key=len)]
-        figures.append(_by_level(f"Accuracy by depth, {tree}", columns, data, note, panels, names))
-    text = [
-        "How often the node at each level is right: over all images, over those whose node one level up was answered "
-        "right, and over those where it was answered wrong. A model that uses its earlier answers falls when its "
-        "parent is wrong; one that answers each level for itself does not."
-    ]
-    return Section("depth", "Accuracy by depth", text, figures)
+        figures.append(_by_level(f"Accuracy by depth, {tree}", columns, data, WORDS["depth"]["figure"], panels, names))
+    return section("depth", figures)
 
 
 def prefix_intervention(scores: Scores) -> Section | None:
@@ -165,8 +152,7 @@ def prefix_intervention(scores: Scores) -> Section | None:
                 f"Accuracy by the answers before, {model} on {tree}",
                 ("level", *(f"{line.name} %" for line in lines)),
                 list(zip(names, *(line.ys for line in lines), strict=True)),
-                "The first level has nothing before it, so its three marks agree. The distance between the lines "
-                "at the deeper levels is how much the model uses its earlier answers.",
+                WORDS["prefix-intervention"]["figure"],
                 {f"{tree}: {model}": lines},
                 names,
             )
@@ -180,50 +166,31 @@ def prefix_intervention(scores: Scores) -> Section | None:
         "Leaf accuracy by the answers before it",
         ("tree", "model", "drop after wrong answers, points", "low", "high", "gain after true ones", "low", "high"),
         drops,
-        "Of the last level, paired over the same images: accuracy after the model's own answers minus after wrong "
-        "ones, and after true ones minus after its own.",
+        WORDS["prefix-intervention"]["drops"],
     )
-    text = [
-        "All questions are in the prompt, and the answers to the levels above are written for the model: its own, the "
-        "true ones, or wrong ones. A model that uses its earlier answers falls after wrong ones; one that answers each "
-        "question from the image alone does not change.",
-        *verdicts,
-    ]
-    return Section("prefix-intervention", "Is it state?", text, [*figures, table]) if drops else None
+    return section("prefix-intervention", [*figures, table] if drops else [], more=verdicts)
 
 
-def all_metrics(scores: Scores) -> Section:
+def all_metrics(scores: Scores) -> Section | None:
     """Every metric of every cell, with the share of unparsed answers."""
-    text = [
-        "HCA: the whole path is right. Leaf: the last node is. POR: share of nodes that are right. S-POR: length "
-        "of the longest right beginning. TOR: share of neighbouring pairs that are both right. Brackets hold 95 % "
-        "bootstrap intervals over images; ± is the standard deviation over a student's trainings.",
-        "Unparsed: share of images of which at least one answer could not be read; each such answer counts as "
-        "wrong. Independent and conditioned questions allow only the offered letters, so theirs is 0 by "
-        "construction; joint answers are free text.",
-    ]
     tables = _every_cell(
         scores,
         "All metrics",
         ("n", *(f"{title} %" for title in METRIC_TITLES.values()), "answers unparsed %"),
         lambda cell: (cell["n"], *(_written(cell, name) for name in METRIC_TITLES), cell["unread_answers"]),
     )
-    return Section("metrics", "All metrics", text, tables)
+    return section("metrics", tables)
 
 
-def cost(scores: Scores) -> Section:
+def cost(scores: Scores) -> Section | None:
     """Calls, tokens and seconds an image."""
-    text = [
-        "Means over images. Latency is the sum over an image's calls, each measured while others were in flight; "
-        "machine time is the cell's wall-clock time divided by its images, so it counts what batching saves."
-    ]
     tables = _every_cell(
         scores,
         "Cost of an image",
         (*COSTS.values(), "latency, ms", "machine time, ms"),
         lambda cell: (*(cell[key] for key in COSTS), 1000 * cell["latency"], 1000 * cell["wall"]),
     )
-    return Section("cost", "What an answer costs", text, tables)
+    return section("cost", tables)
 
 
 def skills(outcomes: Sequence[Outcome]) -> Section | None:
@@ -235,13 +202,10 @@ def skills(outcomes: Sequence[Outcome]) -> Section | None:
         axis, limits = "difference, in each benchmark's unit", (min(ends), max(ends))
         drawn = plots.intervals({"student minus base": bounded}, axis, limits=limits if limits != (0, 0) else (-1, 1))
         plot = plots.svg(drawn, title)
-        note = (
-            "Each mark is the student's score minus its base's on the same samples, in the benchmark's own unit, its "
-            "line the paired 95 % bootstrap interval. An interval left of 0 is a skill that was lost in part."
-        )
+        note = WORDS["skills"]["figure"]
     columns = ("benchmark", "unit", "base", "student", "student − base", "low", "high", "samples")
     data = [tuple(vars(outcome).values()) for outcome in outcomes]
-    return Section("skills", "Other skills", tables=[Table(title, columns, data, note, plot)]) if outcomes else None
+    return section("skills", [Table(title, columns, data, note, plot)] if data else [])
 
 
 def mistakes(scores: Scores) -> Section | None:
@@ -255,16 +219,12 @@ def mistakes(scores: Scores) -> Section | None:
             columns = ("level", "true", "answered", *(name_of(model, way) for model, way, _ in cells))
             data = [(*pair, *each) for pair, *each in zip(pairs, *counts, strict=True)]
             tables.append(Table(f"Commonest mistaken pairs, {tree}", columns, data))
-    text = [
-        'The pairs that are mistaken most often over all ways of asking, a few a level. "8 of 16": of the 16 '
-        "questions that offered both names, 8 were answered with the wrong one of the two. Of a student that was "
-        "trained several times, the first training is counted."
-    ]
-    return Section("mistakes", "Commonest mistakes", text, tables) if tables else None
+    return section("mistakes", tables)
 
 
 def calibration(scores: Scores) -> Section | None:
     """Reliability of the answers' probabilities. None if no image's truth is known."""
+    words = WORDS["calibration"]
     columns = ("way of asking", "ECE, points", "answers", "answers without a confidence", "answers unread")
     figures = []
     for tree, cells in base_and_student(scores).items():
@@ -276,21 +236,11 @@ def calibration(scores: Scores) -> Section | None:
         }
         title = f"Reliability of the answer letter, {tree}"
         data = [(name, e["error"], e["answers"], e["without"], e["unread"]) for name, _, e in found]
-        note = (
-            "A mark below the diagonal is overconfident, above it underconfident; its area shows how many answers it "
-            "holds. Compare the base in one pass with the student."
-        )
         if panels:
-            figures.append(Table(title, columns, data, note, plots.svg(plots.reliability(panels), title)))
+            figures.append(Table(title, columns, data, words["figure"], plots.svg(plots.reliability(panels), title)))
         elif any(row[3] or row[4] for row in data):
-            figures.append(Table(title, columns, data, "No answer has a confidence, so there is no plot."))
-    text = [
-        "Confidence is the probability of the answered letter among the offered ones at the answer position. The "
-        "answers of a calibrated model are right as often as their confidence says: its marks lie on the dotted "
-        "diagonal. ECE, the expected calibration error, is the mean distance from it, weighted by the answers of each "
-        "mark. Of a student that was trained several times, the first training is shown."
-    ]
-    return Section("calibration", "Calibration", text, figures) if figures else None
+            figures.append(Table(title, columns, data, words["silent"]))
+    return section("calibration", figures)
 
 
 def _every_cell(
