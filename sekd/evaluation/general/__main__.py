@@ -11,7 +11,6 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -37,18 +36,7 @@ TASK_FILES = ("**/*.yaml", "**/*.py", "**/*.jsonl")
 
 @dataclass(frozen=True)
 class Harness:
-    """Settings of lmms-eval.
-
-    Attributes:
-        python: the interpreter that has it; ``version``: of lmms-eval there.
-        backend: lmms-eval's name of the model backend ("vllm", "qwen2_5_vl", …).
-        keyword: that backend's argument for the model's folder ("model" for vllm, "pretrained" for most others).
-        arguments: more of the backend's arguments, as it writes them: "gpu_memory_utilization=0.8,…".
-        batch_size: requests to the backend at a time; speed alone.
-        max_model_len: most tokens of prompt and reply in vLLM; None is the model's own maximum.
-        include_path: a folder of tasks that are not part of lmms-eval.
-        limit: samples of each task at most.
-    """
+    """The interpreter that has lmms-eval, its version there, and the settings that --help explains."""
 
     python: str
     version: str
@@ -102,7 +90,7 @@ class Harness:
         write_whole(note, json.dumps({**asked, "results": results}, indent=1) + "\n")
         return fresh[-1]
 
-    def _command(self, model: Path, task: str, output: Path) -> Sequence[str]:
+    def _command(self, model: Path, task: str, output: Path) -> list[str]:
         room = f"max_model_len={self.max_model_len}" if self.max_model_len else ""
         arguments = ",".join(part for part in (f"{self.keyword}={model}", room, self.arguments) if part)
         command = [self.python, "-m", "lmms_eval", "--model", self.backend, "--model_args", arguments]
@@ -165,9 +153,9 @@ def main() -> None:
     )
     parser.add_argument("--tasks", default="", help="lmms-eval's names, by commas")
     parser.add_argument("--backend", default="vllm", help="lmms-eval's --model: what serves the two models")
-    parser.add_argument("--keyword", default="model", help="what the backend calls the folder; 'pretrained' for most")
+    parser.add_argument("--keyword", default="model", help="its argument for the model's folder; 'pretrained' for most")
     parser.add_argument("--arguments", default="", help="more of the backend's arguments: key=value,…")
-    parser.add_argument("--batch-size", type=int, default=64, help="requests handed to the backend at once")
+    parser.add_argument("--batch-size", type=int, default=64, help="requests to the backend at a time: speed alone")
     parser.add_argument("--max-model-len", type=int, help="tokens of prompt and reply that vLLM makes room for")
     parser.add_argument("--include-path", type=Path, help="a folder of tasks that lmms-eval does not bring")
     parser.add_argument("--limit", type=int, help="samples of each task at most: for a trial, not for a score")

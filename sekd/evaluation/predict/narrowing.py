@@ -235,11 +235,11 @@ def _open_questions(taxonomy: Taxonomy, state: _State, most: int, rng: random.Ra
     """One question a level below the decided node that has an alternative to offer, down to the tree's depth."""
     questions = []
     for depth in range(len(state.node), taxonomy.depth):
-        first = depth == len(state.node)
-        if first:  # the winner so far comes first, the others as they are
+        if depth == len(state.node):  # the winner so far comes first, the others as they are
             offered = sorted(_children(taxonomy, state), key=lambda name: fold(name) != state.leading)[:most]
         else:
-            offered = _evenly(_names_below(taxonomy, state.node, depth), most)
+            names = _names_below(taxonomy, state.node, depth)
+            offered = names if len(names) <= most else [names[i * len(names) // most] for i in range(most)]
         rng.shuffle(offered)
         if len(offered) > 1:
             questions.append(Question(depth, taxonomy.level_name(depth), tuple(offered), None))
@@ -281,8 +281,3 @@ def _descend(taxonomy: Taxonomy, state: _State, name: str, probability: float) -
     state.node = taxonomy.path((*state.node, name))
     state.levels.append(Decision(level, state.node[-1], probability))
     state.beaten, state.leading, state.standing = set(), None, 1.0
-
-
-def _evenly(names: list[str], most: int) -> list[str]:
-    count = min(most, len(names))
-    return [names[i * len(names) // count] for i in range(count)]
