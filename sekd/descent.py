@@ -16,7 +16,7 @@ import math
 import operator
 import random
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from sekd.questions import Question, in_random_order
 from sekd.taxonomy import Names, Taxonomy
@@ -46,10 +46,6 @@ class PartialPath:
     def logprob(self) -> float:
         return self.logprobs[-1] if self.logprobs else 0.0
 
-    def after(self, logprob: float) -> "PartialPath":
-        """The same path, its probability multiplied by that of something before it."""
-        return replace(self, logprobs=tuple(own + logprob for own in self.logprobs))
-
 
 @dataclass(frozen=True)
 class OpenQuestion:
@@ -76,10 +72,10 @@ def descend(taxonomy: Taxonomy, *, roots: Sequence[Names], options: int, beam: i
     Yields the questions that can be asked at once; is sent the probabilities of each one's options, which sum to 1.
 
     Args:
-        roots: the nodes to start from, of ``taxonomy.skip`` names each. Nothing is asked about them: of several, a path
-            is found below each, and a root's probability is its best path's share of all roots' best paths.
+        roots: the nodes to start from, of ``taxonomy.skip`` names each. Nothing is asked about them: of several, paths
+            are found below each, and their probabilities are those below the root.
         options: most options a question.
-        beam: partial paths that are kept, below each root.
+        beam: partial paths that are kept below each root.
         seed: orders the options, so that no letter is favoured. A node's first heats depend on it and the node alone.
     """
     paths, calls = [PartialPath(root) for root in roots], 0
@@ -92,11 +88,7 @@ def descend(taxonomy: Taxonomy, *, roots: Sequence[Names], options: int, beam: i
                 level.take([next(answers) for _ in level.open])
         grown = [path for level in levels for path in level.extended()]
         paths = [path for below in _by_root(grown, taxonomy.skip) for path in below[:beam]]
-    groups = _by_root(paths, taxonomy.skip)
-    best = [below[0].logprob for below in groups]
-    total = max(best) + math.log(sum(math.exp(logprob - max(best)) for logprob in best))
-    shared = [path.after(first - total) for below, first in zip(groups, best, strict=True) for path in below]
-    return Found(tuple(sorted(shared, key=lambda path: -path.logprob)), calls)
+    return Found(tuple(sorted(paths, key=lambda path: -path.logprob)), calls)
 
 
 def _by_root(paths: Sequence[PartialPath], skip: int) -> list[list[PartialPath]]:
