@@ -1,4 +1,4 @@
-"""`make student`: distils a student from a stored pass. Needs no teacher and no engine; leaves the store as it is."""
+"""`make student`: distil a student from a stored pass. Needs no teacher and no engine; only reads the store."""
 
 import os
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ def main(config: StudentConfig) -> None:
     rehearsed = _find_rehearsed(config, store)
     run = RunFolder.of(config, fingerprint=store.fingerprint, rehearsed=rehearsed.fingerprint if rehearsed else None)
     if run.prepare(force=config.force):
-        # Imported here: a run that is there already, or cannot be, is told without waiting for Lightning.
+        # Imported here, so that a finished or impossible run is reported without waiting for Lightning.
         from stage2_student.training import train
 
         if is_main_process():

@@ -1,4 +1,4 @@
-"""A batch: prompts with the teacher's answers as tensors, and where in them each letter stands.
+"""A batch: prompts with the teacher's answers as tensors, and the positions of the letters.
 
 Shape legend: B images, T tokens, N letters of all images (answer positions), M other answer tokens, K candidates,
 R layers, D hidden size, A other requests. A *position* is the one whose logits predict a token: the position before it.
@@ -13,10 +13,10 @@ from torch import Tensor
 
 
 class OnDevice:
-    """A dataclass that goes to another device as one, with every tensor in it; Lightning calls ``to``."""
+    """A dataclass whose tensors move to another device together; Lightning calls ``to``."""
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
-        """The same, its tensors moved as ``Tensor.to`` does."""
+        """A copy with its tensors moved by ``Tensor.to``."""
 
         def move(item: Any) -> Any:
             if isinstance(item, dict):
@@ -29,7 +29,7 @@ class OnDevice:
 
 @dataclass(frozen=True)
 class Positions(OnDevice):
-    """Places in a batch: which row [N], which position in it [N], and the token that follows there [N]."""
+    """Positions in a batch: row [N], position in it [N], and the token that follows [N]."""
 
     rows: Tensor
     places: Tensor
@@ -38,7 +38,7 @@ class Positions(OnDevice):
 
 @dataclass(frozen=True)
 class Candidates(OnDevice):
-    """The teacher's likeliest tokens at every answer position, in that order, and the log of all others' mass."""
+    """The teacher's likeliest tokens at every answer position, in that order, and the log of the other tokens' mass."""
 
     ids_NK: Tensor
     logprobs_NK: Tensor
@@ -55,10 +55,10 @@ class Candidates(OnDevice):
 
 @dataclass(frozen=True)
 class Requests(OnDevice):
-    """Other requests about some of a batch's images, of which the reply's first token is held to the base's.
+    """Other requests about some of a batch's images; the reply's first token is trained to stay the base's.
 
-    ``replies_A`` is where each reply begins: the prompt's last position. ``shares_A`` is how much each counts, as much
-    as a whole path; ``names`` are the images'.
+    ``replies_A`` is the prompt's last position, after which the reply begins. ``shares_A`` is the weight of each, that
+    of a whole path; ``names`` are the images'.
     """
 
     inputs: dict[str, Tensor]
@@ -69,21 +69,21 @@ class Requests(OnDevice):
 
 @dataclass(frozen=True)
 class Batch(OnDevice):
-    """Prompts with the teacher's answers, ready for the model: joint ones, and single steps that are rehearsed.
+    """Prompts with the teacher's answers, ready for the model: joint paths, and rehearsed single steps.
 
     Attributes:
-        inputs: what the model's forward takes.
+        inputs: the model's inputs.
         answer_positions: where the letters are predicted, [N]; images in order, steps in order.
         format_positions: where the other answer tokens and the end of the turn are predicted, [M].
         answers_N: the teacher's option index.
         levels_N: index in ``level_names``.
-        shares_N, shares_M: how much a position counts, so that a weighted sum over all ranks is the mean over the
-            examples of the step (times the number of ranks, which gradient averaging divides by).
-        candidates, hidden_NRD: as stored; None where no loss asks for them.
-        parent_prob_N: the teacher's probability of its answer to the step above, by the candidates; 1 for the first.
-        images: how many images count; 0 where the one that is here fills a place.
-        names: of the images, all that are here.
-        requests: what else is asked about them; None where nothing is.
+        shares_N, shares_M: the weight of a position, so that a weighted sum over all ranks is the mean over the step's
+            examples (times the number of ranks, by which gradient averaging divides).
+        candidates, hidden_NRD: as stored; None where no loss needs them.
+        parent_prob_N: the teacher's probability of its answer to the step above, from the candidates; 1 for the first.
+        images: the number of images with weight; 0 if the batch's image only fills a place.
+        names: of all images in the batch.
+        requests: other requests about them, if any.
     """
 
     inputs: dict[str, Tensor]

@@ -1,4 +1,4 @@
-"""Refuses at the start what could not work or would train on something else than meant; says what the store holds.
+"""Checks of settings, store and model before training.
 
 Every check raises ``SekdError`` for the first fault.
 """
@@ -32,7 +32,7 @@ AT_LEAST_ONE = (
 
 
 def check_settings(config: StudentConfig) -> None:
-    """Faults that need neither store nor model to be seen."""
+    """Checks that need neither store nor model."""
     for name, known in CHOICES.items():
         value = _value(config, name)
         _demand(value in known, f"{name}={value} is unknown: choose {', '.join(filter(None, known))}")
@@ -67,7 +67,7 @@ def check_settings(config: StudentConfig) -> None:
 
 
 def check_store(config: StudentConfig, store: Store) -> None:
-    """The store must be whole, and hold what the losses ask for as far as the model need not be known."""
+    """The store must be complete and hold what the losses need; the checks that need no model."""
     loss, layout = config.loss, store.layout
     _demand_whole(store)
     if loss.soft.weight and loss.soft.source == "topk" and loss.soft.k is not None:
@@ -84,7 +84,7 @@ def check_store(config: StudentConfig, store: Store) -> None:
 
 
 def check_rehearsal(store: Store, rehearsed: Store) -> None:
-    """What is rehearsed must be of the same images, and hold the same kinds of targets."""
+    """The rehearsed pass must have the same images and the same kinds of targets."""
     _demand_whole(rehearsed)
     _demand(
         rehearsed.paradigm in SINGLE_QUESTIONS,
@@ -104,7 +104,7 @@ def check_rehearsal(store: Store, rehearsed: Store) -> None:
 
 
 def check_model(config: StudentConfig, store: Store, *, n_layers: int, hidden_size: int, vocab_size: int) -> None:
-    """The student must speak of the same tokens and states as the teacher did, and the layers compared be stored."""
+    """The student must have the teacher's tokens and hidden states, and the compared layers must be stored."""
     loss, layout = config.loss, store.layout
     _demand(
         vocab_size == layout.vocab_size,
@@ -132,7 +132,7 @@ def check_model(config: StudentConfig, store: Store, *, n_layers: int, hidden_si
 
 
 def check_letters(prompter: Prompter, tokenizer: Any, layout: Layout) -> list[int]:
-    """The letters' token ids, which must be those that the teacher chose among."""
+    """The letters' token ids, which must be those of the store."""
     ids = prompter.letter_ids(tokenizer, len(layout.letter_ids))
     _demand(
         ids == list(layout.letter_ids),

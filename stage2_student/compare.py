@@ -1,7 +1,7 @@
 """`make compare`: one table of all students, mean and spread over seeds, best first; printed and saved.
 
-Runs that differ in nothing but their seed are one row. A row is named by the settings in which the rows differ. The
-figures are those of validation at the end of each run: choices are made on them, not on the test split.
+Runs that differ only in their seed are one row, named by the settings in which the rows differ. Scores are those of the
+validation at the end of each run, not of the test split.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from typing import Any
 from sekd.errors import SekdError, exit_on_error
 from stage2_student.runs import CONFIG, RunFolder, digest, essential, flat, read_settings
 
-# What students are compared by: key in metrics.json and column.
+# Key in metrics.json and column of the compared scores.
 COLUMNS = {
     "hca": "HCA %",
     "leaf": "leaf %",
@@ -39,7 +39,7 @@ class Row:
 
 
 def read_rows(runs: Path) -> list[Row]:
-    """Every whole run below a folder, grouped by all that is not the seed.
+    """Every complete run below a folder, grouped by all settings but the seed.
 
     Raises:
         SekdError: there is none.
@@ -65,7 +65,7 @@ def ranked(rows: Sequence[Row], key: str) -> list[Row]:
 
 
 def labels(rows: Sequence[Row]) -> list[str]:
-    """Rows named by the settings in which they differ; a setting that follows from its group's name is left out."""
+    """Rows named by the settings in which they differ; a setting that its config group implies is left out."""
     settings = [{key: str(value) for key, value in flat(essential(row.settings))} for row in rows]
     keys = dict.fromkeys(key for row in settings for key in row)
     differing = [key for key in keys if len({row.get(key) for row in settings}) > 1]

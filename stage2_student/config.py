@@ -1,4 +1,4 @@
-"""Every setting of stage 2, as typed dataclasses, composed by ``conf/student.yaml``. Past the entry nothing sees Hydra.
+"""Every setting of stage 2, as typed dataclasses, composed by ``conf/student.yaml``.
 
 The defaults are those of a real model of several billion parameters; ``conf/recipe/<model>.yaml`` holds what differs.
 """
@@ -10,7 +10,7 @@ from omegaconf import MISSING
 from sekd.datasets.config import DataConfig
 from sekd.models import ModelConfig
 
-FSDP = "fsdp"  # the strategy in which the processes of a machine share the frozen weights
+FSDP = "fsdp"  # the strategy that shards the frozen weights over the processes of a machine
 
 
 @dataclass
@@ -25,8 +25,8 @@ class SoftConfig:
     """Divergence from the teacher's distribution.
 
     ``source`` is ``topk`` (the stored candidates and a tail bucket) or ``exact`` (the full vocabulary, from the stored
-    last layer through the frozen head). ``k`` candidates are used, all stored ones by default. ``chunk`` positions of
-    full-vocabulary logits exist at a time under ``exact``.
+    last layer through the frozen head). ``k`` candidates are used, all stored ones by default. With ``exact``,
+    full-vocabulary logits exist for ``chunk`` positions at a time.
     """
 
     weight: float = 1.0
@@ -42,8 +42,8 @@ class HiddenConfig:
     """Distance between decoder states.
 
     ``layers`` are indices in transformers' ``hidden_states``; negative ones count from the last layer, so -1 is the
-    last. With ``after_norm`` the last layer is compared after the final norm, which is what the head reads; every
-    other layer is compared as it is stored.
+    last. With ``after_norm`` the last layer is compared after the final norm, as the head reads it; every other layer
+    is compared as stored.
     """
 
     weight: float = 1.0
@@ -54,17 +54,17 @@ class HiddenConfig:
 
 @dataclass
 class FormatConfig:
-    """Cross-entropy on the other tokens of the joint answer, so that the student keeps writing whole answers."""
+    """Cross-entropy on the other tokens of the joint answer, so that the student keeps its format."""
 
     weight: float = 0.1
 
 
 @dataclass
 class LossConfig:
-    """Weights by loss and by level, and how much a step counts whose parent's answer was unsure.
+    """Weights by loss, by level, and by the probability of the parent's answer.
 
     ``levels`` maps a level's name to its weight, 1 where it is not named. ``confidence`` is the exponent γ of
-    p(parent's answer)^γ, the weight of a step below the first: 0 trusts every answer alike.
+    p(parent's answer)^γ, the weight of a step below the first: 0 gives every step the same weight.
     """
 
     name: str = "all"
@@ -78,16 +78,16 @@ class LossConfig:
 
 @dataclass
 class RehearsalConfig:
-    """What the student could do before, asked again beside the paths so that it is not forgotten.
+    """Other tasks that are trained beside the paths, so that the student does not forget them.
 
-    Single questions of another stored pass over the same data, in its wording, with its answers: ``paradigm`` says how
-    that pass's teacher was asked, ``independent`` or ``conditioned``; None rehearses none. ``store`` names the pass; by
-    default it is the one distilled from if that was asked so, else the newest whole one. ``share`` is the number of
-    single questions for each path, the levels in turn.
+    Single questions of another stored pass over the same data, with its wording and answers: ``paradigm`` is that
+    pass's, ``independent`` or ``conditioned``; None rehearses none. ``store`` names the pass; by default it is the one
+    distilled from if its paradigm fits, else the newest complete one. ``share`` is the number of single questions for
+    each path, the levels in turn.
 
-    And ``requests``, any others that can be made of an image, such as "Describe this image.": each is put to some of
-    the first ``images`` images of every batch, and the token with which the student begins its reply is held to what
-    its own base says there, as in Learning without Forgetting (arXiv 1606.09282). Each counts as much as a path.
+    And ``requests``, any other prompts about an image, such as "Describe this image.": each is used with some of the
+    first ``images`` images of every batch, and the first token of the student's reply is trained to stay the base's, as
+    in Learning without Forgetting (arXiv 1606.09282). Each counts as much as a path.
     """
 
     paradigm: str | None = None
@@ -125,10 +125,11 @@ class OptimConfig:
 
 @dataclass
 class StreamConfig:
-    """How the stored pass is read: ``buffer`` examples of one process are mixed at a time, of ``open_shards`` shards.
+    """How the stored pass is read: ``buffer`` examples of one process, from ``open_shards`` shards, are shuffled
+    together.
 
-    ``workers`` processes read and encode, ``ahead`` buffers each before they are asked for; 0 workers do it in the
-    training process. Neither changes the order. ``group_by_length`` puts examples of similar length in one batch.
+    ``workers`` processes read and encode, ``ahead`` buffers each in advance; with 0 workers the training process does
+    it. Neither changes the order. ``group_by_length`` puts examples of similar length in one batch.
     """
 
     buffer: int = 64
@@ -140,12 +141,11 @@ class StreamConfig:
 
 @dataclass
 class TrainerConfig:
-    """What is handed to Lightning. ``precision`` auto is bf16 on GPU and fp32 on CPU.
+    """Settings of Lightning's trainer. ``precision`` auto is bf16 on GPU and fp32 on CPU.
 
-    ``strategy`` is ``fsdp``, where the processes of a machine share the frozen weights, or any of Lightning's.
+    ``strategy`` is ``fsdp``, which shards the frozen weights over the processes of a machine, or any of Lightning's.
 
-    ``vision_cache_gb`` bounds the file in which each process keeps the frozen vision tower's output between epochs; 0
-    keeps nothing.
+    ``vision_cache_gb`` bounds each process's cache file of the frozen vision tower's output; 0 caches nothing.
     """
 
     name: str = "default"
@@ -166,7 +166,7 @@ class TrainerConfig:
 
 @dataclass
 class ValidationConfig:
-    """``times`` times on the way and once at the end: agreement with the teacher on the share ``held_out`` of the
+    """``times`` times during training and once at the end: agreement with the teacher on the share ``held_out`` of the
     stored examples, at most ``held_out_images`` of them, which are never trained on, and greedy joint answers to
     ``images`` images of ``split``."""
 
@@ -180,9 +180,9 @@ class ValidationConfig:
 
 @dataclass
 class StudentConfig:
-    """One run. ``name`` is its folder in ``runs``, made up from the overrides when it is not given. ``store`` names a
-    stored pass; by default it is the newest whole one of the dataset whose teacher was asked in ``paradigm``: anything
-    but conditioned is a control. ``force`` repeats a run that is there."""
+    """One run. ``name`` is its folder in ``runs``, by default made from the overrides. ``store`` names a stored pass;
+    by default it is the newest complete one of the dataset and ``paradigm`` (a control unless it is conditioned).
+    ``force`` repeats a finished run."""
 
     model: ModelConfig = MISSING
     data: DataConfig = MISSING

@@ -1,7 +1,7 @@
-"""What a run reads: the training stream, the held-out part of the store, and images to ask about.
+"""A run's data: the training stream, held-out examples of the store, and validation images.
 
-Worker processes read and encode whole blocks; the training process takes the blocks in their order and hands out
-their batches. So the batches are the same for any number of workers, and to resume at step n is to start there.
+Worker processes read and encode whole blocks; the training process takes the blocks in order and yields their batches.
+So the batches are the same for any number of workers, and a run can resume at any step.
 """
 
 import time
@@ -47,7 +47,7 @@ class Stream:
 
     @property
     def epoch(self) -> float:
-        """How many times the data was seen by now."""
+        """The number of epochs so far."""
         return self.position / self._order.steps_per_epoch
 
     def __iter__(self) -> Iterator[Batch]:
@@ -73,7 +73,7 @@ class Stream:
         self.position = state["position"]
 
     def _part(self, epoch: int, block: int, number: int, processes: int) -> Iterator[list[Batch]]:
-        """Every ``processes``-th of the encoded blocks that follow on a block of an epoch, from ``number`` on."""
+        """Every ``processes``-th of the encoded blocks after a given one, from ``number`` on."""
         reader = self._make_reader()
         later = range(epoch, self._epochs)
         blocks = (one for turn in later for one in self._order.blocks(turn, first=block if turn == epoch else 0))
@@ -94,8 +94,8 @@ class Stream:
 class HeldOutBatches:
     """One rank's share of the held-out examples, in store order.
 
-    All ranks have equally many batches, because some strategies need all of them in every forward pass. A rank that
-    has fewer gets the first batch again, with ``images`` 0: it counts for nothing.
+    All ranks have equally many batches, because some strategies need all of them in every forward pass. A rank with
+    fewer gets the first batch again, with ``images`` 0: its weight is zero.
     """
 
     def __init__(
@@ -126,10 +126,10 @@ class HeldOutBatches:
 
 
 class StudentData(LightningDataModule):
-    """Lightning's view of what one run reads.
+    """Lightning's data module of one run.
 
     Args:
-        parts: what is trained on; first the paths, of which some are held out, then what is rehearsed, if anything.
+        parts: the training data: first the paths, of which some are held out, then the rehearsed ones, if any.
     """
 
     def __init__(self, config: StudentConfig, *, parts: Sequence[SplitView], encoder: Encoder) -> None:
@@ -148,14 +148,14 @@ class StudentData(LightningDataModule):
         return self.stream_of(*self._place)
 
     def stream_of(self, rank: int, world: int) -> Stream:
-        """The training batches as one rank of ``world`` sees them."""
+        """The training batches of one rank of ``world``."""
         settings = self._config.stream
         make_reader = partial(Reader, *self._parts, open_shards=settings.open_shards)
         order = self.order(rank, world)
         return Stream(make_reader, self.encoder, order, epochs=self._config.optim.epochs, settings=settings)
 
     def val_dataloader(self) -> list[HeldOutBatches | Prompts]:
-        """Held-out examples of the store, then prompts; each only where there are any."""
+        """Held-out examples of the store, then prompts; each only if there are any."""
         config = self._config.validation
         loaders: list[HeldOutBatches | Prompts] = []
         if sum(self._held_out.counts()):
@@ -166,7 +166,7 @@ class StudentData(LightningDataModule):
         return loaders
 
     def held_out_of(self, rank: int, world: int) -> HeldOutBatches:
-        """The held-out examples that one rank of ``world`` sees."""
+        """The held-out examples of one rank of ``world``."""
         size, settings = self._config.validation.batch_size, self._config.stream
         return HeldOutBatches(self._held_out, self.encoder, batch_size=size, rank=rank, world=world, settings=settings)
 
@@ -175,12 +175,12 @@ class StudentData(LightningDataModule):
         return self.order(0, world).steps_per_epoch * self._config.optim.epochs
 
     def optimiser_steps(self, world: int) -> int:
-        """How often the weights change over the whole run."""
+        """The number of weight updates of the whole run."""
         steps = -(-self.batches(world) // self._config.optim.accumulate)
         return min(steps, self._config.trainer.max_steps or steps)
 
     def order(self, rank: int, world: int) -> Order:
-        """The training examples' order, as one rank sees it."""
+        """The training examples' order for one rank."""
         store = self._parts[0].store
         entries = [store.entry(shard) for shard in range(store.plan.n_shards)]
         stored = sum(entry.examples[1] - entry.examples[0] - len(entry.skipped) for entry in entries)

@@ -1,6 +1,6 @@
-"""From stored paths to tensors: the prompt, the image, the teacher's answers, and where each letter stands.
+"""Encode stored paths as tensors: prompt, image, the teacher's answers, and the letters' positions.
 
-Knows the processor and the wording, not the store and not the losses. Shape legend: as in ``stage2_student.batch``.
+Independent of the store and the losses. Shape legend: as in ``stage2_student.batch``.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,11 +24,11 @@ from stage2_student.batch import Batch, Candidates, Positions, Requests
 from stage2_student.config import RehearsalConfig
 from stage2_student.stored import TeacherPath
 
-CHARACTERS_A_TOKEN = 4  # only to tell long examples from short ones before they are encoded
+CHARACTERS_A_TOKEN = 4  # only to estimate lengths before encoding
 
 
 class Encoder:
-    """Turns paths into batches. Holds no reference to the store, so that workers can be given a copy.
+    """Turns paths into batches. Holds no reference to the store, so that workers can have a copy.
 
     Stored image paths are relative to ``root``. ``end_id`` is the token that ends an answer.
     """
@@ -44,11 +44,11 @@ class Encoder:
         self._letter_ids = cache(lambda options: self._prompter.letter_ids(self.tokenizer, options))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A process that inherits nothing loads its own processor, whose class may exist in this process only."""
+        """A process that is not forked loads its own processor, whose class may exist only in this process."""
         return Encoder, (self._model, self._root, self._rehearsal)
 
     def length(self, path: TeacherPath) -> float:
-        """About how many tokens an example will be, without decoding its image."""
+        """The approximate number of tokens of an example, without decoding its image."""
         file = self._root / path.image
         with _named(file):
             width, height = image_size(file)
@@ -56,11 +56,11 @@ class Encoder:
         return counted["num_image_tokens"][0] + len(self._prompt(path)) / CHARACTERS_A_TOKEN
 
     def batch(self, paths: Sequence[TeacherPath], *, images: int, all_images: int, world: int) -> Batch:
-        """One batch, padded on the right, so that each row is a prompt, its answer, and nothing between the two.
+        """One batch, padded on the right, so that each answer directly follows its prompt.
 
         Args:
-            images: how many of the paths count: all, or none.
-            all_images: how many count on all ``world`` ranks together.
+            images: the number of paths with weight: all, or none.
+            all_images: the same over all ``world`` ranks.
 
         Raises:
             SekdError: an image cannot be read or is refused by the model's processor, a letter is not the token that
@@ -73,7 +73,7 @@ class Encoder:
         inputs, starts = self._extended(prompts, [ids for ids, _ in answers])
         letters, others = [], []
         for row, (path, (ids, places), start) in enumerate(zip(paths, answers, starts, strict=True)):
-            # A reply on policy need not say the letters that the teacher chose.
+            # An on-policy reply may have other letters than the teacher's.
             targets = dict(zip(places, self._targets(path), strict=True))
             letters += [(row, start + place - 1, token) for place, token in targets.items()]
             others += [(row, start + place - 1, token) for place, token in enumerate(ids) if place not in targets]
@@ -103,7 +103,7 @@ class Encoder:
         )
 
     def prompts(self, images: Sequence[Path], questions: Sequence[Sequence[Question]]) -> dict[str, Tensor]:
-        """Joint prompts alone, padded on the left, for the model to go on from."""
+        """Joint prompts, padded on the left, for generation."""
         texts = [self._joint(asked) for asked in questions]
         return self._process(texts, [read_image(image) for image in images], padding_side="left")
 
@@ -133,7 +133,7 @@ class Encoder:
         return [self._letter_ids(len(path.questions[step].options))[path.answers[step]] for step in path.steps]
 
     def _requests(self, paths: Sequence[TeacherPath], pictures: list[Image.Image], share: float) -> Requests:
-        """What else is asked about the first images of a batch: about each one of the requests, always the same."""
+        """The requests about the first images of a batch: one for each image, always the same."""
         own = tuple(path.image for path in paths[: self._rehearsal.images])
         known = self._rehearsal.requests
         asked = [request(known[crc32(name.encode()) % len(known)]) for name in own]
@@ -160,7 +160,7 @@ class Encoder:
         return dict(inputs)
 
     def _extended(self, inputs: dict[str, Tensor], answers: list[list[int]]) -> tuple[dict[str, Tensor], list[int]]:
-        """Prompts [B, T] with each row's answer after its own prompt, and where in its row each answer starts."""
+        """Prompts [B, T] with each row's answer after its own prompt, and the start of each answer in its row."""
         prompts = inputs["input_ids"]
         starts = inputs["attention_mask"].sum(dim=1).tolist()
         more = max(start + len(ids) for start, ids in zip(starts, answers, strict=True)) - prompts.shape[1]
@@ -183,10 +183,10 @@ def read_image(path: Path) -> Image.Image:
 
 @contextmanager
 def _named(*paths: Path) -> Iterator[None]:
-    """Says which images were being read or processed when that failed."""
+    """Adds the images' names to an error of reading or processing them."""
     try:
         yield
-    except SekdError:  # says itself what is wrong, and is a ValueError as some decoders' errors are
+    except SekdError:  # already a complete message, and a ValueError like some decoders' errors
         raise
     except DECODE_ERRORS as error:
         raise SekdError(
@@ -200,7 +200,7 @@ def _positions(places: list[tuple[int, int, int]]) -> Positions:
 
 
 def _shares(share: float, counts: Sequence[int]) -> Tensor:
-    """An example's share of the step, spread evenly over its positions."""
+    """An example's weight in the step, spread evenly over its positions."""
     return torch.tensor([share / count for count in counts for _ in range(count)], dtype=torch.float32)
 
 
@@ -219,6 +219,6 @@ def _parent_probs(candidates: Candidates, letters_N: Tensor, steps: Sequence[int
 
 
 def _states(stored_NRD: np.ndarray) -> Tensor:
-    """Hidden states as stored; the store keeps nothing but the bits of bfloat16 as uint16."""
+    """Hidden states as tensors; uint16 holds the bits of bfloat16."""
     states = torch.from_numpy(stored_NRD)
     return states.view(torch.bfloat16) if states.dtype == torch.uint16 else states

@@ -1,4 +1,4 @@
-"""Writes the student: a PEFT adapter that transformers and vLLM load as it is, and a card that tells its lineage."""
+"""Writes the student: a PEFT adapter that transformers and vLLM load, and a model card."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Compares the student with the teacher at the answer positions: pure functions of tensors.
+"""The losses between student and teacher at the answer positions: pure functions of tensors.
 
 Shape legend: N answer positions, V vocabulary, K stored candidates, C = K + 1 buckets (the last is the tail),
 R layers, D hidden size. Every function returns one loss a position (and layer), not weighted and not reduced.
@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 DIVERGENCES = ("forward", "reverse", "js")
 DISTANCES = ("cosine", "mse")
 
-# Stored logprobs are float32: a smaller tail cannot be told from the rounding of the candidates' sum.
+# Stored logprobs are float32: a smaller tail cannot be distinguished from rounding of the candidates' sum.
 TAIL_FLOOR = math.log(torch.finfo(torch.float32).eps)
 
 
@@ -35,10 +35,10 @@ def soft(
 ) -> Tensor:
     """Divergence from the teacher's stored candidates, in nats times T²; [N]. The paper's L_soft.
 
-    Both distributions are first reduced to the K candidates and one tail bucket that holds all other mass, then
-    both are tempered, p^(1/T) renormalised, and compared: zero exactly where the student agrees on every bucket.
-    Where K = V there is no tail and this is Hinton's distillation loss (arXiv 1503.02531) over the vocabulary.
-    At K < V it never exceeds the dense loss at T = 1, because merging outcomes can only hide a difference.
+    Both distributions are first reduced to the K candidates and one tail bucket that holds all other mass, then both
+    are tempered, p^(1/T) renormalised, and compared: zero exactly where the student agrees on every bucket. Where K = V
+    there is no tail and this is Hinton's distillation loss (arXiv 1503.02531) over the vocabulary. At K < V it is at
+    most the dense loss at T = 1, because merging outcomes can only reduce the divergence.
     """
     logprobs_NV = F.log_softmax(_full(logits_NV), dim=-1)
     student_NC, teacher_NC = logprobs_NV.gather(-1, topk_ids_NK), topk_logprobs_NK
@@ -120,5 +120,5 @@ def _kl(p_NC: Tensor, q_NC: Tensor) -> Tensor:
 
 
 def _full(tensor: Tensor) -> Tensor:
-    """At least float32: a sum over 150,000 half-precision probabilities is no longer a sum."""
+    """At least float32: half precision cannot sum 150,000 probabilities."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -1,4 +1,4 @@
-"""`make merge`: writes a student merged into its base model, with its processor, for tools that know no adapters."""
+"""`make merge`: write a student merged into its base model, with its processor, for tools without adapter support."""
 
 import argparse
 import shutil
@@ -27,7 +27,7 @@ def merge(run: Path, *, dtype: Any = "auto") -> Path:
     model = ModelConfig(**settings["model"])
     merged = PeftModel.from_pretrained(load_vlm(model, dtype=dtype), str(run / ADAPTER)).merge_and_unload()
     folder = run / MERGED
-    partial = run / f".{MERGED}.partial"  # half a model must not be taken for one
+    partial = run / f".{MERGED}.partial"  # an incomplete model must not be used
     shutil.rmtree(partial, ignore_errors=True)
     merged.save_pretrained(partial)
     base = model_folder(model)

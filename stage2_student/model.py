@@ -1,4 +1,4 @@
-"""The student: a frozen vision-language model with LoRA on its language model, read at answer positions alone.
+"""The student: a frozen vision-language model with LoRA on its language model, read only at answer positions.
 
 Shape legend: B images, T tokens, N answer positions, M other answer tokens, R layers, D hidden size, V vocabulary,
 A other requests.
@@ -18,13 +18,14 @@ from torch.distributed import DeviceMesh
 from sekd.errors import SekdError
 from stage2_student.batch import Batch, Requests
 from stage2_student.config import LoraSettings
-from stage2_student.decode import PromptBatch, answer, decode_plainly
+from stage2_student.decode import PromptBatch, answer, decode_greedily
 from stage2_student.vision import VisionCache, check_takes_vision
 
 
 @dataclass(frozen=True)
 class States:
-    """What the losses need of a forward pass. ``last`` states are after the final norm, as the head reads them.
+    """The outputs of a forward pass that the losses need. ``last`` states are after the final norm, as the head reads
+    them.
 
     ``layers`` are [N, D] each and numbered as in the store: layer i is transformers' ``hidden_states[i]``, and the last
     layer is *before* the final norm. ``replies`` are the last states where the replies to other requests begin, the
@@ -46,7 +47,7 @@ class Student(nn.Module):
 
         if gradient_checkpointing:
             vlm.gradient_checkpointing_enable({"use_reentrant": False})
-        decode_plainly(vlm)
+        decode_greedily(vlm)
         pattern = target_pattern(vlm, lora.targets)
         settings = LoraConfig(
             r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=pattern, bias="none"
@@ -87,7 +88,7 @@ class Student(nn.Module):
     def forward(self, batch: Batch, *, layers: Sequence[int] = (), with_format: bool = True) -> States:
         """States at the answer positions; ``layers`` as the store numbers them."""
         replies = None if batch.requests is None else self._replies(batch.requests)
-        with self._watched(layers) as seen:
+        with self._layer_outputs(layers) as seen:
             last_BTD = self._last(batch)
         answers, others = ((at.rows, at.places) for at in (batch.answer_positions, batch.format_positions))
         return States(
@@ -102,7 +103,7 @@ class Student(nn.Module):
         return answer(self.vlm, tokenizer, asked, in_step=self.sharded)
 
     def shard(self, mesh: DeviceMesh) -> None:
-        """From now on hold a part of every frozen weight, and gather the others' parts block by block in each pass.
+        """Keep only a part of every frozen weight, and gather the others' parts block by block in each pass.
 
         All processes of the mesh must then make the same calls of ``forward`` and ``answer``. Both also gather what
         belongs to no block, such as the head, which stays until the backward pass is over.
@@ -115,10 +116,10 @@ class Student(nn.Module):
         register_fsdp_forward_method(self, "answer")
         self.sharded = True
 
-    def keep_vision(self, folder: Path, *, limit_gb: float) -> None:
-        """From now on, compute an image's tokens once and keep them in a file in ``folder``.
+    def cache_vision(self, folder: Path, *, limit_gb: float) -> None:
+        """Compute an image's tokens once and cache them in a file in ``folder``.
 
-        Raises ``SekdError`` where the model cannot be given them.
+        Raises ``SekdError`` where the model cannot take them as inputs.
         """
         check_takes_vision(self.base.model)
         self.vision = VisionCache(folder, limit_gb=limit_gb)
@@ -136,8 +137,8 @@ class Student(nn.Module):
         return self.base.model(**inputs, use_cache=False).last_hidden_state
 
     @contextmanager
-    def _watched(self, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
-        """The outputs [B, T, D] of the wanted layers of the pass that runs inside; recomputations are not watched."""
+    def _layer_outputs(self, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
+        """The outputs [B, T, D] of the given layers in the pass that runs inside, without recomputations."""
         seen: dict[int, Tensor] = {}
 
         def watch_input(_: Any, args: tuple, kwargs: dict) -> None:

@@ -1,4 +1,4 @@
-"""Lightning's view of the training: which step is taken, with which optimiser, and what is written down about it."""
+"""Lightning's module: the training step, the optimiser, and the logged values."""
 
 import math
 import time
@@ -18,14 +18,14 @@ from stage2_student.decode import PromptBatch, scored
 from stage2_student.model import Student
 from stage2_student.objective import LossResult, Objective
 
-Sums = dict[str, tuple[float, int]]  # the sum of a value over positions, and how many they are
+Sums = dict[str, tuple[float, int]]  # the sum of a value over positions, and their number
 
 
 class StudentModule(LightningModule):
-    """Distils the student. Checkpoints hold what is trained and nothing of the frozen model.
+    """Distils the student. Checkpoints hold only the trained weights.
 
     Args:
-        config: its ``seed`` and the step's number are all that dropout depends on, so a resumed run repeats it.
+        config: dropout depends only on its ``seed`` and the step's number, so that a resumed run repeats it.
         letter_ids: the letters' token ids, in letter order.
     """
 
@@ -42,18 +42,18 @@ class StudentModule(LightningModule):
         self._letter_ids = letter_ids
         self._replies: list[tuple[list[str], PromptBatch]] = []
         self._held_out: list[Sums] = []
-        self._recording = False  # whether the step that the current batch belongs to is written down
+        self._recording = False  # whether the current batch's step is logged
         self._loss = torch.tensor(math.nan)
-        self._images = 0  # since the speed was last written down
+        self._images = 0  # since the speed was last logged
         self._waited, self._since = 0.0, time.perf_counter()
 
     @property
     def loss(self) -> float:
-        """Of the last batch that was trained on, also where a checkpoint brought it along; NaN before the first."""
+        """Of the last training batch, also after resuming; NaN before the first."""
         return float(self._loss)
 
     def configure_model(self) -> None:
-        """Shards the frozen weights where asked to. DDP then leaves those alone, and averages the gradients as ever."""
+        """Shards the frozen weights if configured. DDP then ignores those, and averages the gradients as usual."""
         if self._config.trainer.strategy != FSDP or self.student.sharded:
             return
         nodes = self.trainer.num_nodes
@@ -113,7 +113,7 @@ class StudentModule(LightningModule):
     def configure_optimizers(self) -> Any:
         optim = self._config.optim
         optimizer = torch.optim.AdamW(self._trained().values(), lr=optim.lr, weight_decay=optim.weight_decay)
-        # Lightning's own estimate would open the stream before its position is restored.
+        # Lightning's estimate would open the stream before its position is restored.
         steps = self.trainer.datamodule.optimiser_steps(self.trainer.world_size)  # type: ignore[attr-defined]
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, steps, optim))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -130,7 +130,7 @@ class StudentModule(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         of_ranks = [self._held_out]
-        if self.trainer.world_size > 1:  # ranks may hold different levels, so that no reduction of tensors fits
+        if self.trainer.world_size > 1:  # ranks may have different levels, so tensors cannot be reduced
             of_ranks = [[] for _ in range(self.trainer.world_size)]
             torch.distributed.all_gather_object(of_ranks, self._held_out)
         self._record(means([one for of_rank in of_ranks for one in of_rank]), "val")
@@ -150,7 +150,7 @@ class StudentModule(LightningModule):
         return {name: whole[name] for name in self._trained()}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """With the loss, for a run that goes on after its last step."""
+        """Adds the loss, for a run that is resumed after its last step."""
         checkpoint["loss"] = self.loss
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -169,7 +169,7 @@ class StudentModule(LightningModule):
         return self.trainer.train_dataloader  # type: ignore[return-value]
 
     def _restart_clock(self) -> None:
-        stream = self._stream()  # none where a student is only validated
+        stream = self._stream()  # none if a student is only validated
         self._images, self._waited, self._since = 0, stream.waited if stream else 0.0, time.perf_counter()
 
 
@@ -184,7 +184,7 @@ def learning_rate_factor(step: int, steps: int, optim: OptimConfig) -> float:
 def sums(loss: LossResult, batch: Batch, letter_ids: list[int]) -> Sums:
     """Each loss and the agreement with the teacher's answers, overall and by level.
 
-    A level without a step in the batch is left out: it has no mean.
+    A level without a step in the batch is left out.
     """
     choices_N = loss.logits_NV[:, letter_ids].argmax(dim=-1)
     by_position = {**loss.terms_N, "agreement": (choices_N == batch.answers_N).float()}

@@ -1,4 +1,4 @@
-"""Weighs the losses: by loss, by level, by the probability of the answer above. A loss of weight 0 is not computed.
+"""Weights the losses: by loss, by level, by the probability of the parent's answer. A loss of weight 0 is not computed.
 
 Shape legend: N answer positions, M other answer tokens, V vocabulary, K candidates, R layers, D hidden size,
 A other requests.
@@ -16,13 +16,13 @@ from stage2_student.batch import Batch
 from stage2_student.config import LossConfig
 from stage2_student.model import States
 
-FORMAT_CHUNK = 256  # rows of full-vocabulary logits that exist at a time for the tokens between the letters
+FORMAT_CHUNK = 256  # rows of full-vocabulary logits at a time for the format tokens
 Layer = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class LossResult:
-    """The loss to minimise, and for the record each loss by itself: unweighted, one value a position."""
+    """The loss to minimise, and each loss for logging: unweighted, one value a position."""
 
     total: Tensor
     terms_N: dict[str, Tensor]
@@ -32,7 +32,7 @@ class LossResult:
 
 
 class Objective:
-    """The paper's three losses at the answer positions, the format's, and what holds other requests to the base.
+    """The paper's three losses at the answer positions, the format loss, and that of other requests.
 
     Attributes:
         stored_layers: the layers that ``Batch.hidden_NRD`` must hold, in this order.
@@ -97,14 +97,14 @@ class Objective:
     def _teacher(self, batch: Batch, layer: int, norm: Layer | None) -> Tensor:
         """The teacher's states of one layer, [N, D], after the final norm where given: the student shares it.
 
-        Made float32 here, on the device: half as much is sent there.
+        Converted to float32 on the device, to transfer half as much.
         """
         assert batch.hidden_NRD is not None
         stored_ND = batch.hidden_NRD[:, self.stored_layers.index(layer)].float()
         return norm(stored_ND) if norm else stored_ND
 
     def _weights(self, batch: Batch) -> Tensor:
-        """What a position's losses count for, [N]."""
+        """The weight of a position's losses, [N]."""
         by_level = torch.tensor([self.config.levels.get(name, 1.0) for name in batch.level_names])
         weights_N = batch.shares_N * by_level.to(batch.shares_N)[batch.levels_N]
         if self.config.confidence:
@@ -127,5 +127,5 @@ def wanted_layers(config: LossConfig, n_layers: int) -> tuple[int, ...]:
 
 
 def wants_candidates(config: LossConfig) -> bool:
-    """Whether the stored top-k must be read: for the loss itself, or to know how sure the teacher was."""
+    """Whether the stored top-k must be read: for the loss itself, or for the teacher's confidence."""
     return bool((config.soft.weight and config.soft.source == "topk") or config.confidence)

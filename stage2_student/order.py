@@ -1,14 +1,14 @@
-"""In which order the stored examples are seen, and by whom: arithmetic on (seed, epoch) alone, no reading.
+"""The order of the stored examples and their split over ranks: computed from (seed, epoch) alone, without reading.
 
-An epoch visits every example once. Shards are shuffled; the chunks of a few shards at a time are shuffled together;
-the line of examples that results is cut into *blocks*, which are dealt to the ranks in turn, and a rank's block is
-shuffled once more, example by example, and cut into batches. So a block is read by one worker of one rank and by
-nobody else, and neither the number of workers nor where a run was interrupted changes a batch.
+An epoch visits every example once. Shards are shuffled; the chunks of a few shards at a time are shuffled together; the
+resulting sequence is cut into *blocks*, which go to the ranks in turn, and a rank's block is shuffled again by example
+and cut into batches. So each block is read by one worker of one rank, and neither the number of workers nor an
+interruption changes a batch.
 
-The last, shorter block is shared out evenly, so that all ranks make the same number of steps and no example is lost
-or seen twice. A batch weighs its examples by the number that all ranks see in that step, so the averaged gradient is
-the mean over those examples even where ranks hold unequal numbers. A rank that has none in a step of that block (fewer
-examples than ranks) still needs something to run: it gets one example that counts for nothing.
+The last, shorter block is split evenly, so that all ranks make the same number of steps and no example is lost or seen
+twice. A batch weights its examples by the number over all ranks in that step, so the averaged gradient is the mean over
+those examples even if ranks have unequal numbers. A rank without examples in a step of that block (fewer examples than
+ranks) gets one example of weight 0.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Which draw a random stream is for: streams of one (seed, epoch) must not repeat each other.
+# The purpose of a random stream: streams of one (seed, epoch) must differ.
 SHARDS, CHUNKS, BLOCK = 0, 1, 2
 
 
@@ -34,10 +34,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Block:
-    """What one worker of one rank reads at once, and how it becomes batches.
+    """The examples that one worker of one rank reads at a time, and their batches.
 
     Attributes:
-        runs: where the examples lie.
+        runs: the examples.
         batches: for every step of the block, the rank's number of examples and that of all ranks together.
         seed: of the block's own shuffle.
     """
@@ -49,11 +49,11 @@ class Block:
 
 @dataclass(frozen=True)
 class Order:
-    """The order of every epoch, as one rank sees it.
+    """The order of every epoch for one rank.
 
     Attributes:
         counts: examples of every shard.
-        chunk: examples that stay together until the block's shuffle, because they lie together on disk.
+        chunk: examples that are adjacent on disk and stay together until the block's shuffle.
         open_shards: shards whose chunks are shuffled together.
         batch_size: examples of one rank in one step.
         buffer: examples of one rank in one block, rounded up to whole batches.
@@ -118,7 +118,7 @@ class Order:
 
 
 def _cut(runs: Iterator[Run], sizes: Iterable[int]) -> Iterator[tuple[Run, ...]]:
-    """A line of runs in pieces of so many examples."""
+    """A sequence of runs, cut into pieces of the given numbers of examples."""
     rest = Run(0, 0, 0)
     for size in sizes:
         piece: list[Run] = []
@@ -137,11 +137,10 @@ def split(total: int, parts: int) -> list[int]:
 
 
 def batches(block: Block, lengths: Sequence[float] | None = None) -> list[list[int]]:
-    """For every step of the block, which of its examples (as positions in it) make up the batch.
+    """For every step of the block, the batch's examples as positions in the block.
 
-    Given ``lengths``, examples of similar length come together; which step gets which length is left to chance. A step
-    in which the rank has no example of its own gets the first one, and ``block.batches`` says that it counts for
-    nothing.
+    Given ``lengths``, examples of similar length are grouped; the order of the groups is random. A step in which the
+    rank has no example gets the first one, with weight 0 in ``block.batches``.
     """
     rng = np.random.default_rng(block.seed)
     line = rng.permutation(sum(size for size, _ in block.batches))

@@ -1,9 +1,9 @@
-"""One sequence of items made by several processes, which ends with its own message whatever happens to one of them.
+"""One sequence of items made by several processes; any failure of a process ends it with a clear message.
 
-Torch's DataLoader does not promise that. Its workers share one pipe, so one that is killed while it writes leaves half
-a message, for whose rest the reader waits; and they pickle in a thread that prints its errors and drops the item. Here
-an item is pickled by the code that made it, into a file in memory, and is sent as that file's descriptor once it is
-complete. And every process has a socket of its own, which closes with the process.
+Torch's DataLoader does not guarantee that: its workers share one pipe, so one that is killed while writing leaves half
+a message, and the reader waits for the rest; they also pickle in a thread that prints errors and drops the item. Here
+the worker pickles an item into a file in memory and sends the file's descriptor once it is complete. Every process has
+its own socket, which closes with the process.
 """
 
 import gc
@@ -28,21 +28,21 @@ T = TypeVar("T")
 Part = Callable[[int, int], Iterator[T]]  # (number, processes) -> every ``processes``-th item from ``number`` on
 
 ITEM, FAILURE, END = b"item", b"fail", b"end."
-WANTED = b"w"  # asks a process for one more item
-SILENCE = 600.0  # seconds without an item, after which a process counts as stuck
+WANTED = b"w"  # requests one more item
+SILENCE = 600.0  # seconds without an item after which a process counts as hanging
 
 
 def read(part: Part[T], *, workers: int, ahead: int) -> Iterator[T]:
     """The items in order, made by ``workers`` processes; 0 makes them in this one."""
     if not workers:
         return part(0, 1)
-    # A fork beside the threads of a process group may never return. Alone it starts a worker at once.
+    # A fork beside the threads of a process group may hang. Without them it is the fastest start.
     start = "forkserver" if torch.distributed.is_initialized() else "fork"
     return in_processes(part, processes=workers, ahead=ahead, start=start)
 
 
 def in_processes(part: Part[T], *, processes: int, ahead: int, start: str) -> Iterator[T]:
-    """The items of all processes in turn; each makes up to ``ahead`` items before they are asked for.
+    """The items of all processes in turn; each makes up to ``ahead`` items in advance.
 
     Args:
         start: how a process starts: "fork" or "forkserver".
@@ -58,7 +58,7 @@ def in_processes(part: Part[T], *, processes: int, ahead: int, start: str) -> It
             team[-1].ask(ahead)
         for member in itertools.cycle(team):
             kind, content = member.take()
-            if kind == END:  # the next item of all would be this one's
+            if kind == END:  # the next item would come from this process
                 return
             if kind == FAILURE:
                 raise content
@@ -70,13 +70,13 @@ def in_processes(part: Part[T], *, processes: int, ahead: int, start: str) -> It
 
 
 class _Member:
-    """A process as the one that reads from it sees it."""
+    """The reader's side of a process."""
 
     def __init__(self, part: Part, number: int, processes: int, *, start: str, others: "list[_Member]") -> None:
         context: Any = multiprocessing.get_context(start)
         self._line, its_end = socket.socketpair()
         self._line.settimeout(SILENCE)
-        # A fork inherits the reader's ends, and none of them closes before every copy is closed.
+        # A fork inherits the reader's sockets, and a socket closes only with its last copy.
         inherited = [self._line, *(member._line for member in others)] if start == "fork" else []
         self._process = context.Process(
             target=_work, args=(its_end, inherited, part, number, processes), name=f"reader-{number}", daemon=True
@@ -85,11 +85,11 @@ class _Member:
         its_end.close()
 
     def ask(self, items: int) -> None:
-        with suppress(OSError):  # it is gone, which ``take`` reports
+        with suppress(OSError):  # it has ended, which ``take`` reports
             self._line.sendall(WANTED * items)
 
     def take(self) -> tuple[bytes, Any]:
-        """The next message and what it carries."""
+        """The next message and its item."""
         try:
             kind, descriptors, _, _ = socket.recv_fds(self._line, len(ITEM), 1)
         except TimeoutError:
@@ -100,7 +100,7 @@ class _Member:
         except ConnectionResetError:
             kind = b""
         if not kind:
-            self._process.join(timeout=5)  # its socket closes a moment before its exit status is known
+            self._process.join(timeout=5)  # its socket closes shortly before its exit status is known
             code = self._process.exitcode
             killed = code is not None and code < 0
             how = f"was killed by {signal.Signals(-code).name}" if killed else f"ended with exit status {code}"
@@ -113,7 +113,7 @@ class _Member:
             return kind, pickle.load(file)
 
     def stop(self) -> None:
-        """It only reads, so nothing is lost. One that waits for a dead disk cannot even be killed."""
+        """It only reads, so nothing is lost. A process that waits for a broken disk cannot be killed."""
         self._line.close()
         self._process.kill()
         self._process.join(timeout=5)
@@ -125,12 +125,12 @@ class _Member:
 def _work(line: socket.socket, inherited: list[socket.socket], part: Part, number: int, processes: int) -> None:
     for end in inherited:
         end.close()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the reader's end is enough
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Lightning's handler, where it was inherited, ends nothing
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends SIGINT to all; the closed socket ends this process
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # an inherited handler of Lightning would not end the process
     torch.set_num_threads(1)
-    gc.freeze()  # what was inherited stays: looking through it over and over would copy its pages
+    gc.freeze()  # keep the collector from inherited objects, whose pages it would copy
     messages = _messages(part, number, processes)
-    with suppress(ConnectionError):  # nobody reads any more
+    with suppress(ConnectionError):  # the reader has closed
         while line.recv(1):
             kind, file = next(messages)
             with file:
@@ -151,7 +151,7 @@ def _messages(part: Part, number: int, processes: int) -> Iterator[tuple[bytes, 
 
 
 def _pickled(item: Any) -> IO[bytes]:
-    """A file in memory that holds the item; on systems without such files, one on disk that has no name."""
+    """A file in memory with the pickled item; on systems without such files, an unnamed one on disk."""
     if hasattr(os, "memfd_create"):
         file: Any = os.fdopen(os.memfd_create("item"), "w+b")
     else:
@@ -162,13 +162,13 @@ def _pickled(item: Any) -> IO[bytes]:
 
 
 class _Pickler(pickle.Pickler):
-    """Writes a tensor of any dtype as its bytes; torch's own way goes through ``torch.save``."""
+    """Writes a tensor of any dtype as its bytes, instead of ``torch.save``."""
 
     def reducer_override(self, value: Any) -> Any:
         if type(value) is not Tensor:
             return NotImplemented
         whole = value.detach().contiguous()
-        flat = whole.as_strided((whole.numel(),), (1,))  # a single value may have any stride and count as contiguous
+        flat = whole.as_strided((whole.numel(),), (1,))  # a single value is contiguous with any stride
         data: Any = flat.view(torch.uint8).numpy()
         return _tensor, (pickle.PickleBuffer(data), value.dtype, tuple(value.shape))
 

@@ -1,10 +1,10 @@
-"""The folder of a run: how it is named, what it holds, and whether it is the run that is asked for.
+"""The folder of a run: its name, its files, and whether it holds a run of given settings.
 
 runs/<name>/config.yaml     every setting, resolved, and the store's fingerprint
 runs/<name>/adapter/        the student, with a model card; written when training has ended
-runs/<name>/metrics.json    how it did; written last, so a folder with it holds a whole run
+runs/<name>/metrics.json    final metrics; written last, so a folder with it holds a complete run
 runs/<name>/logs/           Lightning's CSV and TensorBoard logs
-runs/<name>/checkpoints/    where a run that was interrupted goes on
+runs/<name>/checkpoints/    the state from which an interrupted run resumes
 """
 
 import hashlib
@@ -25,17 +25,16 @@ from stage2_student.config import StudentConfig
 
 CONFIG, METRICS, ADAPTER, LOGS, CHECKPOINTS = "config.yaml", "metrics.json", "adapter", "logs", "checkpoints"
 
-# Settings that change neither what is trained nor how it is judged.
+# Settings that change neither training nor validation.
 INCIDENTAL = {
     "": ("name", "runs", "artifacts", "store", "force"),
     "stream": ("workers", "ahead"),
     "rehearsal": ("store",),
     "trainer": ("name", "loggers", "log_every", "checkpoint_every", "progress", "vision_cache_gb"),
 }
-# Overrides that a run's name leaves out: it begins with the dataset and ends with the seed, and the rest says where
-# things lie.
+# Overrides that a run's name leaves out: it has the dataset and the seed in fixed places; the others are paths.
 NAMED_APART = ("data", "model", "seed", "name", "force", "store", "artifacts", "runs", "data.root", "model.path")
-GROUPS = ("loss", "paradigm", "trainer", "recipe")  # chosen by name, and named so
+GROUPS = ("loss", "paradigm", "trainer", "recipe")  # config groups, named by their choice
 DEFAULTS = {"loss": "all", "paradigm": "conditioned"}  # left out of the name
 
 
@@ -59,17 +58,17 @@ class RunFolder:
         self.digest = digest(self.settings)
 
     def metrics(self) -> dict[str, Any] | None:
-        """How the run did; None while it has not ended."""
+        """The final metrics; None for an unfinished run."""
         file = self.path / METRICS
         return json.loads(file.read_text()) if file.exists() else None
 
     def prepare(self, *, force: bool) -> bool:
-        """Make the folder ready for these settings; False where their run is there already, whole.
+        """Prepare the folder for these settings; False if it holds their complete run.
 
-        A run of the same settings that was interrupted stays, to go on from its checkpoint. ``force`` begins afresh.
+        An interrupted run of the same settings is kept, to resume from its checkpoint. ``force`` starts again.
 
         Raises:
-            SekdError: a run with other settings is there, whole or with a checkpoint.
+            SekdError: the folder holds a run of other settings, complete or with a checkpoint.
         """
         there = read_settings(self.path)
         same, whole = there is not None and digest(there) == self.digest, self.metrics() is not None
@@ -82,7 +81,7 @@ class RunFolder:
                     f"{self.path} holds {kind} with other settings ({_differences(there, self.settings)}): "
                     "give this one another name=…, or force=true to replace that one"
                 )
-        if there is not None and (force or not same):  # other runs may lie in folders below
+        if there is not None and (force or not same):  # other runs may be in folders below
             for name in (METRICS, "general.json"):  # a later `make general` would keep the former student's tasks
                 (self.path / name).unlink(missing_ok=True)
             for name in (ADAPTER, LOGS, CHECKPOINTS):
@@ -92,7 +91,7 @@ class RunFolder:
         return True
 
     def finish(self, metrics: Mapping[str, Any]) -> None:
-        """Write how the run did, which makes it whole, and only then drop its checkpoints."""
+        """Write the metrics, which completes the run, then delete its checkpoints."""
         write_whole(self.path / METRICS, json.dumps(metrics, indent=2) + "\n")
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
@@ -109,7 +108,7 @@ def read_settings(run: Path) -> dict[str, Any] | None:
 
 
 def digest(settings: Mapping[str, Any]) -> str:
-    """Sixteen hex digits that are the same for two runs if and only if the same is trained and judged."""
+    """Sixteen hex digits, equal for two runs if and only if their essential settings are."""
     return hashlib.sha256(json.dumps(essential(settings), sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -122,10 +121,10 @@ def essential(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def name_of(data: str, model: str, overrides: Sequence[str], seed: int) -> str:
-    """A run's name made up from what was asked for: ``demo``, ``demo/seed1``, ``demo/loss.soft.weight=0.5``.
+    """A run's name, made from its overrides: ``demo``, ``demo/seed1``, ``demo/loss.soft.weight=0.5``.
 
     It begins with the data, and the model where that is not the data's default: the runs in one folder share a base. A
-    named choice goes by its name alone, and a default is left out: ``demo/hard/seed0`` for ``loss=hard seed=0``,
+    config group is named by its choice, and defaults are left out: ``demo/hard/seed0`` for ``loss=hard seed=0``,
     ``demo/seed0`` for ``loss=all seed=0``.
     """
     chosen = dict(override.lstrip("+~").partition("=")[::2] for override in overrides)

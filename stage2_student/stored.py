@@ -1,6 +1,6 @@
-"""Reads the teacher's answers back from the store, example by example, and only the columns that a loss asks for.
+"""Read the teacher's answers from the store, example by example, with only the columns that a loss needs.
 
-Knows nothing about prompts or tokens. The truth is never read: the column is not even asked for.
+Independent of prompts and tokens. The column with the truth is never read.
 
 Shape legend: S steps of one example, K candidates, R layers, D hidden size.
 """
@@ -24,7 +24,7 @@ from stage2_student.order import Run
 
 @dataclass(frozen=True)
 class Single:
-    """One step by itself, asked as its teacher was."""
+    """One step alone, in its teacher's paradigm."""
 
     paradigm: str
     step: int
@@ -32,11 +32,10 @@ class Single:
 
 @dataclass(frozen=True)
 class TeacherPath:
-    """One image's path as the teacher answered it. What no loss asks for is None; bfloat16 states are their bits.
+    """One image's path as the teacher answered it. Fields that no loss needs are None; bfloat16 states are their bits.
 
-    ``single`` names the one step that the student is asked about, and ``candidates`` and ``hidden_SRD`` are then of
-    that step alone; None asks for the whole path at once. ``given`` are the answers in the reply, where they are
-    not the teacher's own.
+    ``single`` is the one step of a single question, and ``candidates`` and ``hidden_SRD`` are then of that step alone;
+    None is the whole path. ``given`` are the answers in the reply, where they are not the teacher's own.
     """
 
     image: str
@@ -49,21 +48,21 @@ class TeacherPath:
 
     @property
     def steps(self) -> range:
-        """The steps that are asked about."""
+        """The steps that the student answers."""
         return range(self.single.step, self.single.step + 1) if self.single else range(len(self.answers))
 
 
 @dataclass(frozen=True)
 class SplitView:
-    """Which examples of a stored pass are read: those trained on or those held out, as whole paths or step by step.
+    """A view of a stored pass: its training or held-out examples, as whole paths or single steps.
 
     Attributes:
-        candidates: whether a loss asks for them.
-        layers: positions among the stored layers, of those that a loss asks for.
-        stride: every ``stride``-th example is held out; 0 holds out none. It goes by the example's number in the
-            dataset, so that all passes over one dataset hold out the same images, whatever each of them skipped.
+        candidates: whether a loss needs them.
+        layers: positions among the stored layers, of those that a loss needs.
+        stride: every ``stride``-th example is held out; 0 holds out none. Examples are numbered by the dataset, so that
+            all its passes hold out the same images, whichever each skipped.
         rehearsed: None for whole paths; else the share of the examples that are read, one step of each in turn.
-        skipped: the numbers in the dataset of the examples that the pass has no rows of, for all its shards.
+        skipped: the dataset's numbers of the examples that the pass skipped.
         prefixes: the pass whose answers the teacher was given, if not its own: those in the student's reply.
     """
 
@@ -93,14 +92,14 @@ class SplitView:
 
 
 def held_out_stride(config: ValidationConfig, examples: int) -> int:
-    """``SplitView.stride`` for the share of so many examples that the settings keep apart, within their bound."""
+    """``SplitView.stride`` for the configured share of ``examples``, at most the configured number."""
     if not config.held_out:
         return 0
     return max(round(1 / config.held_out), -(-examples // config.held_out_images))
 
 
 class Reader:
-    """Examples by (shard, position); keeps ``open_shards`` shards' targets in memory and no more.
+    """Examples by (shard, position); keeps at most ``open_shards`` shards' targets in memory.
 
     The shards of all parts are numbered as one line.
     """
@@ -116,7 +115,7 @@ class Reader:
 
 
 class OpenShard:
-    """One shard's targets, and its hidden states where a loss asks for them."""
+    """One shard's targets, and its hidden states if a loss needs them."""
 
     def __init__(self, part: SplitView, index: int) -> None:
         store = part.store
@@ -124,7 +123,7 @@ class OpenShard:
         self._task = rows.select(list(QUESTION)).to_pydict()
         self._candidates = _candidates(rows) if part.candidates else None
         self._chunks: HiddenChunks | None = store.hidden_chunks(index) if part.layers else None
-        # A slice copies nothing where the layers asked for are all the stored ones.
+        # A slice, which copies nothing, if all stored layers are needed.
         whole = part.layers == tuple(range(len(store.layout.layers)))
         self._layers = slice(None) if whole else list(part.layers)
         self._given = None if part.prefixes is None else _answers(part.prefixes, index, like=rows)
@@ -134,7 +133,7 @@ class OpenShard:
         self._starts = np.append(np.flatnonzero(np.asarray(rows.column("step")) == 0), len(rows)).tolist()
 
     def read(self, start: int, stop: int) -> Iterator[TeacherPath]:
-        """The shard's examples [start, stop) of those that are read; of rehearsed ones, a step each."""
+        """The view's examples [start, stop) of this shard; of rehearsed ones, one step each."""
         places = self._places[start:stop].tolist()
         first, end = self._starts[places[0]], self._starts[places[-1] + 1]
         hidden = None if self._chunks is None else self._hidden(self._chunks, first, end)
@@ -152,7 +151,7 @@ class OpenShard:
             )
 
     def _hidden(self, chunks: HiddenChunks, first: int, end: int) -> np.ndarray:
-        """Rows [first, end) of the layers asked for, as stored, [rows, R, D]."""
+        """Rows [first, end) of the needed layers, as stored, [rows, R, D]."""
         size = chunks.chunk_rows
         read = [chunks.read(chunk)[:, self._layers] for chunk in range(first // size, -(-end // size))]
         offset = first // size * size
@@ -176,8 +175,8 @@ class OpenShard:
 def _answers(store: Store, shard: int, *, like: pa.Table) -> list[int]:
     """The answers that another pass over the same shards gave to the steps of ``like``, [rows].
 
-    The other pass may hold more images: some that it read may have been skipped when its answers were scored. Raises
-    ``SekdError`` where it lacks a step.
+    The other pass may have more images: those that were skipped when its answers were scored. Raises ``SekdError``
+    where it lacks a step.
     """
     rows = store.read_targets(shard, ["image", "step", "answer"])
     answers = dict(zip(_steps(rows), rows.column("answer").to_pylist(), strict=True))

@@ -1,4 +1,4 @@
-"""One run, from settings to an adapter on disk: puts store, model, losses and Lightning together."""
+"""One run, from settings to an adapter on disk."""
 
 import logging
 import os
@@ -35,12 +35,12 @@ from stage2_student.order import Run
 from stage2_student.runs import LOGS, RunFolder
 from stage2_student.stored import Reader, SplitView, held_out_stride
 
-SAMPLE = 8  # stored paths by which the length of a batch is estimated
+SAMPLE = 8  # stored paths from which the length of a batch is estimated
 LOGGERS = ("csv", "tensorboard", "wandb")
 
 
 def train(config: StudentConfig, store: Store, run: RunFolder, *, rehearsed: Store | None = None) -> dict[str, Any]:
-    """Train the student of these settings, write it to the run's folder, and return how it did.
+    """Train the student of these settings, write it to the run's folder, and return its metrics.
 
     Args:
         rehearsed: the pass whose single questions are rehearsed.
@@ -52,12 +52,12 @@ def train(config: StudentConfig, store: Store, run: RunFolder, *, rehearsed: Sto
     seed_everything(config.seed, verbose=False)
     module, data = assemble(config, store, rehearsed)
     if config.trainer.vision_cache_gb:
-        module.student.keep_vision(run.path, limit_gb=config.trainer.vision_cache_gb)
+        module.student.cache_vision(run.path, limit_gb=config.trainer.vision_cache_gb)
     trainer = _make_trainer(config, run)
-    # So many validations on the way, and none at the very end.
+    # ``times`` validations during training, and none at the end.
     steps, times = data.batches(trainer.world_size), config.validation.times
     trainer.val_check_interval = steps // (times + 1) + 1 if times else steps + 1
-    with _ending_together(trainer):
+    with _end_children_on_exit(trainer):
         trainer.fit(module, datamodule=data, ckpt_path=_checked(run.last_checkpoint()), weights_only=True)
         loss = module.loss
         scores = trainer.validate(module, datamodule=data, verbose=False)
@@ -79,7 +79,7 @@ def train(config: StudentConfig, store: Store, run: RunFolder, *, rehearsed: Sto
 
 
 def assemble(config: StudentConfig, store: Store, rehearsed: Store | None = None) -> tuple[StudentModule, StudentData]:
-    """The module and its data, after every check that can be made without a step."""
+    """The module and its data, after all checks that need no training step."""
     check_settings(config)
     check_store(config, store)
     if rehearsed is not None:
@@ -97,7 +97,7 @@ def assemble(config: StudentConfig, store: Store, rehearsed: Store | None = None
 
 
 def _parts(config: StudentConfig, objective: Objective, store: Store, rehearsed: Store | None) -> list[SplitView]:
-    """The paths, then what is rehearsed beside them; of both, what the losses ask for."""
+    """The paths and the rehearsed pass, each with the fields that the losses need."""
     prefixes = store.identity.get("prefixes")
     paths = SplitView(
         store,
@@ -114,9 +114,9 @@ def _parts(config: StudentConfig, objective: Objective, store: Store, rehearsed:
 
 
 def _skipped(config: StudentConfig, store: Store) -> frozenset[int]:
-    """The numbers in the dataset of the examples that a pass skipped. The store knows their ids alone.
+    """The dataset's numbers of the examples that a pass skipped. The store holds only their ids.
 
-    Raises ``SekdError`` where the dataset is no longer the one that the pass was made over.
+    Raises ``SekdError`` where the dataset has changed since the pass.
     """
     ids = {example for shard in range(store.plan.n_shards) for example in store.entry(shard).skipped}
     if not ids:
@@ -132,7 +132,7 @@ def _skipped(config: StudentConfig, store: Store) -> frozenset[int]:
 
 
 def _estimate_memory(config: StudentConfig, store: Store, encoder: Encoder) -> None:
-    """Say what a step needs, by the length of the first stored paths, and refuse what cannot fit."""
+    """Print a step's estimated memory, from the length of the first stored paths, and refuse what cannot fit."""
     part = SplitView(store, skipped=_skipped(config, store))
     shard, count = next((shard, count) for shard, count in enumerate(part.counts()) if count)
     paths = list(Reader(part, open_shards=1).read((Run(shard, 0, min(SAMPLE, count)),)))
@@ -173,10 +173,10 @@ def _estimate_memory(config: StudentConfig, store: Store, encoder: Encoder) -> N
 
 
 def _make_trainer(config: StudentConfig, run: RunFolder) -> Trainer:
-    """All epochs are one to Lightning: the stream counts its own, and so every step can be resumed from alike."""
+    """For Lightning all epochs are one: the stream counts its own, so that a run can resume at any step."""
     settings = config.trainer
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*sync_dist=True")  # what is logged is of all ranks already
+    warnings.filterwarnings("ignore", message=".*sync_dist=True")  # logged values are reduced over ranks already
     if settings.threads:
         torch.set_num_threads(settings.threads)
     checkpoint = ModelCheckpoint(
@@ -205,8 +205,8 @@ def _make_trainer(config: StudentConfig, run: RunFolder) -> Trainer:
 
 
 @contextmanager
-def _ending_together(trainer: Trainer) -> Iterator[None]:
-    """What ends this process also ends those that it started: they would wait for its part of the next step."""
+def _end_children_on_exit(trainer: Trainer) -> Iterator[None]:
+    """If this process ends, end its child processes too: they would wait for its part of the next step."""
     try:
         yield
     except BaseException:
@@ -216,7 +216,7 @@ def _ending_together(trainer: Trainer) -> Iterator[None]:
 
 
 def _checked(checkpoint: Path | None) -> Path | None:
-    """The same file, if it can be read and holds tensors and plain values alone: none of it is ever executed.
+    """The same file, if it can be read and holds only tensors and plain values; nothing in it is executed.
 
     Raises ``SekdError`` where it is damaged or holds something else.
     """
@@ -232,7 +232,7 @@ def _checked(checkpoint: Path | None) -> Path | None:
 
 
 def weights_dtype(settings: TrainerConfig) -> torch.dtype:
-    """Of the frozen weights: as the precision computes, so that they are not converted at every step."""
+    """Of the frozen weights: the precision's type, so that they are not converted at every step."""
     return torch.bfloat16 if _precision(settings).startswith("bf16") else torch.float32
 
 
@@ -249,7 +249,7 @@ def _precision(settings: TrainerConfig) -> str:
 
 
 def _loggers(config: StudentConfig, run: RunFolder) -> list[Logger]:
-    """The loggers asked for. Every start of a run, also after an interruption, writes a version of its own."""
+    """The loggers asked for. Every start of a run, also after an interruption, writes a new version."""
     wanted, folder = config.trainer.loggers, str(run.path)
     if unknown := sorted(set(wanted) - set(LOGGERS)):
         raise SekdError(f"trainer.loggers: {unknown} unknown; choose among {', '.join(LOGGERS)}")

@@ -1,12 +1,11 @@
 """Caches the frozen vision tower's output, so that later epochs need not compute it again.
 
-Each process has one file of bounded size beside the run. No other process reads it, and it is gone when the process
-ends. An image that finds no room is computed every time. The output is that of the batch in which the image was first
-seen, and other batches round differently. So a resumed run with a cache equals an uninterrupted one to rounding,
-not bit for bit.
+Each process has one file of bounded size beside the run. No other process reads it, and it is deleted when the process
+ends. An image that does not fit is computed every time. The output is from the first batch with the image, and other
+batches round differently. So a resumed run with a cache equals an uninterrupted one up to rounding, not bit for bit.
 
-How a family's tower takes and gives images is read off its own function, ``get_image_features``: which of a batch's
-inputs it wants, and whether its output is a list of images or one tensor, with maps of further layers or without.
+``get_image_features`` of a model shows its tower's inputs, and whether the output is a list of images or one tensor,
+with or without maps of further layers.
 
 Shape legend: B images, F tokens of one image, S maps of one image (the tokens, then deepstack's layers), D hidden size.
 """
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from sekd.errors import SekdError
 
-GIVEN = "mm_encoder_outputs"  # how transformers' forward takes the tower's output instead of pixels
+GIVEN = "mm_encoder_outputs"  # the input of transformers' forward that replaces pixels by the tower's output
 PIXELS = "pixel_values"
 DEEP = "deepstack_features"  # Qwen3-VL: maps of earlier layers, added to the decoder's first layers
 
@@ -35,7 +34,7 @@ class VisionCache:
 
     def __init__(self, folder: Path, *, limit_gb: float) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  lives as long as the cache
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  open as long as the cache
         self._limit = int(limit_gb * 1e9)
         self._places: dict[str, tuple[int, torch.Size, torch.dtype]] = {}
         self._listed = True  # whether the model's forward takes a list of images, or one tensor
@@ -45,11 +44,11 @@ class VisionCache:
         """The batch's inputs with the tower's output in place of pixels.
 
         Args:
-            body: a model of transformers, as ``check_takes_vision`` lets through.
+            body: a model of transformers that passed ``check_takes_vision``.
             names: of the batch's images, in order; one a row.
 
         Raises:
-            SekdError: the pixels of single images cannot be told apart.
+            SekdError: the pixels cannot be split by image.
         """
         kept = {name: value for name, value in inputs.items() if name != PIXELS}
         found = {name: self._read(name, inputs[PIXELS].device) for name in names if name in self._places}
@@ -68,7 +67,7 @@ class VisionCache:
         return {**kept, GIVEN: {"image": self._output([found[name] for name in names])}}
 
     def _output(self, maps: list[Tensor]) -> Any:
-        """The images' maps [S, F, D] as the model's own function gives them."""
+        """The images' maps [S, F, D] from the model's own function."""
         from transformers.modeling_outputs import BaseModelOutputWithPooling
 
         tokens: Any = [maps_SFD[0] for maps_SFD in maps]

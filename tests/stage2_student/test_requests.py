@@ -123,7 +123,7 @@ def test_kept_images_serve_the_requests_too(configure: Configure, store: Store, 
     batch = first_batch(config, store)
     student = trained_by_chance(config)
     computed = student(batch).replies
-    student.keep_vision(tmp_path, limit_gb=1)
+    student.cache_vision(tmp_path, limit_gb=1)
     for _ in range(2):
         torch.testing.assert_close(student(batch).replies, computed, atol=1e-5, rtol=1e-5)
 

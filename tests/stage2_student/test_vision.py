@@ -43,7 +43,7 @@ def test_kept_images_give_the_same_states_and_the_tower_sees_each_once(
     batches = list(data.train_dataloader())
     expected = [module.student(batch).last_ND for batch in batches]
     seen = count_images(module.student.base, monkeypatch)
-    module.student.keep_vision(tmp_path, limit_gb=1)
+    module.student.cache_vision(tmp_path, limit_gb=1)
     for batch, states in zip(batches, expected, strict=True):
         torch.testing.assert_close(module.student(batch).last_ND, states, atol=1e-5, rtol=1e-5)
     assert sum(seen) == len({name for batch in batches for name in batch.names}) == 45
