@@ -45,7 +45,7 @@ from stage2_student.runs import RunFolder
 from stage2_student.training import train
 
 FAMILIES = ("qwen2_5_vl", "qwen3_vl", "internvl3", "llava_onevision")
-KINDS = ("odd", "square", "grey", "rotated", "transparent", "portrait", "cmyk", "landscape")
+KINDS = ("odd", "rotated", "transparent", "cmyk")  # every kind is in test_parity_by_family
 REHEARSED = ("internvl3",)
 LAST = 3
 RANK = 8
@@ -82,7 +82,7 @@ def test_a_family_goes_from_photos_to_an_evaluated_student(
     shared = {"data": few.data, "model": model}
     artifacts, runs = str(tmp_path / "artifacts"), str(tmp_path / "runs")
 
-    asked = TeacherConfig(**shared, engine=engine, artifacts=artifacts, shard_size=4, progress=False)
+    asked = TeacherConfig(**shared, engine=engine, artifacts=artifacts, shard_size=2, progress=False)
     store = run_teacher(asked)
     assert verify(store) == []
     assert store.layout.layers == (LAST,)
@@ -95,7 +95,7 @@ def test_a_family_goes_from_photos_to_an_evaluated_student(
         **shared,
         rehearsal=RehearsalConfig(paradigm="independent" if rehearsed else None),
         lora=LoraSettings(rank=RANK, alpha=RANK),
-        optim=OptimConfig(lr=1e-2, batch_size=4, warmup_steps=0),
+        optim=OptimConfig(lr=1e-2, batch_size=2, warmup_steps=0),
         stream=StreamConfig(buffer=8, open_shards=2, workers=1),
         trainer=TrainerConfig(
             accelerator="cpu", devices="1", precision="bf16-mixed", log_every=1, progress=False, loggers=["csv"]
@@ -107,20 +107,20 @@ def test_a_family_goes_from_photos_to_an_evaluated_student(
     run = RunFolder.of(config, fingerprint=store.fingerprint, rehearsed=rehearsed.fingerprint if rehearsed else None)
     assert run.prepare(force=False)
     metrics = train(config, store, run, rehearsed=rehearsed)
-    assert metrics["steps"] == len(KINDS) // 4 + (rehearsed is not None)  # half as many questions as paths
+    assert metrics["steps"] == len(KINDS) // 2 + (rehearsed is not None)  # half as many questions as paths
     assert math.isfinite(metrics["loss"])
     columns = next(run.path.glob("logs/*/metrics.csv")).read_text().splitlines()[0].split(",")
     assert {"train/hard", "train/soft", "train/hidden"} <= {*columns}
     load_vlm(ModelConfig(name="merged", path=str(merge(run.path))))
 
     examined = EvaluateConfig(
-        **shared, engine=engine, name="student", runs=runs, split="train", base=["joint"], limit=4, workers=1,
+        **shared, engine=engine, name="student", runs=runs, split="train", base=["joint"], limit=2, workers=1,
         resamples=10, progress=False,
     )  # fmt: skip
     evaluate(examined, unseen=[])
     replies = {each.cell.model: [one.texts for one in each.generations] for each in read_run(run.path)}
     assert sorted(replies) == ["base", "student"]
-    assert len(replies["student"]) == 4
+    assert len(replies["student"]) == 2
     assert replies["student"] != replies["base"], "the adapter changes no answer"
 
 
