@@ -48,9 +48,7 @@ def subject(strategies: Strategies, dataset: Dataset, place: int) -> Conversatio
     about = Subject.of(dataset, example)
     if not config.by_descent:
         return about
-    found = yield from strategies.descend(
-        about, tree, roots=dataset.roots, options=config.options, beam=config.beam, forced=False
-    )
+    found = yield from strategies.descend(about, tree, roots=dataset.roots, options=config.options, beam=config.beam)
     path = found.paths[0]
     sure = depth_to_stop(path.logprobs, config.stop)
     if not sure:

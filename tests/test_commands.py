@@ -87,7 +87,7 @@ def test_predictions_refuse_unknown_names_alike(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["predict", "a.jpg", *arguments])
     with pytest.raises(SystemExit) as left:
-        import_module("sekd.evaluation.predict.__main__").main()
+        import_module("sekd.evaluation.predict").main()
     assert left.value.code == 2
     found = capsys.readouterr().err
     assert said in found

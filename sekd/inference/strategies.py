@@ -131,19 +131,17 @@ class Strategies:
         return self._in_turn(subject, partial(self.prompter.forced_prefix, subject.questions), decided)
 
     def descend(
-        self, subject: Subject, taxonomy: Taxonomy, *, roots: Sequence[Names], options: int, beam: int, forced: bool
+        self, subject: Subject, taxonomy: Taxonomy, *, roots: Sequence[Names], options: int, beam: int
     ) -> Conversation[Found]:
-        """The image's path, found from the roots down: ``sekd.descent``. All heats of a level are asked at once.
+        """The image's path, found from the roots down (``sekd.descent``), asked as ``conditioned`` asks.
 
-        Args:
-            forced: ask as ``guided`` does, for a student; else as ``conditioned``, for a teacher.
+        All heats of a level are asked at once.
         """
-        wording = self.prompter.forced_prefix if forced else self.prompter.conditioned
         descent = descend(taxonomy, roots=roots, options=options, beam=beam, seed=subject.sample)
         try:
             asked = next(descent)
             while True:
-                requests = [self._about_next_level(subject, each, wording) for each in asked]
+                requests = [self._about_next_level(subject, each) for each in asked]
                 results = yield requests
                 asked = descent.send(
                     [self.probabilities(each.question, result) for each, result in zip(asked, results, strict=True)]
@@ -181,11 +179,11 @@ class Strategies:
     def _after(self, subject: Subject, answers: Sequence[int]) -> Conversation[Answers]:
         return self._at_once(subject, lambda step: self.prompter.forced_prefix(subject.questions, step, answers))
 
-    def _about_next_level(self, subject: Subject, asked: OpenQuestion, wording: Callable[..., Prompt]) -> StepRequest:
-        path = asked.path
+    def _about_next_level(self, subject: Subject, asked: OpenQuestion) -> StepRequest:
+        path, step = asked.path, len(asked.path.questions)
         about = replace(subject, questions=(*path.questions, asked.question))
-        request = self._request(about, wording(about.questions, len(path.questions), path.answers), len(path.questions))
-        return replace(request, capture=False)
+        prompt = self.prompter.conditioned(about.questions, step, path.answers)
+        return replace(self._request(about, prompt, step), capture=False)
 
     def _request(self, subject: Subject, prompt: Prompt, step: int | None) -> StepRequest:
         """``step`` is that of the question whose letter is the answer; None generates freely."""

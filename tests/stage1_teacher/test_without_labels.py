@@ -56,7 +56,7 @@ def test_the_questions_are_about_the_path_found_and_hold_no_truth(config: Teache
     for example in job.dataset.examples[:5]:
         own = [row for row in stored if row["sample"] == example.id]
         about, tree = Subject.of(job.dataset, example), job.dataset.taxonomy
-        descent = worker._strategies.descend(about, tree, roots=job.dataset.roots, options=4, beam=2, forced=False)
+        descent = worker._strategies.descend(about, tree, roots=job.dataset.roots, options=4, beam=2)
         (found,) = worker._engine.drive([descent])
         path = found.paths[0]
         asked = job.dataset.questions_on(example, path.node)

@@ -1,1 +1,0 @@
-"""Prediction: the paths of a user's own images."""
