@@ -29,7 +29,7 @@ def depth_to_stop(logprobs: Sequence[float], threshold: float) -> int:
 
 def check_threshold(threshold: float, setting: str) -> None:
     if not 0 <= threshold <= 1:
-        raise SekdError(f"{setting}={threshold}: expected a probability from 0 (never stop early) to 1")
+        raise SekdError(f"{setting}={threshold}: expected a probability from 0 to 1")
 
 
 def stopping_scores(truth: Sequence[Names], answered: Sequence[Names]) -> dict[str, Any]:

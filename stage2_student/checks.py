@@ -9,6 +9,7 @@ from typing import Any
 from sekd.errors import SekdError
 from sekd.prompts import Prompter
 from sekd.questions import LETTERS
+from sekd.stopping import check_threshold
 from sekd.store import Layout, Store
 from stage2_student import losses
 from stage2_student.config import FSDP, StudentConfig
@@ -42,6 +43,7 @@ def check_settings(config: StudentConfig) -> None:
         _demand(_value(config, name) > 0, f"{name} is above 0, not {_value(config, name)}")
     for name in AT_LEAST_ONE:
         _demand(_value(config, name) >= 1, f"{name} is at least 1, not {_value(config, name)}")
+    check_threshold(config.min_path_probability, "min_path_probability")
     loss, rehearsal = config.loss, config.rehearsal
     for level, weight in loss.levels.items():
         _demand(weight >= 0, f"loss.levels.{level} is at least 0, not {weight}")
@@ -76,6 +78,10 @@ def check_store(config: StudentConfig, store: Store) -> None:
             f"loss.soft.k={loss.soft.k}: {store.path} holds {layout.k} candidates a step; "
             f"take at most {layout.k}, or store more with `make teacher ARGS=topk={loss.soft.k}`",
         )
+    _demand(
+        layout.path_logprob or not config.min_path_probability,
+        f"min_path_probability: {store.path} holds no path probabilities; a pass with data.questions=descent does",
+    )
     if loss.levels:
         shards = range(store.plan.n_shards)
         held = {level for shard in shards for level in store.read_targets(shard, ["level"])["level"].to_pylist()}

@@ -182,7 +182,8 @@ class ValidationConfig:
 class StudentConfig:
     """One run. ``name`` is its folder in ``runs``, by default made from the overrides. ``store`` names a stored pass;
     by default it is the newest complete one of the dataset and ``paradigm`` (a control unless it is conditioned).
-    ``force`` repeats a finished run."""
+    ``min_path_probability`` leaves out the images whose path a descent found with less. ``force`` repeats a finished
+    run."""
 
     model: ModelConfig = MISSING
     data: DataConfig = MISSING
@@ -197,6 +198,7 @@ class StudentConfig:
     seed: int = 0
     paradigm: str = "conditioned"
     store: str | None = None
+    min_path_probability: float = 0.0
     artifacts: str = "artifacts"
     runs: str = "runs"
     force: bool = False

@@ -155,12 +155,12 @@ class StudentData(LightningDataModule):
         return Stream(make_reader, self.encoder, order, epochs=self._config.optim.epochs, settings=settings)
 
     def val_dataloader(self) -> list[HeldOutBatches | Prompts]:
-        """Held-out examples of the store, then prompts; each only if there are any."""
+        """Held-out examples of the store, then prompts with known answers; each only if there are any."""
         config = self._config.validation
         loaders: list[HeldOutBatches | Prompts] = []
         if sum(self._held_out.counts()):
             loaders.append(self.held_out_of(*self._place))
-        if config.images:
+        if config.images and not self._config.data.by_descent:
             dataset = load_dataset(self._config.data, config.split)
             loaders.append(Prompts(dataset, self.encoder, images=config.images, batch_size=config.batch_size))
         return loaders

@@ -36,6 +36,7 @@ INCIDENTAL = {
 NAMED_APART = ("data", "model", "seed", "name", "force", "store", "artifacts", "runs", "data.root", "model.path")
 GROUPS = ("loss", "paradigm", "trainer", "recipe")  # config groups, named by their choice
 DEFAULTS = {"loss": "all", "paradigm": "conditioned"}  # left out of the name
+DESCENT = ("questions", "beam", "stop")  # settings of data without labels
 
 
 @dataclass
@@ -113,8 +114,12 @@ def digest(settings: Mapping[str, Any]) -> str:
 
 
 def essential(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings without those that change nothing."""
+    """The settings without those that change nothing, and without later ones at the value that was the rule before."""
     kept = {name: value for name, value in settings.items() if name not in INCIDENTAL[""]}
+    if not kept.get("min_path_probability"):
+        kept.pop("min_path_probability", None)
+    if kept.get("data", {}).get("questions") == "labels":
+        kept["data"] = {name: value for name, value in kept["data"].items() if name not in DESCENT}
     for group in INCIDENTAL.keys() & kept.keys():
         kept[group] = {name: value for name, value in kept[group].items() if name not in INCIDENTAL[group]}
     return kept

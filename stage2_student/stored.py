@@ -16,7 +16,7 @@ import torch
 from sekd.errors import SekdError
 from sekd.questions import Question
 from sekd.store import HiddenChunks, Store
-from sekd.store.schema import CANDIDATES, QUESTION
+from sekd.store.schema import CANDIDATES, PATH_LOGPROB, QUESTION
 from stage2_student.batch import Candidates
 from stage2_student.config import ValidationConfig
 from stage2_student.order import Run
@@ -61,6 +61,7 @@ class SplitView:
         layers: positions among the stored layers, of those that a loss needs.
         stride: every ``stride``-th example is held out; 0 holds out none. Examples are numbered by the dataset, so that
             all its passes hold out the same images, whichever each skipped.
+        min_path_probability: of a descent's paths, only those at least this probable are trained on.
         rehearsed: None for whole paths; else the share of the examples that are read, one step of each in turn.
         skipped: the dataset's numbers of the examples that the pass skipped.
         prefixes: the pass whose answers the teacher was given, if not its own: those in the student's reply.
@@ -71,6 +72,7 @@ class SplitView:
     layers: tuple[int, ...] = ()
     stride: int = 0
     held_out: bool = False
+    min_path_probability: float = 0.0
     rehearsed: float | None = None
     skipped: frozenset[int] = frozenset()
     prefixes: Store | None = None
@@ -81,10 +83,19 @@ class SplitView:
         present = np.array([number for number in range(*entry.examples) if number not in self.skipped], int)
         assert len(present) == entry.examples[1] - entry.examples[0] - len(entry.skipped), "skipped fits the store"
         apart = present % self.stride == self.stride - 1 if self.stride else np.zeros(present.shape, bool)
-        places = np.flatnonzero(apart == self.held_out)
+        read = apart == self.held_out
+        if self.min_path_probability and not self.held_out:
+            read &= self._path_probabilities(shard) >= self.min_path_probability
+        places = np.flatnonzero(read)
         if self.rehearsed is None:
             return places
         return places[(np.arange(round(len(places) * self.rehearsed)) / self.rehearsed).astype(int)]
+
+    def _path_probabilities(self, shard: int) -> np.ndarray:
+        """The probability of each whole path of a shard [examples with rows]."""
+        rows = self.store.read_targets(shard, ["step", "n_steps", PATH_LOGPROB])
+        last = np.asarray(rows["step"]) == np.asarray(rows["n_steps"]) - 1
+        return np.exp(np.asarray(rows[PATH_LOGPROB])[last])
 
     def counts(self) -> tuple[int, ...]:
         """How many examples of every shard are read."""

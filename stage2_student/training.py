@@ -104,9 +104,16 @@ def _parts(config: StudentConfig, objective: Objective, store: Store, rehearsed:
         candidates=wants_candidates(config.loss),
         layers=tuple(store.layout.layers.index(layer) for layer in objective.stored_layers),
         stride=held_out_stride(config.validation, store.plan.n_examples),
+        min_path_probability=config.min_path_probability,
         skipped=_skipped(config, store),
         prefixes=Store.open(store.path.parent / prefixes) if prefixes else None,
     )
+    if config.min_path_probability:
+        kept, of = sum(paths.counts()), sum(replace(paths, min_path_probability=0).counts())
+        if not kept:
+            raise SekdError(f"min_path_probability={config.min_path_probability} leaves none of {of} images: lower it")
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            print(f"{kept} of {of} images have a path of probability {config.min_path_probability} or more", flush=True)
     if rehearsed is None:
         return [paths]
     share, skipped = config.rehearsal.share, _skipped(config, rehearsed)
