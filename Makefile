@@ -139,8 +139,9 @@ lint: $(READY) ## style, types and import rules
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-test: lint $(GENERAL) ## lint and every test
-	$(PYTHON) -m pytest $(ARGS)
+# Two processes, each with one thread and whole files: an engine is started once a file, and a process runs one at a time.
+test: lint $(GENERAL) ## lint and every test, in two processes (ARGS="-n 0": in one)
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-fast: $(READY) ## the tests that take seconds
 	$(PYTHON) -m pytest -m "not slow" $(ARGS)

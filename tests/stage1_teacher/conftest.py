@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from teacher_passes import settings
+from teacher_passes import Running, settings
 
 from sekd.embedded.tiny_vlm import save_random
 from sekd.embedded.world import write_world
@@ -31,16 +31,30 @@ def config(world: Path, model: Path, tmp_path: Path) -> TeacherConfig:
 
 
 @pytest.fixture(scope="session")
-def worker(world: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> TeacherWorker:
+def running(world: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Running:
+    """Returns the worker with a started engine, and starts it where none is."""
+
+    def get() -> TeacherWorker:
+        if not STARTED:
+            job = prepare(settings(world, model, tmp_path_factory.mktemp("artifacts")))
+            STARTED.append(TeacherWorker(job.config, job.store.path))
+        return STARTED[-1]
+
+    return get
+
+
+@pytest.fixture
+def worker(running: Running) -> TeacherWorker:
     """A worker with a started engine; tests lend it to their own passes."""
-    job = prepare(settings(world, model, tmp_path_factory.mktemp("artifacts")))
-    STARTED.append(TeacherWorker(job.config, job.store.path))
-    return STARTED[-1]
+    return running()
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Close the engine with the last test of this folder: a process runs one at a time, and others need their own."""
+    """Close the engine where a test of another folder is next: a process runs one at a time, and others need their own.
+
+    With several pytest processes, this folder's files are not all run one after the other: a later one starts it again.
+    """
     if nextitem is None or Path(__file__).parent not in nextitem.path.parents:
         while STARTED:
             STARTED.pop().close()
@@ -55,9 +69,10 @@ def lent(worker: TeacherWorker, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def whole(world: Path, model: Path, worker: TeacherWorker, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(world: Path, model: Path, running: Running, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The store of one uninterrupted pass."""
+    engine = running()._engine
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(worker_module, "Engine", lambda *_, **__: worker._engine)
+        patch.setattr(worker_module, "Engine", lambda *_, **__: engine)
         patch.setattr(TeacherWorker, "close", lambda self: None)
         return run(settings(world, model, tmp_path_factory.mktemp("whole"))).path

@@ -1,6 +1,7 @@
 """Settings of a small pass, and what of a store has to be equal byte for byte."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,9 @@ from sekd.datasets import DataConfig
 from sekd.inference.config import EngineConfig
 from sekd.models import ModelConfig
 from stage1_teacher.config import TeacherConfig
+from stage1_teacher.worker import TeacherWorker
 
+Running = Callable[[], TeacherWorker]
 TOPK = 32  # enough to hold a letter of an untrained model now and then
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from teacher_passes import TOPK, settings
+from teacher_passes import TOPK, Running, settings
 
 from sekd.datasets import Dataset
 from sekd.errors import SekdError
@@ -30,11 +30,11 @@ PLACE = 3
 
 
 @pytest.fixture(scope="module")
-def passes(world: Path, model: Path, worker: TeacherWorker, tmp_path_factory: pytest.TempPathFactory) -> Passes:
+def passes(world: Path, model: Path, running: Running, tmp_path_factory: pytest.TempPathFactory) -> Passes:
     """A store of each paradigm, all below one folder, the controls last."""
-    artifacts = tmp_path_factory.mktemp("paradigms")
+    artifacts, engine = tmp_path_factory.mktemp("paradigms"), running()._engine
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(worker_module, "Engine", lambda *_, **__: worker._engine)
+        patch.setattr(worker_module, "Engine", lambda *_, **__: engine)
         patch.setattr(TeacherWorker, "close", lambda self: None)
         return {paradigm: run(settings(world, model, artifacts, paradigm=paradigm)) for paradigm in TEACHER_MODES}
 
