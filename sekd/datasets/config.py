@@ -48,6 +48,11 @@ class DataConfig:
         """Whether the teacher finds each image's path itself; no label is read."""
         return self.questions == "descent"
 
+    @property
+    def labelled(self) -> bool:
+        """Whether the format has labels, whatever the questions are made of."""
+        return self.format != "photos"
+
 
 @dataclass(frozen=True)
 class SplitPart:

@@ -73,7 +73,14 @@ def evaluate(config: EvaluateConfig, *, unseen: list[DataConfig]) -> Scores:
 def _datasets(config: EvaluateConfig, unseen: list[DataConfig]) -> list[tuple[str, Dataset]]:
     loaded = []
     for part, data in [("in_domain", config.data), *(("unseen", data) for data in unseen)]:
-        dataset = load_dataset(replace(data, limit=config.limit or data.limit), config.split)
+        if not data.labelled:
+            raise SekdError(
+                f"data {data.name} has no labels, so no answer can be scored: `make report` shows what is known, "
+                "`make predict` names the images; DATA=… evaluates on labelled data"
+            )
+        # Answers are scored on questions about the true paths, also where the teacher had no label.
+        data = replace(data, questions="labels", limit=config.limit or data.limit)
+        dataset = load_dataset(data, config.split)
         for note in dataset.notes:
             print(f"{dataset.name}: {note}")
         loaded.append((part, dataset))

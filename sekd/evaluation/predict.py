@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sekd.datasets.config import CONFIGS, DataConfig
+from sekd.datasets.config import CONFIGS, SPLITS, DataConfig
 from sekd.datasets.images import SUFFIXES
 from sekd.descent import PartialPath
 from sekd.errors import SekdError, exit_on_error
@@ -206,10 +206,13 @@ def read_taxonomy(arguments: argparse.Namespace, adapter: Path | None) -> Taxono
         levels = arguments.levels.split(",") if arguments.levels else None
         return load_taxonomy(arguments.taxonomy, skip=arguments.skip, level_names=levels)
     if arguments.taxonomy:
-        return load_dataset(compose("data", arguments.taxonomy, DataConfig), "test").taxonomy
-    if adapter is None:
+        data = compose("data", arguments.taxonomy, DataConfig)
+    elif adapter is None:
         raise SekdError("name the tree by --taxonomy: without a student there is none to take it from")
-    return load_dataset(read_data(adapter.parent), "test").taxonomy
+    else:
+        data = read_data(adapter.parent)
+    split = next(name for name in reversed(SPLITS) if data.splits.get(name))
+    return load_dataset(data, split).taxonomy
 
 
 def compose(group: str, name: str, schema: type) -> Any:

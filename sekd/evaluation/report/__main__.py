@@ -1,13 +1,15 @@
 """``python -m sekd.evaluation.report runs/<name>``: write the run's report from its ``scores.json``."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from sekd.errors import exit_on_error
 from sekd.evaluation.general.outcome import read_outcomes
 from sekd.evaluation.generations import read_listed
 from sekd.evaluation.report import run_files, sections
-from sekd.evaluation.report.document import as_html, as_markdown
+from sekd.evaluation.report.certainty import certainty, data_of
+from sekd.evaluation.report.document import WORDS, Section, as_html, as_markdown
 from sekd.evaluation.rescore import read_scores
 from sekd.evaluation.students import find_students
 from sekd.evaluation.table import sentence, tree_name
@@ -20,7 +22,11 @@ def write_report(run: Path) -> list[Path]:
     Raises:
         SekdError: the run has not been evaluated, or a file cannot be read.
     """
-    cells, scores, students = read_listed(run), read_scores(run), find_students(run)
+    students = find_students(run)
+    if (data := data_of(students)) and not data.labelled:
+        content = [certainty(students), run_files.training_curves(students), run_files.provenance(run, [], students)]
+        return _write(run, WORDS["unlabelled"]["summary"], content)
+    cells, scores = read_listed(run), read_scores(run)
     roots = {tree_name(each.cell.part, each.cell.tree): Path(each.cell.root) for each in cells}
     content = [
         sections.headline(scores),
@@ -33,13 +39,18 @@ def write_report(run: Path) -> list[Path]:
         sections.skills(read_outcomes(run)),
         sections.mistakes(scores),
         sections.calibration(scores),
+        certainty(students),
         run_files.training_curves(students),
         run_files.provenance(run, cells, students),
     ]
+    return _write(run, sentence(scores), content)
+
+
+def _write(run: Path, summary: str, content: Sequence[Section | None]) -> list[Path]:
     shown = [section for section in content if section]
     files = {run / "report.html": as_html, run / "report.md": as_markdown}
     for file, render in files.items():
-        file.write_text(render(f"SEKD: {run.name}", sentence(scores), shown), encoding="utf-8")
+        file.write_text(render(f"SEKD: {run.name}", summary, shown), encoding="utf-8")
     return list(files)
 
 
