@@ -110,26 +110,29 @@ class _Level:
         self._strength = dict.fromkeys(children, 0.0)  # log, relative to the one that is left of its heats
         self._behind = {child: [child] for child in children}  # by the one that is left
         self._asked: dict[str, Question] = {}  # the last question that a child was an option of
+        level = taxonomy.names[self._depth] if children else ()
+        self._others = [name for name in dict.fromkeys(level) if name not in self._strength]
         self._heats = self._draw(children)
 
     @property
     def open(self) -> list[OpenQuestion]:
         """The questions to ask now; none once one child is left."""
-        return [OpenQuestion(self._path, question) for question in self._heats if len(question.options) > 1]
+        return [OpenQuestion(self._path, question) for heat, question in self._heats if len(heat) > 1]
 
     def take(self, answers: Sequence[Probabilities]) -> None:
         """The probabilities of the open questions' options."""
         given, left = iter(answers), []
-        for question in self._heats:
-            probabilities = next(given) if len(question.options) > 1 else (1.0,)
-            logprobs = [math.log(max(probability, SMALLEST)) for probability in probabilities]
-            winner = question.options[logprobs.index(max(logprobs))]
-            for name, logprob in zip(question.options, logprobs, strict=True):
+        for heat, question in self._heats:
+            logprobs = dict.fromkeys(heat, 0.0)
+            if len(heat) > 1:
+                known = dict(zip(question.options, next(given), strict=True))
+                logprobs = {name: math.log(max(known[name], SMALLEST)) for name in heat}
+                self._asked |= dict.fromkeys(heat, question)
+            winner = max(heat, key=logprobs.__getitem__)
+            for name in heat:
                 for child in self._behind[name]:
-                    self._strength[child] += logprob - max(logprobs)
-                if len(question.options) > 1:
-                    self._asked[name] = question
-            self._behind[winner] = [child for name in question.options for child in self._behind[name]]
+                    self._strength[child] += logprobs[name] - logprobs[winner]
+            self._behind[winner] = [child for name in heat for child in self._behind[name]]
             left.append(winner)
         self._heats = self._draw(left) if len(left) > 1 else []
 
@@ -149,12 +152,20 @@ class _Level:
             answers=path.answers if question is None else (*path.answers, question.options.index(child)),
         )
 
-    def _draw(self, names: Sequence[str]) -> list[Question]:
-        """Heats of nearly equal size in random order."""
-        drawn = [names[index] for index in in_random_order(self._rng, 0, len(names))]
+    def _draw(self, names: Sequence[str]) -> list[tuple[Heat, Question]]:
+        """Heats of nearly equal size in random order, and their questions."""
+        drawn = self._shuffled(names)
         count = -(-len(drawn) // self._options)
         heats = [tuple(drawn[heat::count]) for heat in range(count)]
-        return [Question(self._depth, self._name, heat, truth=None) for heat in heats]
+        return [(heat, self._question(heat)) for heat in heats]
+
+    def _question(self, heat: Heat) -> Question:
+        room = min(self._options - len(heat), len(self._others)) if len(heat) > 1 else 0
+        options = self._shuffled([*heat, *self._rng.sample(self._others, room)]) if room else heat
+        return Question(self._depth, self._name, tuple(options), truth=None)
+
+    def _shuffled(self, names: Sequence[str]) -> list[str]:
+        return [names[index] for index in in_random_order(self._rng, 0, len(names))]
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ def softmax(scores: Sequence[float]) -> list[float]:
 
 
 def fixed(scores: Scores) -> Callable[[OpenQuestion], list[float]]:
-    """A model whose every node has a score: it chooses by a softmax over those on offer."""
-    return lambda asked: softmax([scores[(*asked.path.node, name)] for name in asked.question.options])
+    """A model whose every node has a score: it chooses by a softmax over those on offer, names from elsewhere too."""
+    return lambda asked: softmax([scores.get((*asked.path.node, name), 1.0) for name in asked.question.options])
 
 
 def run(taxonomy: Taxonomy, model: Callable[[OpenQuestion], Sequence[float]], **settings) -> Found:
@@ -96,7 +96,8 @@ def test_the_questions_on_the_way_are_about_the_path_and_hold_its_nodes():
 
 
 def test_a_node_with_one_child_is_passed_without_a_question():
-    found = run(Taxonomy([("root", "only", "left"), ("root", "only", "right")]), lambda asked: [0.7, 0.3])
+    tree = Taxonomy([("root", "only", "left"), ("root", "only", "right")])
+    found = run(tree, lambda asked: [{"left": 0.7, "right": 0.3}[name] for name in asked.question.options])
     assert found.calls == 1
     assert len(found.paths[0].node) == 3
     assert math.exp(found.paths[0].logprob) == pytest.approx(0.7)
@@ -122,6 +123,22 @@ def test_no_question_has_more_options_than_allowed_and_all_of_a_round_are_asked_
     assert min(map(min, rounds)) >= 2
 
 
+def test_a_question_with_room_is_filled_with_other_names_of_the_level_that_do_not_count():
+    taxonomy = Taxonomy([("a", "b"), ("a", "c"), ("d", "e"), ("d", "f"), ("d", "g"), ("h", "i")])
+    asked = {}
+
+    def model(question: OpenQuestion) -> list[float]:
+        asked[question.path.node] = question.question.options
+        return [0.1 if name in "bcadh" else 0.3 for name in question.question.options]
+
+    found = run(taxonomy, model, beam=3)
+    assert set(asked[()]) == {"a", "d", "h"}  # the level has no other name
+    assert len(asked["a",]) == 4
+    assert {"b", "c"} < set(asked["a",]) <= set("bcefgi")
+    below_a = [math.exp(path.logprob) for path in found.paths if path.node[0] == "a"]
+    assert below_a == pytest.approx([1 / 3 * 0.1 / 0.2] * len(below_a))
+
+
 @pytest.mark.parametrize("beam", [1, 3])
 def test_the_calls_told_beforehand_are_those_that_are_made(beam: int):
     taxonomy = Taxonomy([(a, b, c) for a in "abcde" for b in "fghijkl" for c in "mno"])
@@ -141,7 +158,11 @@ def test_on_an_uneven_tree_the_calls_stay_below_the_most_that_was_told():
 
 
 def test_an_option_of_probability_zero_ends_no_descent():
-    found = run(Taxonomy([("a", "b"), ("a", "c"), ("d", "e")]), lambda asked: [1.0, 0.0], beam=4)
+    found = run(
+        Taxonomy([("a", "b"), ("a", "c"), ("d", "e")]),
+        lambda asked: [1.0] + [0.0] * (len(asked.question.options) - 1),
+        beam=4,
+    )
     assert found.paths[0].logprob == pytest.approx(0, abs=1e-6)
     assert all(math.isfinite(path.logprob) for path in found.paths)
 

@@ -51,7 +51,7 @@ class Result:
 
 
 def answered(conversation: Any, sure: dict[str, float], asked: list[str] | None = None) -> list[Prediction]:
-    """Run a conversation. The first option that is in ``sure`` has its probability, the others share the rest."""
+    """Run a conversation. An option in ``sure`` has its probability, its siblings share the rest."""
     reply = None
     try:
         while True:
@@ -61,13 +61,18 @@ def answered(conversation: Any, sure: dict[str, float], asked: list[str] | None 
                 if asked is not None:
                     asked.append(request.prompt_text)
                 names = re.findall(r"[A-Z]\. (\w+)", request.prompt_text.split("belong to? ")[1])
-                known = next((name for name in names if name in sure), names[0])
-                p = sure.get(known, 0.5)
                 assert request.letter_ids is not None
-                shares = [p if name == known else (1 - p) / (len(names) - 1) for name in names]
-                reply.append(Result(list(request.letter_ids), shares))
+                reply.append(Result(list(request.letter_ids), [weight(name, names, sure) for name in names]))
     except StopIteration as end:
         return end.value
+
+
+def weight(name: str, names: list[str], sure: dict[str, float]) -> float:
+    siblings = [each for each in names if each[:-1] == name[:-1]]
+    known = next((each for each in siblings if each in sure), None)
+    if known is None:
+        return 1e-9  # a name from elsewhere
+    return sure[name] if name == known else (1 - sure[known]) / (len(siblings) - 1)
 
 
 def run(sure: dict[str, float], tree: Taxonomy = TREE, asked: list[str] | None = None, **settings: Any) -> Any:
