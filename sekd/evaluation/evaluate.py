@@ -66,7 +66,9 @@ def evaluate(config: EvaluateConfig, *, unseen: list[DataConfig]) -> Scores:
         each.dataset.name: [key for sample, key in each.keys.items() if sample not in left_out[each.dataset.name]]
         for each in planned
     }
-    list_cells(run, [each.cell for each in planned], keys)
+    # The tree of a question file is read from its true paths alone, so it may lack nodes that are among the options.
+    trees = {each.name: each.taxonomy for _, each in datasets if each.examples[0].questions is None}
+    list_cells(run, [each.cell for each in planned], keys, trees)
     return write_scores(run, bootstrap=Bootstrap(config.resamples), parser=config.parser)  # type: ignore[arg-type]
 
 

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from sekd.errors import SekdError
 from sekd.files import atomic, write_whole
 from sekd.questions import Question
+from sekd.taxonomy import Taxonomy
 
 METADATA = b"sekd.cell"
 SCHEMA = pa.schema(
@@ -149,8 +150,13 @@ def read_refused(folder: Path, *, room: int) -> dict[str, str]:
     return json.loads(file.read_text()) if file.is_file() else {}
 
 
-def list_cells(run: Path, cells: Sequence[Cell], keys: Mapping[str, Collection[str]]) -> None:
-    """Record a finished evaluation: its cells, and the keys of every tree's images.
+def list_cells(
+    run: Path,
+    cells: Sequence[Cell],
+    keys: Mapping[str, Collection[str]],
+    trees: Mapping[str, Taxonomy] | None = None,
+) -> None:
+    """Record a finished evaluation: its cells, the keys of every dataset's images, and the trees that are known.
 
     Written last: a listed cell holds every listed key.
     """
@@ -158,7 +164,14 @@ def list_cells(run: Path, cells: Sequence[Cell], keys: Mapping[str, Collection[s
         {"folder": str(Path("generations") / cell.folder), "tree": cell.tree, "part": cell.part, "root": cell.root}
         for cell in cells
     ]
-    content = {"cells": listed, "keys": {tree: sorted(each) for tree, each in keys.items()}}
+    content = {
+        "cells": listed,
+        "keys": {tree: sorted(each) for tree, each in keys.items()},
+        "trees": {
+            name: {"skip": tree.skip, "level_names": tree.level_names, "leaves": tree.leaves}
+            for name, tree in (trees or {}).items()
+        },
+    }
     write_whole(run / "cells.json", json.dumps(content, indent=1) + "\n")
 
 
@@ -177,13 +190,7 @@ def read_listed(run: Path) -> list[Listed]:
     Raises:
         SekdError: the run's evaluation is not finished, or a part cannot be read.
     """
-    file = run / "cells.json"
-    if not file.is_file():
-        raise SekdError(
-            f"{run} has not been evaluated: {file.name} is missing in it. Run "
-            f"`python -m sekd.evaluation name={run.name}` (or `make evaluate RUN={run.name}`) first."
-        )
-    listed = json.loads(file.read_text())
+    listed = _listing(run)
     if isinstance(listed, list):  # of the layout without digests and keys
         return [Listed(read_identity(run / folder), run / folder, None) for folder in listed]
     keys = {tree: frozenset(each) for tree, each in listed["keys"].items()}
@@ -194,6 +201,20 @@ def read_listed(run: Path) -> list[Listed]:
     ]
 
 
+def read_trees(run: Path) -> dict[str, Taxonomy]:
+    """The trees of ``list_cells`` by dataset; none where an earlier version evaluated the run.
+
+    Raises:
+        SekdError: the run's evaluation is not finished.
+    """
+    listed = _listing(run)
+    trees = {} if isinstance(listed, list) else listed.get("trees", {})
+    return {
+        name: Taxonomy(tree["leaves"], skip=tree["skip"], level_names=tree["level_names"])
+        for name, tree in trees.items()
+    }
+
+
 def read_evaluated(run: Path) -> list[tuple[Cell, list[Generation]]]:
     """The cells of ``read_listed`` with the generations of the evaluated images.
 
@@ -201,6 +222,16 @@ def read_evaluated(run: Path) -> list[tuple[Cell, list[Generation]]]:
         SekdError: the run's evaluation is not finished, or a part cannot be read.
     """
     return [(each.cell, read_cell(each.folder, each.keys)[1]) for each in read_listed(run)]
+
+
+def _listing(run: Path) -> Any:
+    file = run / "cells.json"
+    if not file.is_file():
+        raise SekdError(
+            f"{run} has not been evaluated: {file.name} is missing in it. Run "
+            f"`python -m sekd.evaluation name={run.name}` (or `make evaluate RUN={run.name}`) first."
+        )
+    return json.loads(file.read_text())
 
 
 def _table(part: Path, columns: list[str] | None = None) -> pa.Table:

@@ -40,7 +40,7 @@ def read_scores(run: Path) -> Scores:
     try:
         scores = json.loads(file.read_text(encoding="utf-8"))
         cells = [cell for _, _, models in trees(scores) for ways in models.values() for cell in ways.values()]
-        whole = all("calibration" in cell for cell in cells)
+        whole = all({"calibration", "mta"} <= cell.keys() for cell in cells)
     except FileNotFoundError:
         raise SekdError(f"{file} is missing: {again}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -16,10 +16,21 @@ import numpy as np
 from sekd.answers import Parser, parse_joint, parse_single
 from sekd.evaluation.calibration import calibrate
 from sekd.evaluation.confusion import Way, answered_names, changes, count_pairs, tabulate
-from sekd.evaluation.generations import CALL_COLUMNS, Cell, Generation, read_evaluated
+from sekd.evaluation.generations import CALL_COLUMNS, Cell, Generation, read_evaluated, read_trees
 from sekd.evaluation.students import STUDENT
 from sekd.evaluation.table import INTERVENTIONS
-from sekd.metrics import AT_ONCE, METRICS, RESAMPLES, bootstrap_interval, paired_difference, per_path, score
+from sekd.metrics import (
+    AT_ONCE,
+    METRICS,
+    RESAMPLES,
+    bootstrap_interval,
+    invalid_edges,
+    paired_difference,
+    per_path,
+    score,
+    treecut_accuracy,
+)
+from sekd.taxonomy import Taxonomy
 
 BASE = "base"
 # A prefix intervention is scored as a difference: paradigm -> the one to subtract.
@@ -42,6 +53,7 @@ class CellResult:
     cell: Cell
     generations: list[Generation]
     answers: list[list[int | None]]
+    taxonomy: Taxonomy | None  # None where the run does not keep it
 
 
 def read_run(run: Path, *, parser: Parser = "lenient") -> list[CellResult]:
@@ -50,8 +62,14 @@ def read_run(run: Path, *, parser: Parser = "lenient") -> list[CellResult]:
     Raises:
         SekdError: the run has not been evaluated.
     """
+    trees = read_trees(run)
     return [
-        CellResult(cell, generations, [read_answers(each, cell.paradigm, parser=parser) for each in generations])
+        CellResult(
+            cell,
+            generations,
+            [read_answers(each, cell.paradigm, parser=parser) for each in generations],
+            trees.get(cell.tree),
+        )
         for cell, generations in read_evaluated(run)
     ]
 
@@ -143,7 +161,8 @@ def _score_cell(results: Sequence[CellResult], columns: Mapping[str, np.ndarray]
     cell["intervals"] = {name: interval(values, bootstrap) for name, values in columns.items()}
     if len(results) > 1:
         cell["seeds"] = {each.cell.seed: scores for each, scores in zip(results, seeds, strict=True)}
-        cell["spread"] = {name: _spread([each[name] for each in seeds]) for name in (*METRICS, "parse_failures")}
+        spread = (*METRICS, "mta", "invalid_edges", "parse_failures")
+        cell["spread"] = {name: _spread([each[name] for each in seeds]) for name in spread}
     return cell
 
 
@@ -215,6 +234,8 @@ def _score_training(result: CellResult) -> Scores:
     unread = [answer is None for answers in result.answers for answer in answers]
     return {
         **{name: numbers[name] for name in ("n", *METRICS)},
+        "mta": 100 * float(treecut_accuracy(truth, predicted).mean()) if truth else None,
+        "invalid_edges": _invalid_edges(result),
         "parse_failures": 100 * float(np.mean([None in answers for answers in result.answers])),
         "unread_answers": 100 * float(np.mean(unread)),
         "calibration_error": calibration["error"],
@@ -225,6 +246,17 @@ def _score_training(result: CellResult) -> Scores:
         "wall": float(np.mean([each.wall for each in result.generations])),
         "per_level": _levels(result, numbers) if truth else [],
     }
+
+
+def _invalid_edges(result: CellResult) -> float | None:
+    """Percent of all neighbouring pairs of parsed answers; None without a tree or a pair. The truth is not needed."""
+    if result.taxonomy is None:
+        return None
+    answered = [answered_names(*each) for each in zip(result.generations, result.answers, strict=True)]
+    depths = [[question.depth for question in each.questions] for each in result.generations]
+    counts = invalid_edges(result.taxonomy, answered, depths)
+    pairs = sum(of for _, of in counts)
+    return 100 * sum(invalid for invalid, _ in counts) / pairs if pairs else None
 
 
 def _levels(result: CellResult, numbers: Scores) -> list[Scores]:

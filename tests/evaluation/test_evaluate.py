@@ -32,7 +32,7 @@ from sekd.evaluation.config import EvaluateConfig
 from sekd.evaluation.eval_tasks import EvalTask, example_key, plan
 from sekd.evaluation.evaluate import evaluate, unseen_names
 from sekd.evaluation.generate import ask
-from sekd.evaluation.generations import read_cell
+from sekd.evaluation.generations import read_cell, read_trees
 from sekd.evaluation.report.__main__ import write_report
 from sekd.evaluation.scores import read_answers, read_run
 from sekd.evaluation.students import check_adapter, find_students
@@ -129,6 +129,27 @@ def test_base_and_students_are_asked_in_domain_and_unseen(scores: dict, config: 
         assert models["base"]["conditioned"]["calls"] == len(LEVELS)
         assert models["student"]["joint"]["calls"] == 1
         assert models["base"]["conditioned"]["cached_tokens"] > 0
+        assert all(0 <= cell["invalid_edges"] <= 100 for ways in models.values() for cell in ways.values())
+
+
+def test_the_tree_is_kept_with_the_run_unless_questions_are_given(
+    config: EvaluateConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sekd.evaluation.evaluate.generate_all", lambda *_, **__: [])
+    monkeypatch.setattr("sekd.evaluation.evaluate.write_scores", lambda *_, **__: {})
+    dataset = load_dataset(config.data, "test")
+    [first, *_] = dataset.examples
+    # The second level is not asked about, and its true name is null: depths in such a tree are not those of questions.
+    row = {"image": str(first.image), "level1": "a", "level2": None, "level3": "b", "choices_level3": ["b", "c"]}
+    (tmp_path / "given.jsonl").write_text(json.dumps(row))
+    part = {"test": str(tmp_path / "given.jsonl")}
+    given = replace(config.data, name="given", format="choices", splits=part, within={})
+    (tmp_path / config.name).mkdir()
+    evaluate(replace(config, runs=str(tmp_path)), unseen=[given])
+    trees, expected = read_trees(tmp_path / config.name), dataset.taxonomy
+    assert set(trees) == {config.data.name}
+    kept = trees[config.data.name]
+    assert (kept.leaves, kept.skip, kept.level_names) == (expected.leaves, expected.skip, expected.level_names)
 
 
 @pytest.fixture(scope="module")

@@ -164,11 +164,17 @@ def test_html_and_markdown_tell_the_same_scores(run: Path) -> None:
 def test_every_number_is_that_of_the_scores_file(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path, dirs_exist_ok=True)
     scores = read_scores(run)
-    scores["in_domain"]["student"]["joint"]["hca"] = 12.34
+    student = scores["in_domain"]["student"]["joint"]
+    student["spread"] |= {"mta": 0.3, "invalid_edges": 0.4}
+    student |= {"hca": 12.34, "mta": 76.54, "invalid_edges": 1.23}
     (tmp_path / "scores.json").write_text(json.dumps(scores))
     write_report(tmp_path)
     told = {tuple(row[:2]): row[3] for row in tables(tmp_path)["Whole paths right by way of asking"]}
     assert told["in-domain", "student, one pass"] == "12.3"
+    columns, base, *_, row, _ = tables(tmp_path)["All metrics, in-domain"]
+    assert columns[-2:] == ["MTA %", "invalid edges %"]
+    assert row[-2:] == ["76.5\u00a0±\u00a00.3", "1.2\u00a0±\u00a00.4"]
+    assert base[-1] == "–", "this run keeps no tree"
 
 
 def test_scores_of_an_earlier_version_are_to_be_written_again(tmp_path: Path) -> None:
@@ -177,10 +183,12 @@ def test_scores_of_an_earlier_version_are_to_be_written_again(tmp_path: Path) ->
     with pytest.raises(SekdError, match=f"missing: `{again}"):
         write_report(tmp_path)
     scores = write_scores(tmp_path, bootstrap=QUICK)
-    del scores["in_domain"]["base"]["joint"]["calibration"]
-    (tmp_path / "scores.json").write_text(json.dumps(scores))
-    with pytest.raises(SekdError, match=f"earlier version.*{again}"):
-        write_report(tmp_path)
+    for newer in ("mta", "calibration"):
+        del scores["in_domain"]["base"]["joint"][newer]
+        (tmp_path / "scores.json").write_text(json.dumps(scores))
+        with pytest.raises(SekdError, match=f"earlier version.*{again}"):
+            write_report(tmp_path)
+        scores = write_scores(tmp_path, bootstrap=QUICK)
     (tmp_path / "scores.json").write_text("{")
     with pytest.raises(SekdError, match=f"does not hold scores.*{again}"):
         write_report(tmp_path)

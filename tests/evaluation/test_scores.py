@@ -1,3 +1,4 @@
+import itertools
 import json
 import re
 import tracemalloc
@@ -8,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from synthetic import PROMPTER, generation, questions, write_run
+from synthetic import LEVELS, PROMPTER, generation, questions, write_run
 
 from sekd.errors import SekdError
 from sekd.evaluation.generations import kept_keys, list_cells, read_cell, read_evaluated, write_part
@@ -24,6 +25,7 @@ from sekd.evaluation.scores import (
 )
 from sekd.evaluation.table import sentence
 from sekd.metrics import METRICS, score
+from sekd.taxonomy import Taxonomy
 
 QUICK = Bootstrap(resamples=200)
 
@@ -52,6 +54,40 @@ def test_scores_equal_the_metrics_on_the_kept_generations(tmp_path: Path) -> Non
         expected = score(*paths(kept))
         for name in METRICS:
             assert cell[kept.cell.model][kept.cell.paradigm][name] == pytest.approx(expected[name])
+
+
+def test_treecut_accuracy_and_invalid_edges_equal_a_count_over_the_cuts_and_leaves_of_the_kept_tree(
+    tmp_path: Path,
+) -> None:
+    cells = write_run(tmp_path, trees=("demo",), images=False)
+    before = demo(tmp_path)
+    leaves = [("A", *path) for path in itertools.product(*([f"{level} {i}" for i in range(4)] for level in LEVELS))]
+    tree = Taxonomy([*leaves, ("A", "order 5", "family 5")], skip=1, level_names=["kingdom", *LEVELS])
+    list_cells(tmp_path, cells, {"demo": [f"s{i:04d}" for i in range(60)]}, {"demo": tree})
+    scores = demo(tmp_path)["in_domain"]
+    edges = {(depth, *pair) for leaf in tree.leaves for depth, pair in enumerate(itertools.pairwise(leaf))}
+    found = {}
+    for kept in read_run(tmp_path):
+        truth, predicted = paths(kept)
+        cuts = [next((d for d, cut in enumerate(c, 1) if cut), 4) for c in itertools.product([False, True], repeat=3)]
+        right = [np.mean([p[:d] == t[:d] for d in cuts]) for t, p in zip(truth, predicted, strict=True)]
+        asked = [(d, *pair) for p in predicted for d, pair in enumerate(itertools.pairwise(p), 1) if None not in pair]
+        invalid = [edge not in edges for edge in asked]
+        assert 0 < np.mean(invalid) < 1
+        found[kept.cell.model, kept.cell.paradigm, kept.cell.seed] = 100 * np.mean(right), 100 * np.mean(invalid)
+    for way in ("joint", "independent", "conditioned"):
+        each = scores["base"][way]
+        assert (each["mta"], each["invalid_edges"]) == pytest.approx(found["base", way, ""])
+    student = scores["student"]["joint"]
+    trainings = [found["student", "joint", seed] for seed in ("seed0", "seed1")]
+    assert (student["mta"], student["invalid_edges"]) == pytest.approx(np.mean(trainings, 0))
+    spread = student["spread"]
+    assert (spread["mta"], spread["invalid_edges"]) == pytest.approx(np.std(trainings, 0, ddof=1))
+    # Without a tree, as after an evaluation by an earlier version, all else is the same.
+    for cell in (*scores["base"].values(), student, *student["seeds"].values()):
+        cell["invalid_edges"] = None
+    spread["invalid_edges"] = None
+    assert scores == before["in_domain"]
 
 
 def test_a_changed_word_in_a_kept_generation_changes_the_score(tmp_path: Path) -> None:
@@ -138,6 +174,7 @@ def test_a_dataset_without_truth_has_no_scores_but_its_parse_failures(tmp_path: 
     cell = scores["in_domain"]["base"]["joint"]
     assert cell["n"] == 0
     assert cell["hca"] is None
+    assert cell["mta"] is None
     assert cell["parse_failures"] == pytest.approx(10)
     assert "nothing to score" in sentence(scores)
 

@@ -172,12 +172,15 @@ def prefix_intervention(scores: Scores) -> Section | None:
 
 
 def all_metrics(scores: Scores) -> Section | None:
-    """Every metric of every cell, with the share of unparsed answers."""
+    """Every metric of every cell, with the shares of unparsed answers and of invalid edges."""
     tables = _every_cell(
         scores,
         "All metrics",
-        ("n", *(f"{title} %" for title in METRIC_TITLES.values()), "answers unparsed %"),
-        lambda cell: (cell["n"], *(_written(cell, name) for name in METRIC_TITLES), cell["unread_answers"]),
+        ("n", *(f"{title} %" for title in METRIC_TITLES.values()), "answers unparsed %", "MTA %", "invalid edges %"),
+        lambda cell: (
+            *(cell["n"], *(_written(cell, name) for name in METRIC_TITLES), cell["unread_answers"]),
+            *(_written(cell, name) for name in ("mta", "invalid_edges")),
+        ),
     )
     return section("metrics", tables)
 
