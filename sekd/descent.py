@@ -9,6 +9,9 @@ options do not depend on the others on offer, as in a softmax over fixed scores.
 a heat won by w has the strength p(c) / p(w) · strength(w); in the final, an option's probability is its strength.
 Strengths divided by their sum are the probabilities. A path's probability is the product over its levels.
 
+A question with room left is filled with other names of the level, so that all questions look alike, to a student above
+all. Only the children count: probabilities are taken among them.
+
 Calls no model: it yields questions and is sent probabilities.
 """
 
