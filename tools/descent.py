@@ -1,19 +1,20 @@
-"""``python -m tools.descent [--adapter runs/demo/adapter]``: how many paths a descent finds on the embedded world.
+"""``python -m tools.descent [--adapter runs/demo/adapter]``: what a descent finds on the embedded world.
 
-Prints a Markdown table by kingdom and beam: the share of test images whose whole path is found without a label, the
-questions an image, and how far the paths' probabilities are from the share that is right (expected calibration error).
+Prints three Markdown tables over the test images: paths found by kingdom and beam; where paths stop by threshold; and
+how well images of kingdoms outside the tree are refused, where there is one of them to nine others.
 """
 
 import argparse
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from sekd.datasets import DataConfig, Dataset, load_dataset
-from sekd.embedded.kingdoms import KINGDOMS
+from sekd.datasets import DataConfig, Dataset, Example, load_dataset
+from sekd.embedded.kingdoms import IN_DOMAIN, KINGDOMS, UNSEEN
 from sekd.errors import exit_on_error
 from sekd.evaluation.calibration import summarise
 from sekd.evaluation.predict import compose
@@ -24,20 +25,62 @@ from sekd.inference.strategies import Strategies, Subject
 from sekd.machine import engine_of_this_machine
 from sekd.models import ModelConfig, load_processor
 from sekd.prompts import Prompter
+from sekd.stopping import depth_to_stop, open_set_scores, stopping_scores
 from sekd.taxonomy import Names
 
-COLUMNS = "| kingdom | beam | paths found % | questions an image | calibration error, points |"
+BEAMS = (1, 3)
+THRESHOLDS = (0.5, 0.9, 0.99, 0.999)
 
 
-def one(strategies: Strategies, dataset: Dataset, place: int, beam: int) -> Conversation[Any]:
-    """The descent for one image: its label, the path found, its probability, and the number of questions."""
-    example = dataset.examples[place]
-    about = Subject(dataset.image_path(example), example.id, (), sample=example.id)
-    found = yield from strategies.descend(
-        about, dataset.taxonomy, roots=dataset.roots, options=dataset.config.options, beam=beam
-    )
-    path: Names = found.paths[0].node
-    return example.path, path, math.exp(found.paths[0].logprob), found.calls
+class Descended(NamedTuple):
+    """An image's label, the path found, the log of its probability at each level, and the number of questions."""
+
+    label: Names
+    path: Names
+    logprobs: tuple[float, ...]
+    questions: int
+
+
+def find(
+    asked: Engine, strategies: Strategies, tree: Dataset, examples: Iterable[Example], beam: int
+) -> list[Descended]:
+    """Paths of the examples in the tree of a dataset."""
+
+    def one(example: Example) -> Conversation[Descended]:
+        about = Subject(tree.image_path(example), example.id, (), sample=example.id)
+        options = tree.config.options
+        found = yield from strategies.descend(about, tree.taxonomy, roots=tree.roots, options=options, beam=beam)
+        return Descended(example.path or (), found.paths[0].node, found.paths[0].logprobs, found.calls)
+
+    return list(asked.drive(one(example) for example in examples))
+
+
+def paths_found(kingdom: str, beam: int, found: Sequence[Descended]) -> list[Any]:
+    pairs = [(math.exp(each.logprobs[-1]), each.label == each.path) for each in found]
+    right = 100 * sum(is_right for _, is_right in pairs) / len(pairs)
+    return [kingdom, beam, right, sum(each.questions for each in found) / len(found), summarise(pairs)["error"]]
+
+
+def stops(threshold: float, found: Sequence[Descended]) -> list[Any]:
+    answered = [each.path[1 : 1 + depth_to_stop(each.logprobs, threshold)] for each in found]
+    scores = stopping_scores([each.label[1:] for each in found], answered)
+    return [threshold, *(scores[kind] for kind in ("exact", "too_coarse", "too_fine", "wrong"))]
+
+
+def refusals(threshold: float, inside: Sequence[Descended], outside: Sequence[Descended]) -> list[Any]:
+    refused = [math.exp(each.logprobs[-1]) < threshold for each in (*inside, *outside)]
+    scores = open_set_scores([False] * len(inside) + [True] * len(outside), refused)
+    return [threshold, scores["precision"], scores["recall"]]
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    lines = [columns, ["---", *["---:"] * (len(columns) - 1)]]
+    lines += [[_shown(cell) if place else str(cell) for place, cell in enumerate(row)] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _shown(cell: Any) -> str:
+    return "–" if cell is None else f"{cell:.1f}" if isinstance(cell, float) else str(cell)
 
 
 def main() -> None:
@@ -49,20 +92,28 @@ def main() -> None:
         model, data = compose("model", "tiny", ModelConfig), compose("data", "demo", DataConfig)
         engine = compose("engine", engine_of_this_machine(), EngineConfig)
         strategies = Strategies(Prompter.named(model.wording), load_processor(model), topk=32)
-        lines = []
+
+        def images(*kingdoms: str) -> Dataset:
+            return load_dataset(replace(data, within={"kingdom": list(kingdoms)}, limit=arguments.limit), "test")
+
+        found, stopped = [], []
         with Engine(model, engine, adapter=arguments.adapter) as asked:
             for kingdom in tqdm(KINGDOMS, unit="kingdom"):
-                within = replace(data, within={"kingdom": [kingdom]}, limit=arguments.limit)
-                dataset = load_dataset(within, "test")
-                for beam in (1, 3):
-                    places = range(len(dataset.examples))
-                    found = list(asked.drive(one(strategies, dataset, place, beam) for place in places))
-                    pairs = [(probability, truth == path) for truth, path, probability, _ in found]
-                    right = 100 * sum(is_right for _, is_right in pairs) / len(pairs)
-                    calls = sum(calls for *_, calls in found) / len(found)
-                    error = summarise(pairs)["error"]
-                    lines.append(f"| {kingdom} | {beam} | {right:.1f} | {calls:.0f} | {error:.1f} |")
-        print("\n".join([COLUMNS, "|---|---:|---:|---:|---:|", *lines]))
+                own = images(kingdom)
+                for beam in BEAMS:
+                    paths = find(asked, strategies, own, own.examples, beam)
+                    found.append(paths_found(kingdom, beam, paths))
+                stopped += paths
+            tree, others = images(*IN_DOMAIN), images(*UNSEEN)
+            inside = find(asked, strategies, tree, tree.examples, 1)
+            outside = find(asked, strategies, tree, others.examples[: len(inside) // 9], 1)
+        print(table(["kingdom", "beam", "paths found %", "questions an image", "calibration error, points"], found))
+        print(f"\n{len(stopped)} images, each in its own kingdom:\n")
+        rows = (stops(threshold, stopped) for threshold in THRESHOLDS)
+        print(table(["stop below", "exact %", "too coarse %", "too fine %", "wrong %"], rows))
+        print(f"\n{len(inside)} images of {', '.join(IN_DOMAIN)} and {len(outside)} of kingdoms outside the tree:\n")
+        rows = (refusals(threshold, inside, outside) for threshold in THRESHOLDS)
+        print(table(["path probability below", "refused that are outside %", "outside that are refused %"], rows))
 
 
 if __name__ == "__main__":
