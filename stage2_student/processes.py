@@ -29,6 +29,7 @@ Part = Callable[[int, int], Iterator[T]]  # (number, processes) -> every ``proce
 
 ITEM, FAILURE, END = b"item", b"fail", b"end."
 WANTED = b"w"  # requests one more item
+PRELOADED = ["stage2_student.data"]  # of a forkserver: else every process spends seconds on the same imports
 SILENCE = 600.0  # seconds without an item after which a process counts as hanging
 
 
@@ -74,6 +75,7 @@ class _Member:
 
     def __init__(self, part: Part, number: int, processes: int, *, start: str, others: "list[_Member]") -> None:
         context: Any = multiprocessing.get_context(start)
+        context.set_forkserver_preload(PRELOADED)
         self._line, its_end = socket.socketpair()
         self._line.settimeout(SILENCE)
         # A fork inherits the reader's sockets, and a socket closes only with its last copy.

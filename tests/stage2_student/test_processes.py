@@ -41,6 +41,10 @@ def numbers(number: int, count: int, *, items: int = 10) -> Iterator[int]:
     yield from range(number, items, count)
 
 
+def parent_has_torch(number: int, count: int) -> Iterator[bool]:
+    yield "libtorch_cpu" in Path(f"/proc/{os.getppid()}/maps").read_text()
+
+
 def then(fault: Fault, number: int, count: int) -> Iterator[Any]:
     """Two good items from every process; after them, the second one's fault."""
     yield number
@@ -111,6 +115,10 @@ def line(part: Callable[[int, int], Iterator[Any]], *, count: int = 3, start: st
 @pytest.mark.parametrize(("count", "start"), [(1, "fork"), (3, "fork"), (2, "forkserver")])
 def test_items_come_in_order_and_all_of_them(count: int, start: str) -> None:
     assert list(line(numbers, count=count, start=start)) == list(range(10))
+
+
+def test_a_forkserver_has_imported_what_every_process_needs() -> None:
+    assert list(line(parent_has_torch, count=1, start="forkserver")) == [True]
 
 
 def test_more_processes_than_items_end_too() -> None:
