@@ -12,11 +12,12 @@ from sekd.errors import SekdError
 from sekd.evaluation.report import plots
 from sekd.evaluation.report.document import WORDS, Section, Table, section
 from sekd.evaluation.students import TrainedStudent, read_data
-from sekd.stopping import coverage_curve
+from sekd.stopping import choose_threshold, coverage_curve
 from sekd.store import Store
 from sekd.store.schema import PATH_LOGPROB
 from sekd.taxonomy import Names, fold
 
+PRECISIONS = (90, 95, 99)  # percent
 ROWS = 10  # of the table, at even distances in coverage
 
 
@@ -50,7 +51,17 @@ def certainty(students: Sequence[TrainedStudent]) -> Section | None:
         line = plots.Line("the teacher's answers", coverage, precision, 3)
         plot = plots.svg(plots.lines({"Right among those kept": [line]}, "images kept (%)", "right (%)"), title)
     table = Table(title, columns, rows, words["known" if known else "unknown"], plot)
-    return section("certainty", [table], images=len(judged), labelled=len(known))
+    advice = [_advice(known, precision) for precision in PRECISIONS] if known else []
+    return section("certainty", [table], more=advice, images=len(judged), labelled=len(known))
+
+
+def _advice(known: Sequence[tuple[float, bool]], precision: int) -> str:
+    """The threshold to take, as a sentence."""
+    try:
+        threshold = choose_threshold(*zip(*known, strict=True), precision=precision)
+    except SekdError:
+        return f"No threshold keeps images of which {precision} % are right."
+    return f"min_path_probability={math.floor(1e6 * threshold) / 1e6} keeps images of which {precision} % are right."
 
 
 def data_of(students: Sequence[TrainedStudent]) -> DataConfig | None:
