@@ -34,10 +34,11 @@ def cluster() -> Iterator[Any]:
     """Two nodes with room for one actor each. The driver is on the first; tests may take the other one down."""
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    cluster.second = cluster.add_node(num_cpus=1)
-    cluster.wait_for_nodes()
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_worker_niceness", "0")  # at Ray's 15, the tests beside this one leave an actor no time
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        cluster.second = cluster.add_node(num_cpus=1)
+        cluster.wait_for_nodes()
         patch.setenv("RAY_ADDRESS", cluster.address)
         yield cluster
     cluster.shutdown()
