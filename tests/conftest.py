@@ -1,12 +1,17 @@
-"""Fixtures that several test folders share: stand-ins of the released models, and photos."""
+"""What several test folders share: stand-ins of the released models, photos, and the settings of property tests."""
 
 import shutil
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 from standins import Photos, Standin, build, write_photos
 
 from sekd.models import ModelConfig
+
+# Property tests judge content, not the speed of a busy machine.
+settings.register_profile("tests", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 
 @pytest.fixture(scope="session")
