@@ -95,21 +95,42 @@ def test_a_killed_actors_shard_and_a_hanging_ones_go_to_others_and_the_pass_is_w
 
 @pytest.mark.usefixtures("lent")
 def test_a_lost_nodes_shard_goes_to_the_node_that_is_left_and_the_pass_is_whole(
-    config: TeacherConfig, tmp_path: Path, cluster: Any, when_heard: Callable, capfd: pytest.CaptureFixture
+    config: TeacherConfig,
+    tmp_path: Path,
+    cluster: Any,
+    when_heard: Callable,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture,
 ) -> None:
+    """The first node gets no shard until the second is down: an actor that starts earlier could end the pass alone."""
     raylet = cluster.second.all_processes["raylet"][0].process.pid
-    written: list[int] = []
+    written, down = list[int](), list[int]()
+    hand_out = Pool._hand_out
 
     def take_the_node_down(pid: int, kind: str) -> None:
-        if kind == "done" and not written and psutil.Process(pid).ppid() == raylet:
+        if down or psutil.Process(pid).ppid() != raylet:
+            return
+        if kind == "done":
             written.append(pid)
+        elif kind == "progress" and written:  # it has another shard in hand
+            down.append(pid)
             cluster.remove_node(cluster.second, allow_graceful=False)
 
+    def to_the_second_node(self: Pool) -> None:
+        idle = [] if down else [worker for worker in self._workers.values() if worker.idle]
+        held = [worker for worker in idle if psutil.Process(int(worker.where.split()[1])).ppid() != raylet]
+        for worker in held:
+            worker.idle = False
+        hand_out(self)
+        for worker in held:
+            worker.idle = True
+
+    monkeypatch.setattr(Pool, "_hand_out", to_the_second_node)
     config = replace(config, shard_size=2)
     uninterrupted = run(replace(config, artifacts=str(tmp_path / "uninterrupted")))
     when_heard(take_the_node_down)
     store = run(on_cluster(config))
-    assert written, "the second node's actor wrote no shard"
+    assert down, "the second node's actor wrote no shard"
     assert "is lost" in capfd.readouterr().err
     assert contents(store.path) == contents(uninterrupted.path)
 
