@@ -22,7 +22,8 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 from sekd.questions import Question, in_random_order
-from sekd.taxonomy import Names, Taxonomy
+from sekd.stopping import depth_to_stop
+from sekd.taxonomy import Names, Taxonomy, fold
 
 SMALLEST = 1e-12  # a probability of 0 still leaves an option its place in the order
 
@@ -48,6 +49,11 @@ class PartialPath:
     @property
     def logprob(self) -> float:
         return self.logprobs[-1] if self.logprobs else 0.0
+
+    def levels_kept(self, threshold: float) -> int:
+        """How many levels are at least so probable (0 … 1); 0 where nothing that was asked about is."""
+        kept, skipped = depth_to_stop(self.logprobs, threshold), len(self.node) - len(self.logprobs)
+        return kept if any(question.depth < skipped + kept for question in self.questions) else 0
 
 
 @dataclass(frozen=True)
@@ -113,8 +119,7 @@ class _Level:
         self._strength = dict.fromkeys(children, 0.0)  # log, relative to the one that is left of its heats
         self._behind = {child: [child] for child in children}  # by the one that is left
         self._asked: dict[str, Question] = {}  # the last question that a child was an option of
-        level = taxonomy.names[self._depth] if children else ()
-        self._others = [name for name in dict.fromkeys(level) if name not in self._strength]
+        self._level = taxonomy.names[self._depth] if children else ()
         self._heats = self._draw(children)
 
     @property
@@ -163,8 +168,16 @@ class _Level:
         return [(heat, self._question(heat)) for heat in heats]
 
     def _question(self, heat: Heat) -> Question:
-        room = min(self._options - len(heat), len(self._others)) if len(heat) > 1 else 0
-        options = self._shuffled([*heat, *self._rng.sample(self._others, room)]) if room else heat
+        fillers: dict[str, str] = {}
+        if 1 < len(heat) < self._options:
+            children = set(map(fold, self._strength))
+            others = (self._level[index] for index in in_random_order(self._rng, 0, len(self._level)))
+            for name in others:
+                if len(heat) + len(fillers) == self._options:
+                    break
+                if fold(name) not in children:
+                    fillers.setdefault(fold(name), name)
+        options = self._shuffled([*heat, *fillers.values()]) if fillers else heat
         return Question(self._depth, self._name, tuple(options), truth=None)
 
     def _shuffled(self, names: Sequence[str]) -> list[str]:

@@ -97,6 +97,12 @@ class Taxonomy:
         """Paths of the nodes right below a node, in stable order; none for a leaf."""
         return self.nodes(len(node), node) if len(node) < self.depth else ()
 
+    def roots_with_a_choice(self) -> tuple[Names, ...]:
+        """The last skipped level's nodes, or (), below which some node has several children."""
+        roots = self.nodes(self.skip - 1) if self.skip else ((),)
+        levels = range(self.skip, self.depth)
+        return tuple(root for root in roots if any(len(self.nodes(depth, root)) > 1 for depth in levels))
+
     @cache  # noqa: B019 - a taxonomy lives as long as the process
     def span(self, depth: int, root: Names = ()) -> tuple[int, int]:
         """The nodes at a depth below ``root`` are consecutive in ``nodes(depth)``: their [start, stop)."""
@@ -159,7 +165,7 @@ def _read_paths(path: Path) -> tuple[list[str] | None, dict[str, list[str]]]:
 
 def _json_paths(path: Path) -> dict[str, list[str]]:
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
+        table = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise SekdError(f"{path} is not valid JSON ({error}): the file may be cut off; copy it again") from error
     if not isinstance(table, dict):
@@ -175,8 +181,11 @@ def _json_paths(path: Path) -> dict[str, list[str]]:
 def _csv_paths(path: Path) -> tuple[list[str], dict[str, list[str]]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            header, *rows = [[cell.strip() for cell in row] for row in csv.reader(file) if any(row)]
-    except ValueError as error:
+            separator = "\t" if "\t" in file.readline() else ","
+            file.seek(0)
+            lines = csv.reader(file, delimiter=separator)
+            header, *rows = [[cell.strip() for cell in row] for row in lines if any(row)]
+    except (ValueError, csv.Error) as error:
         raise SekdError(
             f"{path} is not a table ({error}): expected a header (key, level names) and one leaf a row"
         ) from error
@@ -187,6 +196,11 @@ def _csv_paths(path: Path) -> tuple[list[str], dict[str, list[str]]]:
             raise SekdError(
                 f"{path}, row {number}: leaf {leaf!r} has no whole path; expected its key, then a name for each level "
                 f"of {', '.join(header[1:])} from the first on"
+            )
+        if leaf in paths:
+            raise SekdError(
+                f"{path}, row {number}: {leaf!r} is the first cell of two rows; expected a key of its own for each "
+                "leaf, then its names"
             )
         paths[leaf] = cells[:depth]
     return header[1:], paths

@@ -58,18 +58,27 @@ def darwin_core_paths(path: Path) -> tuple[list[str], Paths]:
     Raises:
         SekdError: there is no species, or one lacks the name of a level that others have.
     """
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        separator = "\t" if "\t" in file.readline() else ","
-        file.seek(0)
-        table = list(csv.DictReader(file, delimiter=separator))
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            tabs = "\t" in file.readline()
+            file.seek(0)
+            # Tables with tabs hold quotes as they are; a short row's last cells are empty.
+            if tabs:
+                table = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE, restval=""))
+            else:
+                table = list(csv.DictReader(file, restval=""))
+    except (ValueError, csv.Error) as error:
+        raise SekdError(f"{path} is not a table in UTF-8 ({error}): save it as one") from error
     by_id = {row.get("taxonID") or "": row for row in table}
     in_columns = "family" in table[0] and "genus" in table[0] if table else False
     found: dict[str, dict[str, str]] = {}
     for row in table:
         accepted = (row.get("taxonomicStatus") or "accepted").lower() in ("accepted", "valid")
         if (row.get("taxonRank") or "").lower() == "species" and accepted:
-            ranks = row if in_columns else _ancestors(row, by_id)
-            found[row["scientificName"].strip()] = {rank: (ranks.get(rank) or "").strip() for rank in RANKS}
+            ranks, species = row if in_columns else _ancestors(row, by_id), row["scientificName"].strip()
+            if not species or species in found:
+                raise SekdError(f"{path}: {species or 'no name'} is the scientificName of two species, or of none")
+            found[species] = {rank: (ranks.get(rank) or "").strip() for rank in RANKS}
     levels = [rank for rank in RANKS if any(names[rank] for names in found.values())]
     if not found:
         raise SekdError(f"{path}: no row has taxonRank species: expected the taxon table of a Darwin Core archive")

@@ -78,6 +78,8 @@ def check(config: TeacherConfig) -> None:
             f"paradigm={ON_POLICY} and teacher.prefixes go together: the prefixes are a student's own pass, "
             '`make teacher ARGS="paradigm=joint teacher.adapter=runs/<run>/adapter"`'
         )
+    if config.data.by_descent and config.paradigm == ON_POLICY:
+        raise SekdError(f"paradigm={ON_POLICY} needs labels: two descents may ask about different paths")
     if config.data.by_descent and config.paradigm in USES_LABELS:
         raise SekdError(f"paradigm={config.paradigm} needs labels, and data.questions=descent reads none")
     if config.data.by_descent and config.topk < config.data.options:

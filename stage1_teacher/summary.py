@@ -59,13 +59,18 @@ def show_summary(store: Store, dataset: Dataset, console: Console) -> None:
     known = [path for path in paths if path.truth]
     for threshold in SHOWN if descent and paths else ():
         share = 100 * sum(path.probability >= threshold for path in paths) / len(paths)
-        kept = [fold_path(path.truth) == fold_path(path.answers) for path in known if path.probability >= threshold]
+        kept = [_is_right(path) for path in known if path.probability >= threshold]
         right = f", {100 * sum(kept) / len(kept):.1f} % of those with a label are right" if kept else ""
         console.print(f"path probability ≥ {threshold}: {share:.1f} % of the images{right}")
     if known:
         scores = score([path.truth for path in known], [path.answers for path in known])
         shown = "  ".join(f"{name.upper().replace('_', '-')} {scores[name]:.2f}" for name in METRICS)
         console.print(f"the teacher's paths against the truth (percent of {scores['n']}): {shown}")
+
+
+def _is_right(path: PathResult) -> bool:
+    """Whether the answers are right as far as they go."""
+    return fold_path(path.truth[: len(path.answers)]) == fold_path(path.answers)
 
 
 def _table(levels: dict[str, Any]) -> Table:
@@ -82,7 +87,11 @@ def _path(rows: list[dict[str, Any]], label: tuple[str, ...] | None) -> PathResu
     """One image's rows. A store of descents holds no truth; the dataset's label is used, if there is one."""
     truth: list[str] = []
     if label:
-        truth = [label[row["depth"]] for row in rows if row["depth"] < len(label)]
+        asked = [row["depth"] for row in rows if row["depth"] < len(label)]
+        truth = [
+            *(label[depth] for depth in asked),
+            *label[rows[-1]["depth"] + 1 :],
+        ]  # with what an early stop left out
     elif all(row["truth"] >= 0 for row in rows):
         truth = [row["options"][row["truth"]] for row in rows]
     answers = [row["options"][row["answer"]] for row in rows]

@@ -25,7 +25,6 @@ from sekd.errors import SekdError
 from sekd.inference.requests import UnreadableImageError
 from sekd.inference.schedule import Conversation
 from sekd.inference.strategies import Answers, GivenAnswers, Strategies, Subject, labels
-from sekd.stopping import depth_to_stop
 from sekd.store import Store
 
 TeacherMode = Callable[[Strategies, Dataset, int, Subject], Conversation[Answers]]
@@ -50,10 +49,10 @@ def subject(strategies: Strategies, dataset: Dataset, place: int) -> Conversatio
         return about
     found = yield from strategies.descend(about, tree, roots=dataset.roots, options=config.options, beam=config.beam)
     path = found.paths[0]
-    sure = depth_to_stop(path.logprobs, config.stop)
+    sure = path.levels_kept(config.stop)
     if not sure:
-        most = f"{math.exp(path.logprobs[0]):.2f} < {config.stop}"
-        raise OutsideTreeError(example.id, f"no node of the first level is more probable than {most}")
+        first = math.exp(path.logprobs[path.questions[0].depth - tree.skip])
+        raise OutsideTreeError(example.id, f"the first answer has a probability of {first:.2f}, below {config.stop}")
     questions = dataset.questions_on(example, path.node[: tree.skip + sure])
     return replace(
         about,

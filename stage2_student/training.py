@@ -141,7 +141,9 @@ def _skipped(config: StudentConfig, store: Store) -> frozenset[int]:
 def _estimate_memory(config: StudentConfig, store: Store, encoder: Encoder) -> None:
     """Print a step's estimated memory, from the length of the first stored paths, and refuse what cannot fit."""
     part = SplitView(store, skipped=_skipped(config, store))
-    shard, count = next((shard, count) for shard, count in enumerate(part.counts()) if count)
+    shard, count = next(((shard, count) for shard, count in enumerate(part.counts()) if count), (0, 0))
+    if not count:
+        raise SekdError(f"{store.path} holds no path: every image was left out. Lower data.stop, or repair the images")
     paths = list(Reader(part, open_shards=1).read((Run(shard, 0, min(SAMPLE, count)),)))
     batch = encoder.batch(paths, images=len(paths), all_images=len(paths), world=1)
     share = config.optim.batch_size / len(paths)

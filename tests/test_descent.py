@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from sekd.descent import Found, OpenQuestion, count_calls, descend
-from sekd.taxonomy import Names, Taxonomy
+from sekd.taxonomy import Names, Taxonomy, fold
 
 Scores = dict[Names, float]
 
@@ -189,3 +189,29 @@ def test_a_path_is_found_below_each_root_and_the_surest_is_first():
     assert [path.node for path in found.paths] == [("birds", "a"), ("cars", "a"), ("cars", "b"), ("birds", "b")]
     assert math.exp(found.paths[0].logprob) == pytest.approx(0.9)
     assert found.calls == 2 == count_calls(taxonomy, roots=[("cars",), ("birds",)], options=4, beam=2).most
+
+
+def test_a_filler_is_no_child_in_another_spelling():
+    taxonomy = Taxonomy([("r", "Rosa"), ("r", "y"), ("s", "rosa"), ("s", "Y"), ("s", "z"), ("t", "Z")])
+    asked = []
+
+    def model(question: OpenQuestion) -> list[float]:
+        asked.append(question.question.options)
+        return softmax([0.0] * len(question.question.options))
+
+    run(taxonomy, model, beam=9)
+    for options in asked:
+        assert len(set(map(fold, options))) == len(options)
+
+
+def test_a_root_without_a_choice_is_no_place_to_start_from():
+    taxonomy = Taxonomy([("birds", "a"), ("birds", "b"), ("stones", "grey", "pebble")], skip=1)
+    assert taxonomy.roots_with_a_choice() == (("birds",),)
+    assert Taxonomy([("stones", "grey", "pebble")], skip=1).roots_with_a_choice() == ()
+    assert Taxonomy([("a",), ("b",)]).roots_with_a_choice() == ((),)
+
+
+def test_a_path_keeps_the_levels_that_are_sure_enough_if_one_of_them_was_asked_about():
+    found = run(Taxonomy([("life", "a"), ("life", "b")]), lambda asked: softmax([0.0, 0.4]))
+    [path] = found.paths
+    assert [path.levels_kept(threshold) for threshold in (0, 0.5, 0.7)] == [2, 2, 0]

@@ -90,3 +90,36 @@ def test_a_darwin_core_table_without_whole_paths_says_which_row(tmp_path: Path, 
 def test_a_table_whose_ancestors_form_a_ring_ends(tmp_path: Path):
     text = TAXA.replace("2,1,Aves,class", "2,5,Aves,class")
     assert load_taxonomy(write(tmp_path, "taxon.csv", text)).leaves == (("Aves", "Strigidae", "Bubo", "Bubo bubo"),)
+
+
+def test_a_table_of_a_users_own_may_be_separated_by_tabs(tmp_path: Path):
+    tree = load_taxonomy(write(tmp_path, "tree.tsv", "leaf\torder\tspecies\nowl\tOwls\tBubo bubo\nant\tAnts\n"))
+    assert tree.keys == {"owl": ("Owls", "Bubo bubo"), "ant": ("Ants",)}
+
+
+def test_a_table_without_a_key_a_leaf_is_refused_before_a_leaf_is_lost(tmp_path: Path):
+    with pytest.raises(SekdError, match="row 3: 'Owls' is the first cell of two rows"):
+        load_taxonomy(write(tmp_path, "tree.csv", "order,family,species\nOwls,a,b\nOwls,c,d\n"))
+
+
+def test_a_species_that_stands_twice_in_a_darwin_core_table_is_named(tmp_path: Path):
+    with pytest.raises(SekdError, match="Bubo bubo is the scientificName of two species"):
+        load_taxonomy(write(tmp_path, "taxon.csv", TAXA + "9,5,Bubo bubo,species,accepted\n"))
+
+
+def test_a_quote_in_a_table_with_tabs_swallows_no_row(tmp_path: Path):
+    text = (TAXA + '9,5,Bubo "x,species,accepted\n10,5,Bubo y,species,accepted\n').replace(",", "\t")
+    assert len(load_taxonomy(write(tmp_path, "taxon.txt", text)).leaves) == 3
+
+
+def test_a_tree_in_another_encoding_gets_one_sentence(tmp_path: Path):
+    file = tmp_path / "taxon.csv"
+    file.write_bytes((TAXA + "9,5,Bubo é,species,accepted\n").encode("latin-1"))
+    with pytest.raises(SekdError, match="is not a table in UTF-8"):
+        load_taxonomy(file)
+
+
+def test_a_tree_in_json_may_begin_with_a_byte_order_mark(tmp_path: Path):
+    file = tmp_path / "tree.json"
+    file.write_text('{"owl": ["Birds", "owl"]}', encoding="utf-8-sig")
+    assert load_taxonomy(file).leaves == (("Birds", "owl"),)

@@ -48,8 +48,8 @@ class Dataset:
 
     @property
     def roots(self) -> Sequence[Names]:
-        """The nodes that a descent starts from."""
-        return self.taxonomy.nodes(self.taxonomy.skip - 1) if self.taxonomy.skip else ((),)
+        """The nodes that a descent starts from: those that have a choice below them."""
+        return self.taxonomy.roots_with_a_choice()
 
     @property
     def name(self) -> str:

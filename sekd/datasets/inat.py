@@ -38,7 +38,7 @@ def read(config: DataConfig, part: SplitPart) -> Listing:
     examples = [
         Example.at(image["file_name"], paths.get(labels.get(image["id"], -1)))
         for image in table["images"]
-        if labels.get(image["id"]) in paths or (config.by_descent and image["id"] not in labels)
+        if config.by_descent or labels.get(image["id"]) in paths  # without labels, none chooses an image
     ]
     unlabelled = sum(image["id"] not in labels for image in table["images"])
     notes = [f"{unlabelled} images of {file} have no annotation"] if unlabelled and not config.by_descent else []

@@ -19,23 +19,34 @@ def read(config: DataConfig, part: SplitPart) -> Listing:
         SekdError: there is no image, or no tree.
     """
     taxonomy = read_hierarchy(config)
-    if not any(taxonomy.distinct_names(depth) > 1 for depth in range(taxonomy.skip, taxonomy.depth)):
-        raise SekdError(f"data {config.name}: the tree {config.hierarchy} offers no choice: every level has one name")
+    if not taxonomy.roots_with_a_choice():
+        raise SekdError(f"data {config.name}: the tree {config.hierarchy} offers no choice: no node has two children")
     folder = Path(config.root) / part.source
     examples, others = [], Counter[str]()
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(name for name in files if not name.startswith(".")):
-            if name.lower().endswith(SUFFIXES):
-                examples.append(Example.at((Path(parent) / name).relative_to(config.root).as_posix(), None))
-            else:
+            if not _is_text(name):
+                others["names that are not UTF-8"] += 1
+            elif not name.lower().endswith(SUFFIXES):
                 others[Path(name).suffix.lower() or "no suffix"] += 1
+            else:
+                examples.append(Example.at((Path(parent) / name).relative_to(config.root).as_posix(), None))
     if not examples:
         raise SekdError(
             f"data {config.name}: no image in {folder}: expected files that end in {', '.join(SUFFIXES)}, at any depth"
         )
     notes = [f"{others.total()} other files are left out ({', '.join(sorted(others))})"] if others else []
     return Listing(taxonomy, examples, [*notes, *_like_labels(examples, taxonomy), *_odd_leaves(taxonomy)])
+
+
+def _is_text(name: str) -> bool:
+    """Whether a file's name is UTF-8, as the store's columns are."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _like_labels(examples: list[Example], taxonomy: Taxonomy) -> list[str]:

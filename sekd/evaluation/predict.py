@@ -8,7 +8,7 @@ import argparse
 import math
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from sekd.machine import engine_of_this_machine
 from sekd.models import ModelConfig
 from sekd.questions import LETTERS
 from sekd.recent import run_folder
-from sekd.stopping import check_threshold, depth_to_stop
+from sekd.stopping import check_threshold
 from sekd.taxonomy import Names, Taxonomy, fold, load_taxonomy
 
 CONF = CONFIGS.parent
@@ -151,19 +151,27 @@ def predict(
         found = yield from strategies.descend(subject, taxonomy, roots=roots, options=options, beam=beam)
     except UnreadableImageError as error:
         return [Prediction(image, fault=str(error))]
-    paths = [_prediction(image, rank, path, taxonomy, stop) for rank, path in enumerate(found.paths[:top], start=1)]
-    return [replace(path, questions=found.calls) for path in paths]
+    predictions: list[Prediction] = []
+    for path in found.paths:
+        prediction = _prediction(image, len(predictions) + 1, path, taxonomy, stop, found.calls)
+        others = [(other.root, other.levels[: len(prediction.levels)]) for other in predictions]
+        if len(predictions) < top and (prediction.root, prediction.levels) not in others:
+            predictions.append(prediction)  # cut paths may agree, and only the first is told
+    return predictions
 
 
-def _prediction(image: Path, rank: int, path: PartialPath, taxonomy: Taxonomy, stop: float) -> Prediction:
-    skip, sure = taxonomy.skip, depth_to_stop(path.logprobs, stop)
+def _prediction(
+    image: Path, rank: int, path: PartialPath, taxonomy: Taxonomy, stop: float, questions: int
+) -> Prediction:
+    skip, sure = taxonomy.skip, path.levels_kept(stop)
     above = (0.0, *path.logprobs)
     levels = tuple(
         Level(taxonomy.level_name(skip + depth), path.node[skip + depth], math.exp(path.logprobs[depth] - above[depth]))
         for depth in range(sure)
     )
-    fault = "" if levels else f"outside the tree: no node of the first level is as probable as {stop}"
-    return Prediction(image, rank, path.node[skip - 1] if skip else None, levels, fault=fault)
+    fault = "" if levels else f"outside the tree: the first answer is less probable than {stop}"
+    root = path.node[skip - 1] if skip else None
+    return Prediction(image, rank, root, levels, questions=questions, fault=fault)
 
 
 def find_images(paths: Iterable[Path]) -> list[Path]:
@@ -176,10 +184,16 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
     for path in paths:
         if not path.exists():
             raise SekdError(f"{path} does not exist: expected an image or a folder of images")
-        found += sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+        found += sorted(filter(partial(_is_image, path), path.rglob("*"))) if path.is_dir() else [path]
     if not found:
         raise SekdError(f"no image found: expected files that end in {', '.join(SUFFIXES)}")
     return list(dict.fromkeys(found))
+
+
+def _is_image(folder: Path, file: Path) -> bool:
+    """Whether a file in a folder is an image and not hidden."""
+    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+    return not hidden and file.suffix.lower() in SUFFIXES
 
 
 def roots_of(taxonomy: Taxonomy, name: str | None) -> Sequence[Names]:
@@ -188,9 +202,9 @@ def roots_of(taxonomy: Taxonomy, name: str | None) -> Sequence[Names]:
     Raises:
         SekdError: the tree has no root of that name.
     """
+    roots = taxonomy.roots_with_a_choice()
     if taxonomy.skip == 0:
-        return ((),)
-    roots = taxonomy.nodes(taxonomy.skip - 1)
+        return roots
     wanted = [root for root in roots if name is None or fold(root[-1]) == fold(name)]
     if not wanted:
         known = ", ".join(root[-1] for root in roots)
@@ -201,6 +215,7 @@ def roots_of(taxonomy: Taxonomy, name: str | None) -> Sequence[Names]:
 def read_taxonomy(arguments: argparse.Namespace, adapter: Path | None) -> Taxonomy:
     """The tree of a file, or of a dataset of ``conf/data``, as that dataset asks about it."""
     from sekd.datasets import load_dataset
+    from sekd.datasets.class_trees import read_hierarchy
 
     if arguments.taxonomy and Path(arguments.taxonomy).suffix:
         levels = arguments.levels.split(",") if arguments.levels else None
@@ -211,6 +226,8 @@ def read_taxonomy(arguments: argparse.Namespace, adapter: Path | None) -> Taxono
         raise SekdError("name the tree by --taxonomy: without a student there is none to take it from")
     else:
         data = read_data(adapter.parent)
+    if not data.labelled:  # the images that the student learnt from may be gone; the tree is a file
+        return read_hierarchy(data)
     split = next(name for name in reversed(SPLITS) if data.splits.get(name))
     return load_dataset(data, split).taxonomy
 

@@ -49,7 +49,7 @@ def run(tmp_path: Path) -> Path:
     (training / "adapter").mkdir(parents=True)
     (training / "adapter/adapter_config.json").write_text("{}")
     (training / "metrics.json").write_text(json.dumps({"settings": "x"}))
-    settings = {"data": asdict(config), "artifacts": str(tmp_path / "artifacts")}
+    settings = {"data": asdict(config), "artifacts": str(tmp_path / "artifacts"), "fingerprint": store.fingerprint}
     (training / "config.yaml").write_text(yaml.safe_dump(settings))
     return training
 
@@ -80,7 +80,7 @@ def test_the_section_tells_how_many_images_a_threshold_keeps_and_how_many_are_ri
 def test_a_run_on_labels_has_no_such_section_and_one_whose_pass_is_gone_says_so(run: Path, tmp_path: Path) -> None:
     settings = yaml.safe_load((run / "config.yaml").read_text())
     (run / "config.yaml").write_text(yaml.safe_dump({**settings, "artifacts": str(tmp_path / "none")}))
-    with pytest.raises(SekdError, match="holds no pass over the data of"):
+    with pytest.raises(SekdError, match="holds no store"):
         certainty(find_students(run))
     settings["data"]["questions"] = "labels"
     (run / "config.yaml").write_text(yaml.safe_dump(settings))

@@ -112,7 +112,19 @@ def test_a_path_stops_where_its_probability_falls_below_the_threshold(stop: floa
 def test_an_image_of_which_not_even_the_first_level_is_sure_is_outside_the_tree() -> None:
     [found] = run(SURE, stop=0.95)
     assert found.levels == ()
-    assert found.fault == "outside the tree: no node of the first level is as probable as 0.95"
+    assert found.fault == "outside the tree: the first answer is less probable than 0.95"
+
+
+def test_cut_paths_that_agree_are_told_once() -> None:
+    found = run(SURE, beam=4, top=3, stop=0.5)
+    assert [[level.name for level in path.levels] for path in found] == [["q", "qx"]]
+    assert [path.rank for path in found] == [1]
+
+
+def test_a_node_with_one_child_is_no_answer_that_keeps_a_path() -> None:
+    tree = Taxonomy([("life", "ab"), ("life", "ac")])
+    [found] = run({"ab": 0.6}, tree, stop=0.9)
+    assert found.fault.startswith("outside the tree")
 
 
 def test_each_question_is_asked_with_the_answers_above_it() -> None:
@@ -158,7 +170,7 @@ def test_the_table_has_the_same_columns_for_every_path(tmp_path: Path, capsys: p
 
 
 def test_images_are_the_files_given_and_those_in_the_folders_given(tmp_path: Path) -> None:
-    for name in ("b.jpg", "a/c.PNG", "a/notes.txt"):
+    for name in ("b.jpg", "a/c.PNG", "a/notes.txt", "a/.hidden.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert find_images([tmp_path / "a", tmp_path / "b.jpg"]) == [tmp_path / "a/c.PNG", tmp_path / "b.jpg"]

@@ -15,7 +15,7 @@ from sekd.errors import SekdError
 from sekd.inference.strategies import Subject
 from sekd.store import Store
 from sekd.store.verify import verify
-from stage1_teacher.config import TeacherConfig
+from stage1_teacher.config import Teacher, TeacherConfig
 from stage1_teacher.generate import prepare, run
 from stage1_teacher.worker import TeacherWorker
 
@@ -82,7 +82,7 @@ def test_a_path_ends_where_it_is_not_sure_enough_and_an_image_outside_the_tree_i
     nowhere = run(by_descent(config, stop=0.9999))
     skipped = [reason for index in range(nowhere.plan.n_shards) for reason in nowhere.entry(index).skipped.values()]
     assert skipped
-    assert all(reason.startswith("outside the tree: no node of the first level") for reason in skipped)
+    assert all(reason.startswith("outside the tree: the first answer has a probability of") for reason in skipped)
     assert f"{len(skipped)} images are outside the tree" in " ".join(capfd.readouterr().err.split())
     assert verify(nowhere) == []
 
@@ -98,6 +98,19 @@ def test_a_pass_that_needs_labels_is_refused_and_so_is_one_that_cannot_see_all_l
         prepare(replace(by_descent(config), paradigm="truth"))
     with pytest.raises(SekdError, match="topk=3: a descent needs the probabilities of 4 options"):
         prepare(replace(by_descent(config), topk=3))
+
+
+def test_no_label_chooses_an_image(config: TeacherConfig, unlabelled: Path) -> None:
+    below_flora = by_descent(config, within={"kingdom": ["Flora"]})
+    blind = by_descent(config, within={"kingdom": ["Flora"]}, root=str(unlabelled))
+    assert len(prepare(below_flora).dataset.examples) == 18  # though all are labelled as Fauna
+    assert prepare(blind).dataset.identity() == prepare(below_flora).dataset.identity()
+
+
+def test_the_prefixes_of_another_descent_are_refused(config: TeacherConfig) -> None:
+    other = replace(by_descent(config), paradigm="on_policy", teacher=Teacher(prefixes="anywhere"))
+    with pytest.raises(SekdError, match="on_policy needs labels: two descents may ask about different paths"):
+        prepare(other)
 
 
 @pytest.mark.parametrize(

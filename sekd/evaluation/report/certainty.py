@@ -31,11 +31,7 @@ def certainty(students: Sequence[TrainedStudent]) -> Section | None:
         return None
     dataset = load_dataset(data, "train")
     settings = yaml.safe_load((students[0].training / "config.yaml").read_text(encoding="utf-8"))
-    passes = [Store.open(file.parent) for file in Path(settings["artifacts"], data.name).glob("*/manifest.json")]
-    identity = dataset.identity()
-    store = next((each for each in passes if each.identity["data"] == identity and not each.missing()), None)
-    if store is None:
-        raise SekdError(f"{settings['artifacts']}/{data.name} holds no pass over the data of {students[0].training}")
+    store = Store.open(Path(settings["artifacts"], data.name, settings["fingerprint"]))
     judged = path_certainties(store, {example.id: example.path for example in dataset.examples if example.path})
     known = [(probability, right) for probability, right in judged if right is not None]
     curve = coverage_curve(*zip(*(known or [(probability, False) for probability, _ in judged]), strict=True))
@@ -45,7 +41,7 @@ def certainty(students: Sequence[TrainedStudent]) -> Section | None:
         (f"{thresholds[i]:.4f}", coverage[i], precision[i] if precision else None) for i in shown if i < len(coverage)
     ]
     title, words = "Images kept by the probability of their path", WORDS["certainty"]
-    columns = ("path probability of at least", "images kept, %", "of them right, %")
+    columns = ("path probability of at least", "images kept, %", "of them right, as far as they go, %")
     plot = ""
     if precision:
         line = plots.Line("the teacher's answers", coverage, precision, 3)
