@@ -88,10 +88,8 @@ def _path(rows: list[dict[str, Any]], label: tuple[str, ...] | None) -> PathResu
     truth: list[str] = []
     if label:
         asked = [row["depth"] for row in rows if row["depth"] < len(label)]
-        truth = [
-            *(label[depth] for depth in asked),
-            *label[rows[-1]["depth"] + 1 :],
-        ]  # with what an early stop left out
+        # An early stop leaves out the rest of the truth, which belongs to it.
+        truth = [*(label[depth] for depth in asked), *label[rows[-1]["depth"] + 1 :]]
     elif all(row["truth"] >= 0 for row in rows):
         truth = [row["options"][row["truth"]] for row in rows]
     answers = [row["options"][row["answer"]] for row in rows]
