@@ -32,7 +32,7 @@ OUTSIDE = "outside the tree"
 
 
 class OutsideTreeError(UnreadableImageError):
-    """An image without a node that is probable enough at the first level, so that its path is empty."""
+    """An image whose first answer is not probable enough, so that its path is empty."""
 
     kind = OUTSIDE
 
@@ -41,7 +41,7 @@ def subject(strategies: Strategies, dataset: Dataset, place: int) -> Conversatio
     """The example at a place and its questions: about its labelled path, or the one that a descent finds first.
 
     Raises:
-        OutsideTreeError: no node of the first level is as probable as ``data.stop``.
+        OutsideTreeError: the first answer is less probable than ``data.stop``.
     """
     example, config, tree = dataset.examples[place], dataset.config, dataset.taxonomy
     about = Subject.of(dataset, example)
