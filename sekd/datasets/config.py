@@ -30,7 +30,7 @@ class DataConfig:
     partial_hierarchy: bool = False  # classes that the hierarchy does not hold are left out and counted, no error
     levels: list[str] | None = None  # names, coarse to fine; for inat the columns that make the path
     skip: int = 0  # the number of first levels that are not asked about
-    within: dict[str, list[str]] = field(default_factory=dict)  # inat: column -> values kept
+    within: dict[str, list[str]] = field(default_factory=dict)  # inat: column -> values kept; by descent, of the tree
     wnids: list[str] | None = None  # imagenet: first and last WordNet id kept
     recorded_root: str | None = None  # choices: what the root replaces in the file's image paths; null finds it
     seed: int = 0
