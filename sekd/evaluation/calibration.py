@@ -1,10 +1,10 @@
 """Calibration of the answer's probability: reliability bins and their summary."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 from sekd.evaluation.generations import Generation
+from sekd.inference.strategies import among_offered
 
 BINS = 10
 Calibration = dict[str, Any]
@@ -29,13 +29,6 @@ def calibrate(generations: Sequence[Generation], answers: Sequence[Sequence[int 
             else:
                 pairs.append((among_offered(logprobs)[answer], answer == question.truth))
     return summarise(pairs) | {"unread": unread, "without": without}
-
-
-def among_offered(logprobs: Sequence[float]) -> tuple[float, ...]:
-    """Each letter's probability among the offered ones, 0 … 1; one of them at least is not −inf."""
-    top = max(logprobs)
-    weights = [math.exp(value - top) for value in logprobs]
-    return tuple(weight / sum(weights) for weight in weights)
 
 
 def summarise(pairs: Sequence[tuple[float, bool]]) -> Calibration:

@@ -218,8 +218,14 @@ class Strategies:
     def probabilities(self, question: Question, result: StepResult) -> tuple[float, ...]:
         """Each option's probability among the options; of one outside the top k it is 0, and if all are, equal."""
         logprobs = self.letter_logprobs(question, result) or (0.0,) * len(question.options)
-        weights = [math.exp(logprob - max(logprobs)) for logprob in logprobs]
-        return tuple(weight / sum(weights) for weight in weights)
+        return among_offered(logprobs)
+
+
+def among_offered(logprobs: Sequence[float]) -> tuple[float, ...]:
+    """Each letter's probability among the offered ones, 0 … 1; one of them at least is not −inf."""
+    top = max(logprobs)
+    weights = [math.exp(value - top) for value in logprobs]
+    return tuple(weight / sum(weights) for weight in weights)
 
 
 def labels(subject: Subject, needed_by: str) -> tuple[int, ...]:
