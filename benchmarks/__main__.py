@@ -3,6 +3,7 @@
 teacher   the pass against a loop over transformers, and against variants of itself
 student   a training step on a store against the same step with the teacher in the loop
 large     a LoRA step on a model of Qwen2.5-VL-7B's shape; needs a GPU
+scale     hours and bytes on 1 to 64 GPUs: the project's pool over simulated nodes
 """
 
 import argparse
@@ -16,12 +17,13 @@ import torch
 
 from benchmarks.large import measure_large
 from benchmarks.measure import Comparison
+from benchmarks.scale import show_scale
 from benchmarks.setup import MODELS, prepare
 from benchmarks.student import compare_steps
 from benchmarks.teacher import compare_passes
 from sekd.provenance import machine, software
 
-PARTS = ("teacher", "student", "large")
+PARTS = ("teacher", "student", "large", "scale")
 
 
 def measure(parts: Sequence[str], images: Sequence[int], rounds: int) -> Iterator[Comparison]:
@@ -37,6 +39,8 @@ def measure(parts: Sequence[str], images: Sequence[int], rounds: int) -> Iterato
         yield measure_large(rounds=rounds)
     elif "large" in parts:
         print("large: not measured, there is no GPU")
+    if "scale" in parts:
+        show_scale()
 
 
 def main() -> None:
