@@ -21,6 +21,7 @@ MANIFEST = "manifest.json"
 CREATED = "provenance/store.json"
 TARGETS = "targets.parquet"
 HIDDEN = "hidden.zarr"
+SCALE = "scale.zarr"
 ENTRY = "shard.json"
 FOLDERS = ("shards", "provenance", "tmp", "locks")
 

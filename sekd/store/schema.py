@@ -17,7 +17,8 @@ from sekd.errors import SekdError
 FORMAT = 1
 MANTISSA_BITS = 16  # explicit bits kept of a logprob: relative error <= 2**-17 = 7.6e-6
 MASS_TOLERANCE = 1e-3  # |sum of the kept probabilities + the tail - 1|: the error of half-precision logits
-STORED_AS = {"float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}  # Zarr has no bfloat16: its bits
+# Zarr has no bfloat16 and no float8: their bits.
+STORED_AS = {"float32": "<f4", "float16": "<f2", "bfloat16": "<u2", "float8_e4m3": "|u1", "int8": "|i1"}
 
 COLUMNS = {
     "sample": pa.string(),

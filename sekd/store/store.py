@@ -19,7 +19,17 @@ from sekd.errors import SekdError
 from sekd.files import remove, sync, sync_tree, write_whole
 from sekd.recent import PASS_FILE
 from sekd.store import manifest as m
-from sekd.store.hidden import HiddenChunks, encode, open_chunks, write_hidden
+from sekd.store.hidden import (
+    LARGEST,
+    SCALE_FILE,
+    HiddenChunks,
+    encode,
+    open_chunks,
+    read_scales,
+    row_scales,
+    write_hidden,
+    write_scales,
+)
 from sekd.store.schema import PATH_LOGPROB, Layout, Plan, row_faults, schema
 
 METHOD = "conditioned"  # the method's prompting strategy; every other one is a control
@@ -123,8 +133,8 @@ class Store:
 
         Args:
             rows: those of ``build_rows``, in order of example, then step (0 to ``n_steps - 1``).
-            hidden: ``[R, L, H]`` in the same order; float32 (rounded to the layout's type), the layout's type, or
-                uint16 for the bits of bfloat16. None if and only if the layout has no layers.
+            hidden: ``[R, L, H]`` in the same order; float32 (rounded to the layout's type), the layout's type unless
+                that has eight bits, or uint16 for the bits of bfloat16. None if and only if the layout has no layers.
             provenance: JSON-able; kept beside the data, never part of it.
             skipped: id of every example of this shard that has no rows, and why.
 
@@ -151,6 +161,8 @@ class Store:
             if stored is not None:
                 attributes = {**marks, "dtype": layout.hidden_dtype, "layers": list(layout.layers)}
                 write_hidden(building / m.HIDDEN, stored, layout, attributes)
+                if hidden is not None and layout.hidden_dtype in LARGEST:
+                    write_scales(building / m.SCALE, row_scales(hidden, layout.hidden_dtype), marks)
             files = {name: m.file_digest(building / name) for name in m.files_below(building)}
             bounds = [examples.start, examples.stop]
             entry = m.Entry(self.fingerprint, index, bounds, rows=len(rows), skipped=skipped, files=files)
@@ -204,12 +216,16 @@ class Store:
         """Shard ``index``'s hidden states for reading chunk by chunk; ``SekdError`` where the layout has no layers."""
         if not self.layout.layers:
             raise SekdError(f"{self.path} holds no hidden states: the teacher ran with layers=[]")
-        prefix = m.HIDDEN + "/"
-        files = {name.removeprefix(prefix): f for name, f in self.entry(index).files.items() if name.startswith(prefix)}
-        return open_chunks(m.shard_folder(self.path, index) / m.HIDDEN, files=files)
+        prefix, listed = m.HIDDEN + "/", self.entry(index).files
+        files = {name.removeprefix(prefix): f for name, f in listed.items() if name.startswith(prefix)}
+        folder, scale_RL = m.shard_folder(self.path, index), None
+        if self.layout.hidden_dtype in LARGEST:
+            name = f"{m.SCALE}/{SCALE_FILE}"
+            scale_RL = read_scales(folder / name, listed.get(name), len(self.layout.layers))
+        return open_chunks(folder / m.HIDDEN, files=files, scale_RL=scale_RL)
 
     def hidden(self, index: int) -> np.ndarray:
-        """Shard ``index``'s hidden states ``[R, L, H]`` as stored."""
+        """Shard ``index``'s hidden states ``[R, L, H]`` as stored, or of eight bits float32."""
         chunks = self.hidden_chunks(index)
         return np.concatenate([np.empty((0, *chunks.shape[1:]), chunks.dtype), *map(chunks.read, range(len(chunks)))])
 

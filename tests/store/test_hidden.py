@@ -6,11 +6,12 @@ import torch
 import zarr
 from hypothesis import given
 from hypothesis import strategies as st
-from store_passes import fill, layout, new_store, shard
+from store_passes import data_bytes, fill, layout, new_store, shard
 
 from sekd.errors import SekdError
 from sekd.store import Plan, as_float32, bfloat16_bits
-from sekd.store.hidden import chunk_rows, encode, open_chunks, write_hidden
+from sekd.store.hidden import E4M3, chunk_rows, e4m3_bits, encode, open_chunks, row_scales, write_hidden
+from sekd.store.verify import verify
 
 
 def test_every_bfloat16_survives_bit_for_bit(tmp_path):
@@ -36,6 +37,60 @@ def test_bfloat16_rounds_as_torch_does(values):
     np.testing.assert_array_equal(bfloat16_bits(array), expected)
 
 
+@given(st.lists(st.floats(width=32, min_value=-448, max_value=448), min_size=1))
+def test_float8_rounds_as_torch_does(values):
+    array = np.array(values, dtype=np.float32)
+    expected = torch.from_numpy(array).to(torch.float8_e4m3fn)
+    np.testing.assert_array_equal(e4m3_bits(array), expected.view(torch.uint8).numpy())
+
+
+def test_every_float8_means_what_torch_says():
+    codes = np.arange(256, dtype=np.uint8)
+    np.testing.assert_array_equal(E4M3, torch.from_numpy(codes).view(torch.float8_e4m3fn).float().numpy())
+
+
+@pytest.mark.parametrize(("dtype", "error"), [("float8_e4m3", 0.03), ("int8", 0.01)])
+def test_eight_bits_are_torchs_cast_of_each_row_over_its_own_scale(tmp_path, dtype, error):
+    rng = np.random.default_rng(0)
+    store = new_store(tmp_path, hidden_dtype=dtype, hidden_size=512)
+    rows, hidden = shard(store, 0)
+    hidden *= 10.0 ** rng.integers(-6, 7, (*hidden.shape[:2], 1))  # rows of any size, and one of nothing
+    hidden[1, 0] = 0
+    store.write_shard(0, rows, hidden, {})
+    read = store.hidden(0)
+    scale = torch.from_numpy(row_scales(hidden, dtype))[..., None]
+    codes = torch.from_numpy(hidden) / scale
+    cast = codes.to(torch.float8_e4m3fn).float() if dtype == "float8_e4m3" else torch.round(codes)
+    np.testing.assert_array_equal(read, (cast * scale).numpy())
+    assert np.isfinite(read).all()
+    assert np.abs(hidden).max(2)[0, 0] == pytest.approx(np.abs(read).max(2)[0, 0], rel=1e-3)
+    norms = np.linalg.norm(read - hidden, axis=2) / np.maximum(np.linalg.norm(hidden, axis=2), 1e-30)
+    assert error / 5 < np.median(norms) < norms.max() < error
+    assert {fault.what for fault in verify(store)} == {"the shard is missing, not written yet"}
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3", "int8"])
+def test_what_was_read_of_eight_bits_is_written_as_the_same_bytes(tmp_path, dtype):
+    store = fill(new_store(tmp_path / "one", hidden_dtype=dtype))
+    copy = new_store(tmp_path / "two", hidden_dtype=dtype)
+    for index in copy.missing():
+        copy.write_shard(index, store.read_targets(index), store.hidden(index), {})
+    assert data_bytes(copy) == data_bytes(store)
+    assert verify(copy) == []
+
+
+@pytest.mark.parametrize("file", ["hidden.zarr/c/0/0/0", "scale.zarr/c/0/0"])
+def test_a_changed_byte_of_eight_bits_or_of_their_scales_is_found(tmp_path, file):
+    store = fill(new_store(tmp_path, hidden_dtype="int8"))
+    path = store.path / "shards/00001" / file
+    raw = bytearray(path.read_bytes())
+    raw[3] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(SekdError, match=file):
+        store.hidden(1)
+    assert [(fault.shard, fault.file) for fault in verify(store)] == [(1, f"shards/00001/{file}")]
+
+
 def test_a_value_beyond_float16_is_refused_with_its_place():
     hidden = np.zeros((3, 2, 16), np.float32)
     hidden[1, 1, 7] = -70000
@@ -54,7 +109,7 @@ def test_a_value_beyond_bfloat16_is_refused():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "float8_e4m3", "int8"])
 def test_what_is_not_finite_is_refused(bad, dtype):
     hidden = np.zeros((3, 2, 16), np.float32)
     hidden[2, 0, 5] = bad

@@ -18,7 +18,7 @@ def worked_example() -> str:
     return code
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float8_e4m3", "int8"])
 def test_the_worked_example_opens_a_store_without_this_project(tmp_path, monkeypatch, dtype):
     store = fill(new_store(tmp_path / "artifacts" / "demo", hidden_dtype=dtype))
     monkeypatch.chdir(tmp_path)

@@ -134,7 +134,7 @@ def test_nulls_are_refused(store):
         build_rows(layout(), {**columns, "answer": [None, *columns["answer"][1:]]})
 
 
-@pytest.mark.parametrize("bad", [{"k": 0}, {"k": 501}, {"hidden_dtype": "int8"}, {"layers": (1, 1)}])
+@pytest.mark.parametrize("bad", [{"k": 0}, {"k": 501}, {"hidden_dtype": "int4"}, {"layers": (1, 1)}])
 def test_a_layout_that_makes_no_sense_is_refused(bad):
     with pytest.raises(SekdError):
         layout(**bad)
