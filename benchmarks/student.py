@@ -39,6 +39,7 @@ def compare_steps(setup: Setup, *, rounds: int) -> Comparison:
     batch = next(iter(data.train_dataloader())).to(device)
     student = module.student
     step = training_step(module, lambda: module.training_loss(batch).total)
+    bare = training_step(module, lambda: student(batch, with_format=False).last_ND.mean())
 
     def step_with_teacher(*, cached: bool) -> None:
         student.vlm.eval()
@@ -53,6 +54,7 @@ def compare_steps(setup: Setup, *, rounds: int) -> Comparison:
     questions = [setup.dataset.questions(example) for example in examples]
     arms = {
         "step": timed(step),
+        "forward and backward without a loss": timed(bare),
         "step with teacher": timed(partial(step_with_teacher, cached=False)),
         "step with teacher, key-value cache": timed(partial(step_with_teacher, cached=True)),
     }

@@ -19,7 +19,7 @@ from sekd.errors import SekdError
 from stage2_student.batch import Batch, Requests
 from stage2_student.config import LoraSettings
 from stage2_student.decode import PromptBatch, answer, decode_greedily
-from stage2_student.vision import VisionCache, check_takes_vision
+from stage2_student.vision import VisionCache, check_takes_vision, takes_vision
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,14 @@ class Student(nn.Module):
 
     def forward(self, batch: Batch, *, layers: Sequence[int] = (), with_format: bool = True) -> States:
         """States at the answer positions; ``layers`` as the store numbers them."""
-        replies = None if batch.requests is None else self._replies(batch.requests)
+        vision, joint = self.vision, batch.inputs
+        if batch.requests is not None and vision is None and takes_vision(self.base.model):
+            vision = VisionCache()  # the tower computes an image once for its path and all requests about it
+        if vision is not None:
+            joint = vision.inputs(self.base.model, joint, batch.names)
+        replies = None if batch.requests is None else self._replies(batch.requests, vision)
         with self._layer_outputs(layers) as seen:
-            last_BTD = self._last(batch)
+            last_BTD = self._last(joint)
         answers, others = ((at.rows, at.places) for at in (batch.answer_positions, batch.format_positions))
         return States(
             last_ND=last_BTD[answers],
@@ -124,16 +129,16 @@ class Student(nn.Module):
         check_takes_vision(self.base.model)
         self.vision = VisionCache(folder, limit_gb=limit_gb)
 
-    def _replies(self, requests: Requests) -> tuple[Tensor, Tensor]:
+    def _replies(self, requests: Requests, vision: VisionCache | None) -> tuple[Tensor, Tensor]:
         """The student's and its base's last states where each reply begins, [A, D] each."""
+        inputs = vision.inputs(self.base.model, requests.inputs, requests.names) if vision else requests.inputs
         rows_A = torch.arange(len(requests.replies_A), device=requests.replies_A.device)
         with torch.no_grad(), self.vlm.disable_adapter():
-            base_AD = self._last(requests)[rows_A, requests.replies_A]
-        return self._last(requests)[rows_A, requests.replies_A], base_AD
+            base_AD = self._last(inputs)[rows_A, requests.replies_A]
+        return self._last(inputs)[rows_A, requests.replies_A], base_AD
 
-    def _last(self, asked: Batch | Requests) -> Tensor:
+    def _last(self, inputs: dict[str, Any]) -> Tensor:
         """The last states [B, T, D] of every token, after the final norm."""
-        inputs = self.vision.inputs(self.base.model, asked.inputs, asked.names) if self.vision else asked.inputs
         return self.base.model(**inputs, use_cache=False).last_hidden_state
 
     @contextmanager

@@ -1,8 +1,8 @@
-"""Caches the frozen vision tower's output, so that later epochs need not compute it again.
+"""Caches the frozen vision tower's output: within a step for several prompts about an image, and for later epochs.
 
-Each process has one file of bounded size beside the run. No other process reads it, and it is deleted when the process
-ends. An image that does not fit is computed every time. The output is from the first batch with the image, and other
-batches round differently. So a resumed run with a cache equals an uninterrupted one up to rounding, not bit for bit.
+For later epochs each process has one file of bounded size beside the run. No other process reads it, and it is deleted
+when the process ends. An image that does not fit is computed every time. The output is from the first batch with the
+image, and other batches round differently. So a resumed run with a cache equals an uninterrupted one up to rounding.
 
 ``get_image_features`` of a model shows its tower's inputs, and whether the output is a list of images or one tensor,
 with or without maps of further layers.
@@ -29,12 +29,14 @@ DEEP = "deepstack_features"  # Qwen3-VL: maps of earlier layers, added to the de
 class VisionCache:
     """The tower's output by image name, for one model, in a file in ``folder`` of at most ``limit_gb``.
 
-    ``written`` is the number of bytes in it.
+    Without a folder it is in the device's memory. ``written`` is the number of bytes in the file.
     """
 
-    def __init__(self, folder: Path, *, limit_gb: float) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  open as long as the cache
+    def __init__(self, folder: Path | None = None, *, limit_gb: float = 0.0) -> None:
+        self._memory: dict[str, Tensor] | None = None if folder else {}
+        if folder:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  open as long as the cache
         self._limit = int(limit_gb * 1e9)
         self._places: dict[str, tuple[int, torch.Size, torch.dtype]] = {}
         self._listed = True  # whether the model's forward takes a list of images, or one tensor
@@ -51,7 +53,8 @@ class VisionCache:
             SekdError: the pixels cannot be split by image.
         """
         kept = {name: value for name, value in inputs.items() if name != PIXELS}
-        found = {name: self._read(name, inputs[PIXELS].device) for name in names if name in self._places}
+        found = dict(self._memory or {})
+        found |= {name: self._read(name, inputs[PIXELS].device) for name in names if name in self._places}
         absent = [row for row, name in enumerate(names) if name not in found]
         if absent:
             tokens_B = (inputs["input_ids"] == body.config.image_token_id).sum(dim=1)
@@ -79,6 +82,9 @@ class VisionCache:
         return output
 
     def _write(self, name: str, maps_SFD: Tensor) -> None:
+        if self._memory is not None:
+            self._memory[name] = maps_SFD
+            return
         if name in self._places or self.written + maps_SFD.nbytes > self._limit:
             return
         self._file.seek(self.written)
@@ -115,8 +121,13 @@ def _maps(seen: Any, tokens: list[int]) -> list[Tensor]:
     return [torch.stack(maps) for maps in zip(*each, strict=True)]
 
 
-def check_takes_vision(body: Any) -> None:
-    """Raises ``SekdError`` where a model of transformers does not take its vision tower's output as an input."""
+def takes_vision(body: Any) -> bool:
+    """Whether a model of transformers takes its vision tower's output as an input."""
     takes = GIVEN in inspect.signature(body.forward).parameters and hasattr(body, "get_image_features")
-    if not takes or not hasattr(getattr(body, "config", None), "image_token_id"):
+    return takes and hasattr(getattr(body, "config", None), "image_token_id")
+
+
+def check_takes_vision(body: Any) -> None:
+    """Raises ``SekdError`` where ``takes_vision`` is false."""
+    if not takes_vision(body):
         raise SekdError(f"trainer.vision_cache_gb: {type(body).__name__} cannot be given kept images; leave it at 0")

@@ -1,5 +1,6 @@
 """Other requests about the batch's images, whose replies begin as the base's do."""
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from student_settings import Configure
 from test_export import trained_by_chance
+from test_vision import count_images
 
 from sekd.datasets import load_dataset
 from sekd.errors import SekdError
@@ -15,7 +17,7 @@ from sekd.prompts import Prompter, request
 from sekd.store import Store
 from stage2_student.batch import Batch
 from stage2_student.checks import check_settings
-from stage2_student.config import RehearsalConfig, StudentConfig
+from stage2_student.config import RehearsalConfig, StudentConfig, TrainerConfig
 from stage2_student.encode import read_image
 from stage2_student.objective import Objective
 from stage2_student.training import assemble
@@ -116,6 +118,22 @@ def test_a_student_that_is_asked_replies_more_like_its_base(configure: Configure
         assert reached is not None
         divergence[name] = reached.mean().item()
     assert divergence["asked"] < divergence["not_asked"] / 2
+
+
+def test_the_tower_computes_an_image_once_a_step_however_many_prompts_are_about_it(
+    configure: Configure, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, data = assemble(configure(rehearsal=ASKED, trainer=TrainerConfig(gradient_checkpointing=True)), store)
+    batch = next(iter(data.train_dataloader()))
+    seen = count_images(module.student.base, monkeypatch)
+    tower, decoder = module.student.base.model.visual.blocks, module.student.decoder.layers
+    calls: Counter[str] = Counter()
+    for name, layers in {"tower": tower, "decoder": decoder}.items():
+        layers[0].register_forward_pre_hook(lambda *_, name=name: calls.update([name]))
+    module.training_loss(batch).total.backward()
+    assert seen == [len(batch.names)]
+    # The decoder: path, request and the base's reply, and the first two again in the backward pass.
+    assert calls == {"tower": 1, "decoder": 5}
 
 
 def test_kept_images_serve_the_requests_too(configure: Configure, store: Store, tmp_path: Path) -> None:
