@@ -37,7 +37,7 @@ RUN_FOLDER = $(if $(RUN)$(DATA),runs/$(or $(RUN),$(if $(wildcard runs/$(DATA)-$(
 NAMED = $(if $(filter command environment,$(firstword $(origin RUN))),name=$(RUN))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo world preview peek teacher verify student sweep compare merge evaluate report general lmms-task predict controls figures base bench families lint test test-fast test-kills clean
+.PHONY: help setup demo world preview peek teacher verify student sweep compare merge evaluate report general lmms-task predict push pull controls figures base bench families lint test test-fast test-kills clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -111,6 +111,12 @@ lmms-task: $(READY) $(WORLD) ## DATA's questions as a task of lmms-eval, for any
 predict: $(READY) ## name your own images: IMAGES="photos/ one.jpg", and TAXONOMY=tree.json if not the run's own tree
 	$(PYTHON) -m sekd.evaluation.predict $(if $(RUN_FOLDER),--adapter $(RUN_FOLDER)/adapter) \
 	  $(if $(TAXONOMY),--taxonomy $(TAXONOMY)) $(ARGS) $(IMAGES)
+
+push: $(READY) ## send a student (RUN=name) or a store (WHAT=artifacts/…) to WHERE=owner/name, s3://…, a folder, a .tar file
+	$(PYTHON) -m sekd.share push $(or $(WHAT),$(RUN_FOLDER)) $(WHERE) $(ARGS)
+
+pull: $(READY) ## fetch what was pushed, from WHERE
+	$(PYTHON) -m sekd.share pull $(WHERE) $(ARGS)
 
 controls: $(READY) $(WORLD) ## the same student of other teachers: independent, joint, shuffled, labels
 	@chosen="$(or $(strip $(COMMON)),$$($(PYTHON) -m sekd.recent))"; set -ex; \

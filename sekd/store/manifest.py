@@ -77,19 +77,23 @@ def seal(body: Mapping[str, Any]) -> str:
     return json.dumps({**body, "checksum": checksum}, sort_keys=True, indent=1) + "\n"
 
 
+def unseal(raw: bytes) -> dict[str, Any] | None:
+    """The body of ``seal``'s text; None if a byte of it changed."""
+    try:
+        body = json.loads(raw)
+        del body["checksum"]
+        return body if seal(body).encode() == raw else None
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+
+
 def read_sealed(file: Path) -> dict[str, Any]:
     """The body of a file whose text is ``seal``'s; raises ``DamagedStoreError`` if it is missing or a byte changed."""
     if not file.exists():
         raise DamagedStoreError(file, "missing")
-    raw = file.read_bytes()
-    try:
-        body = json.loads(raw)
-        del body["checksum"]
-        if seal(body).encode() == raw:
-            return body
-    except (ValueError, TypeError, KeyError, RecursionError):
-        pass
-    raise DamagedStoreError(file, "its own checksum does not match its content")
+    if (body := unseal(file.read_bytes())) is None:
+        raise DamagedStoreError(file, "its own checksum does not match its content")
+    return body
 
 
 def file_digest(file: Path) -> dict[str, Any]:

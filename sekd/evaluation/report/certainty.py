@@ -42,10 +42,10 @@ def certainty(students: Sequence[TrainedStudent]) -> Section | None:
     ]
     title, words = "Images kept by the probability of their path", WORDS["certainty"]
     columns = ("path probability of at least", "images kept, %", "of them right, as far as they go, %")
-    plot = ""
+    plot = None
     if precision:
         line = plots.Line("the teacher's answers", coverage, precision, 3)
-        plot = plots.svg(plots.lines({"Right among those kept": [line]}, "images kept (%)", "right (%)"), title)
+        plot = plots.lines({"Right among those kept": [line]}, "images kept (%)", "right (%)")
     table = Table(title, columns, rows, words["known" if known else "unknown"], plot)
     advice = [_advice(known, precision) for precision in PRECISIONS] if known else []
     return section("certainty", [table], more=advice, images=len(judged), labelled=len(known))

@@ -6,6 +6,9 @@ from importlib.resources import files
 from typing import Any
 
 import yaml
+from matplotlib.figure import Figure
+
+from sekd.evaluation.report.plots import png, svg
 
 Value = str | int | float | None
 Step = tuple[str, str, bool | None]  # level, name, and whether it is right; None where there is nothing to compare with
@@ -13,7 +16,7 @@ Step = tuple[str, str, bool | None]  # level, name, and whether it is right; Non
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under named columns, with their plot (SVG), if any. ``note`` explains how to read it.
+    """Rows under named columns, with their plot, if any. ``note`` explains how to read it.
 
     A float is shown with one decimal, None as a dash.
     """
@@ -22,7 +25,7 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[Value]]
     note: str = ""
-    plot: str = ""
+    plot: Figure | None = None
 
     def numeric(self) -> list[bool]:
         """Whether each column holds numbers."""
@@ -82,15 +85,26 @@ def as_html(title: str, summary: str, sections: Sequence[Section]) -> str:
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     return environment.get_template("page.html.jinja").render(
-        title=title, summary=summary, sections=sections, show=show
+        title=title, summary=summary, sections=sections, show=show, svg=svg
     )
 
 
-def as_markdown(title: str, summary: str, sections: Sequence[Section]) -> str:
-    """The report's sentences and tables; the plots by the tables behind them."""
+def images(sections: Sequence[Section]) -> dict[str, bytes]:
+    """The sections' plots as PNG files, by name."""
+    return {name: png(table.plot) for section in sections for name, table in _plotted(section).items() if table.plot}
+
+
+def _plotted(section: Section) -> dict[str, Table]:
+    return {f"{section.key}-{i}.png": table for i, table in enumerate(section.tables, 1) if table.plot}
+
+
+def as_markdown(title: str, summary: str, sections: Sequence[Section], *, folder: str | None = None) -> str:
+    """The report's sentences and tables, and its plots where ``folder`` holds them as ``images`` names them."""
     lines = [f"# {title}", "", summary, ""]
     for section in sections:
         lines += [f"## {section.title}", "", *(line for text in section.text for line in (text, ""))]
+        if folder:
+            lines += [f"![{table.title}]({folder}/{name})\n" for name, table in _plotted(section).items()]
         for table in section.tables:
             rule = "|".join(["---", *["---:"] * (len(table.columns) - 1)])
             lines += [f"**{table.title}**", *([table.note] if table.note else []), ""]

@@ -152,13 +152,8 @@ def reliability(panels: Mapping[str, tuple[Sequence[Mapping[str, float]], int]])
 
 def svg(figure: Figure, title: str) -> str:
     """The figure as an SVG element for the page; the title is unique on it, and is read aloud."""
-    buffer = io.StringIO()
-    with rc_context(STYLE), warnings.catch_warnings():
-        # The browser's fonts draw the text; matplotlib's fonts may lack its letters.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
-    drawn = buffer.getvalue()
+    no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    drawn = _saved(figure, format="svg", transparent=True, metadata=no_metadata).decode()
     drawn = drawn[drawn.index("<svg") :]
     for name, colour in COLOURS.items():
         drawn = drawn.replace(f": {colour}", f": var(--{name})")
@@ -168,6 +163,20 @@ def svg(figure: Figure, title: str) -> str:
     drawn = re.sub(r'(?<=<g) id="[^"]*"| font-family: [^;"]*;| transform="rotate\(-0 [^"]*"|(?<=>)\s+(?=<)', "", drawn)
     words = escape(f"{title}. The same numbers stand in the table below.")
     return drawn.replace("<svg ", f'<svg class="plot" role="img" aria-label="{words}" ', 1)
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG file, for places that show no SVG. Equal figures give equal bytes."""
+    return _saved(figure, format="png", dpi=150, metadata={"Software": None})
+
+
+def _saved(figure: Figure, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    with rc_context(STYLE), warnings.catch_warnings():
+        # matplotlib's fonts may lack letters; of an SVG the browser's fonts draw the text.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure.savefig(buffer, **options)
+    return buffer.getvalue()
 
 
 def _panels(titles: Collection[str], *, height: float) -> tuple[Figure, list[Axes]]:

@@ -98,13 +98,12 @@ def training_curves(students: Sequence[TrainedStudent]) -> Section | None:
         for name, lines in panels.items()
         for line in lines
     ]
-    title = "Training curves, first and last logged values"
     figure = Table(
-        title,
+        "Training curves, first and last logged values",
         ("number", "training", "first", "last", "steps"),
         data,
         WORDS["training"]["figure"],
-        plots.svg(plots.lines(panels, "optimiser step", {name: _unit(name) for name in names}), title),
+        plots.lines(panels, "optimiser step", {name: _unit(name) for name in names}),
     )
     return section("training", [figure])
 

@@ -46,9 +46,8 @@ def base_and_student(scores: Scores) -> dict[str, list[Row]]:
 
 def headline(scores: Scores) -> Section | None:
     """Base and student with intervals, and how much of the gap is recovered."""
-    title = "Whole paths right by way of asking"
     figure = Table(
-        title,
+        "Whole paths right by way of asking",
         ("tree", "way of asking", "n", "HCA %", "low", "high"),
         [
             (tree, name_of(model, way), cell["n"], cell["hca"], *_bounds(cell))
@@ -56,7 +55,7 @@ def headline(scores: Scores) -> Section | None:
             for model, way, cell in cells
         ],
         WORDS["headline"]["figure"],
-        plots.svg(headline_plot(scores), title),
+        headline_plot(scores),
     )
     gaps = [
         (tree, model, *_estimate(gain), *_estimate(cell.get("gap_recovered")), cell.get("spread", {}).get("hca"))
@@ -94,9 +93,8 @@ def ablation(scores: Scores) -> Section | None:
     shown = {tree: [row for row in rows(models) if row[1] == "joint"] for _, tree, models in trees(scores)}
     if len({model for cells in shown.values() for model, _, _ in cells if model != "base"}) < 2:
         return None
-    title = "Students side by side, in one pass"
     figure = Table(
-        title,
+        "Students side by side, in one pass",
         ("tree", "student", "trainings", "HCA %", "spread", "low", "high", f"minus {STUDENT}, points", "low", "high"),
         [
             (
@@ -108,7 +106,7 @@ def ablation(scores: Scores) -> Section | None:
             for model, _, cell in cells
         ],
         WORDS["arms"]["figure"],
-        plots.svg(_hca_plot(shown), title),
+        _hca_plot(shown),
     )
     return section("arms", [figure])
 
@@ -199,16 +197,15 @@ def cost(scores: Scores) -> Section | None:
 def skills(outcomes: Sequence[Outcome]) -> Section | None:
     """General benchmarks of base and student, from ``general.json``. None if nothing was measured."""
     bounded = [Interval(e.task, e.difference, e.low, e.high, 3) for e in outcomes if e.low is not None]
-    title, plot, note = "Other skills before and after", "", ""
+    plot, note = None, ""
     if bounded:
         ends = [0.0, *(end for e in bounded for end in (e.low, e.high) if end)]
         axis, limits = "difference, in each benchmark's unit", (min(ends), max(ends))
-        drawn = plots.intervals({"student minus base": bounded}, axis, limits=limits if limits != (0, 0) else (-1, 1))
-        plot = plots.svg(drawn, title)
+        plot = plots.intervals({"student minus base": bounded}, axis, limits=limits if limits != (0, 0) else (-1, 1))
         note = WORDS["skills"]["figure"]
     columns = ("benchmark", "unit", "base", "student", "student − base", "low", "high", "samples")
     data = [tuple(vars(outcome).values()) for outcome in outcomes]
-    return section("skills", [Table(title, columns, data, note, plot)] if data else [])
+    return section("skills", [Table("Other skills before and after", columns, data, note, plot)] if data else [])
 
 
 def mistakes(scores: Scores) -> Section | None:
@@ -240,7 +237,7 @@ def calibration(scores: Scores) -> Section | None:
         title = f"Reliability of the answer letter, {tree}"
         data = [(name, e["error"], e["answers"], e["without"], e["unread"]) for name, _, e in found]
         if panels:
-            figures.append(Table(title, columns, data, words["figure"], plots.svg(plots.reliability(panels), title)))
+            figures.append(Table(title, columns, data, words["figure"], plots.reliability(panels)))
         elif any(row[3] or row[4] for row in data):
             figures.append(Table(title, columns, data, words["silent"]))
     return section("calibration", figures)
@@ -274,7 +271,7 @@ def _by_level(
     names: Sequence[str],
 ) -> Table:
     drawn = plots.lines(panels, "level, coarse to fine", "accuracy (%)", names=names, limits=(0, 100))
-    return Table(title, columns, data, note, plots.svg(drawn, title))
+    return Table(title, columns, data, note, drawn)
 
 
 def _accuracy(level: Scores) -> tuple[Value, Value]:
