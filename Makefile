@@ -12,6 +12,7 @@ ARGS ?=
 PYTHON := .venv/bin/python
 READY := .venv/.ready
 GENERAL := .venv-general/.ready
+TRL := .venv-trl/.ready
 # One engine: the machine's NVIDIA driver decides which.
 ENGINE := $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 ifeq ($(ENGINE),cpu)
@@ -56,6 +57,13 @@ $(GENERAL): $(READY)
 	@test -x .venv-general/bin/python || { rm -rf .venv-general.partial && mkdir .venv-general.partial \
 	  && cp -al .venv/. .venv-general.partial && rm .venv-general.partial/.ready && mv .venv-general.partial .venv-general; }
 	$(PYTHON) -m uv pip install --python .venv-general/bin/python $(TORCH) 'lmms-eval>=0.7.3'
+	@touch $@
+
+# What the bench compares with. TRL's own pins do not touch this project's.
+$(TRL): $(READY)
+	@test -x .venv-trl/bin/python || { rm -rf .venv-trl.partial && mkdir .venv-trl.partial \
+	  && cp -al .venv/. .venv-trl.partial && rm .venv-trl.partial/.ready && mv .venv-trl.partial .venv-trl; }
+	$(PYTHON) -m uv pip install --python .venv-trl/bin/python $(TORCH) 'trl>=1.16'
 	@touch $@
 
 demo: DATA := demo
@@ -133,7 +141,7 @@ figures: $(READY) ## draw docs/results.png from the evaluated run's scores and d
 base: $(READY) ## pretrain the embedded base model again (about 25 minutes on two cores)
 	$(KEEP_MEMORY) $(PYTHON) -m tools.pretrain_base $(ARGS)
 
-bench: $(READY) ## time both stages against alternatives, as ratios
+bench: $(READY) $(TRL) data/demo/test.json ## time both stages against alternatives, as ratios
 	$(KEEP_MEMORY) $(PYTHON) -m benchmarks $(ARGS)
 
 families: $(READY) ## docs/models.md: every command on a stand-in of every family (takes about two hours)

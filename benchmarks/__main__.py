@@ -3,6 +3,7 @@
 teacher   the pass against a loop over transformers, and against variants of itself
 student   a training step on a store against the same step with the teacher in the loop
 large     a LoRA step on a model of Qwen2.5-VL-7B's shape; needs a GPU
+online    a pass and two students against TRL's online distillation and against HF's Trainer
 scale     hours and bytes on 1 to 64 GPUs: the project's pool over simulated nodes
 """
 
@@ -17,13 +18,15 @@ import torch
 
 from benchmarks.large import measure_large
 from benchmarks.measure import Comparison
+from benchmarks.online import compare_online
 from benchmarks.scale import show_scale
 from benchmarks.setup import MODELS, prepare
 from benchmarks.student import compare_steps
 from benchmarks.teacher import compare_passes
 from sekd.provenance import machine, software
 
-PARTS = ("teacher", "student", "large", "scale")
+ONLINE = 2000  # images
+PARTS = ("teacher", "student", "large", "online", "scale")
 
 
 def measure(parts: Sequence[str], images: Sequence[int], rounds: int) -> Iterator[Comparison]:
@@ -39,6 +42,9 @@ def measure(parts: Sequence[str], images: Sequence[int], rounds: int) -> Iterato
         yield measure_large(rounds=rounds)
     elif "large" in parts:
         print("large: not measured, there is no GPU")
+    if "online" in parts:
+        with tempfile.TemporaryDirectory(prefix="sekd-online-") as folder:
+            compare_online(Path(folder), images=ONLINE)
     if "scale" in parts:
         show_scale()
 

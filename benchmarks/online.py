@@ -1,0 +1,71 @@
+"""A pass and its students against what people would use instead, on the same images of the embedded world.
+
+The alternatives: TRL's ``DistillationTrainer``, whose teacher sees the student's own prompt, and the plain way, a loop
+over transformers for the answers, then HF's ``Trainer``. Every part is a process; TRL has an environment of its own.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from benchmarks.online_arms import BATCH, RATE
+
+TRL = Path(".venv-trl/bin/python")
+OFF = ("validation.images=0", "validation.times=0", "validation.held_out=0", "trainer.progress=false")
+ARMS = "benchmarks.online_arms"
+
+
+def compare_online(folder: Path, *, images: int) -> None:
+    """Print every part's time and peak memory, and the HCA of every student."""
+    print(f"\nonline distillation, {images} images, one epoch")
+    print(f"base, one pass: HCA {_test():.1f} %")
+    for arm, part, python, command, adapter in _parts(folder, images):
+        if not python.exists():
+            print(f"{arm}: not measured, {python} is missing (`make bench` builds it)")
+            continue
+        seconds, peak = measured([str(python), "-m", *command])
+        score = f", HCA {_test(adapter):.1f} %" if adapter else ""
+        print(f"{arm:<26}{part:<16}{seconds:6.1f} s, {peak / 1e9:.2f} GB at most in a process{score}", flush=True)
+
+
+def _parts(folder: Path, images: int) -> list[tuple[str, str, Path, list[str], Path | None]]:
+    """Arm, part, python, command and the adapter that it writes, in turn."""
+    here, store = Path(sys.executable), folder / "store"
+    pass_over = ["stage1_teacher", f"artifacts={store}", f"data.limit={images}", f"workers={os.cpu_count()}"]
+    same = [f"optim.lr={RATE}", f"optim.batch_size={BATCH}", "lora.rank=16", "lora.alpha=32", "lora.dropout=0"]
+
+    def student(name: str, *more: str) -> tuple[list[str], Path]:
+        where = [f"name={name}", f"runs={folder}", f"artifacts={store}"]
+        return ["stage2_student", *where, *same, *OFF, *more], folder / name / "adapter"
+
+    trl, plain = folder / "trl", folder / "plain"
+    loop = "loop and HF Trainer"
+    return [
+        ("TRL DistillationTrainer", "online", TRL, [ARMS, "trl", str(images), str(trl)], trl / "adapter"),
+        (loop, "teacher", here, [ARMS, "plain_teacher", str(images), str(plain)], None),
+        (loop, "student", here, [ARMS, "plain_student", str(images), str(plain)], plain / "adapter"),
+        ("SEKD", "teacher", here, pass_over, None),
+        ("SEKD", "student", here, *student("first")),
+        ("SEKD", "second student", here, *student("second", "loss.soft.weight=0.5")),
+    ]
+
+
+def measured(command: list[str]) -> tuple[float, int]:
+    """Wall seconds, and the largest resident size of the process or one that it waited for, in bytes."""
+    begin = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    errors = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{errors}")
+    return time.perf_counter() - begin, usage.ru_maxrss * 1024
+
+
+def _test(adapter: Path | None = None) -> float:
+    given = [str(adapter)] if adapter else []
+    command = [sys.executable, "-m", ARMS, "test", *given]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
