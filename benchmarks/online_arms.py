@@ -1,4 +1,4 @@
-"""The arms of ``benchmarks/online.py`` that are not ours, and the test: ``python -m benchmarks.online_arms ARM``.
+"""The arms of ``benchmarks/online.py`` that are not ours: ``python -m benchmarks.online_arms ARM``.
 
 TRL's arm runs in an environment of its own. All students have the same LoRA, rate, batch and images.
 """
@@ -26,7 +26,7 @@ def _settings(kind: type, file: str) -> Any:
 
 DATA: DataConfig = _settings(DataConfig, "conf/data/demo.yaml")
 MODEL: ModelConfig = _settings(ModelConfig, "conf/model/tiny.yaml")
-BATCH, RATE, TESTED = 32, 3e-3, 300
+BATCH, RATE = 32, 3e-3
 TRAINER: dict[str, Any] = {"per_device_train_batch_size": BATCH, "learning_rate": RATE, "num_train_epochs": 1}
 TRAINER |= {"bf16": False, "use_cpu": not torch.cuda.is_available(), "report_to": "none", "save_strategy": "no"}
 TRAINER |= {"disable_tqdm": True, "lr_scheduler_type": "cosine", "warmup_steps": 0.05, "remove_unused_columns": False}
@@ -113,27 +113,6 @@ def plain_student(images: int, folder: Path) -> None:
     model.save_pretrained(folder / "adapter")
 
 
-def test(adapter: Path | None) -> float:
-    """HCA in percent of joint replies in transformers, on ``TESTED`` test images; None is the base."""
-    from peft import PeftModel
-
-    from stage2_student.decode import Prompts, answer, decode_greedily, scored
-    from stage2_student.encode import Encoder
-
-    vlm = load_vlm(MODEL)
-    vlm = PeftModel.from_pretrained(vlm, adapter) if adapter else vlm
-    decode_greedily(vlm.get_base_model() if adapter else vlm)
-    encoder = Encoder(MODEL, Path(DATA.root))
-    replies, questions = [], []
-    for prompts in Prompts(load_dataset(DATA, "test"), encoder, images=TESTED, batch_size=BATCH):
-        replies += answer(vlm, encoder.tokenizer, prompts)
-        questions += prompts.questions
-    return scored(replies, questions)["hca"]
-
-
 if __name__ == "__main__":
-    arm, *given = sys.argv[1:]
-    if arm == "test":
-        print(test(Path(given[0]) if given else None))
-    else:
-        {"trl": trl, "plain_teacher": plain_teacher, "plain_student": plain_student}[arm](int(given[0]), Path(given[1]))
+    arm, images, folder = sys.argv[1:]
+    {"trl": trl, "plain_teacher": plain_teacher, "plain_student": plain_student}[arm](int(images), Path(folder))
