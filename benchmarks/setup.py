@@ -14,10 +14,10 @@ from PIL import Image
 
 from sekd.datasets import DataConfig, Dataset, Example, load_dataset
 from sekd.datasets.images import decode
-from sekd.embedded.tiny_vlm import config, save, save_random
 from sekd.embedded.world import write_world
 from sekd.models import ModelConfig
 from sekd.store import Store
+from tools.pretrain_base.tiny_vlm import config, save, save_random
 
 LEVELS = ["kingdom", "order", "family", "genus", "species"]
 

@@ -21,8 +21,8 @@ import random
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
+from sekd.errors import SekdError
 from sekd.questions import Question, in_random_order
-from sekd.stopping import depth_to_stop
 from sekd.taxonomy import Names, Taxonomy, fold
 
 SMALLEST = 1e-12  # a probability of 0 still leaves an option its place in the order
@@ -221,3 +221,19 @@ def _questions(children: int, options: int) -> int:
         asked += min(heats, children // 2) if children < 2 * heats else heats
         children = heats
     return asked
+
+
+def depth_to_stop(logprobs: Sequence[float], threshold: float) -> int:
+    """How many levels of a path are sure enough.
+
+    Args:
+        logprobs: natural log of the path's probability at each level, falling.
+        threshold: 0 … 1; 0 keeps every level.
+    """
+    least = math.log(threshold) if threshold > 0 else -math.inf
+    return sum(logprob >= least for logprob in logprobs)
+
+
+def check_threshold(threshold: float, setting: str) -> None:
+    if not 0 <= threshold <= 1:
+        raise SekdError(f"{setting}={threshold}: expected a probability from 0 to 1")

@@ -1,9 +1,8 @@
 """Summary of a complete pass, read from its store: size, answers, entropy, and scores where the truth is known."""
 
-import math
 from collections import Counter
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,24 +10,15 @@ from rich.console import Console
 from rich.table import Table
 
 from sekd.datasets import Dataset
+from sekd.evaluation.certainty import JUDGED, path_certainties
 from sekd.metrics import METRICS, score
 from sekd.questions import LETTERS
 from sekd.store import Layout, Store
-from sekd.store.schema import PATH_LOGPROB, SCORED, TOPK, topk_matrix
-from sekd.taxonomy import fold_path
+from sekd.store.schema import SCORED, TOPK, topk_matrix
 from stage1_teacher.teacher_modes import OUTSIDE
 
 HEADINGS = ("level", "steps", "letter mass", "entropy (nats)", "right %")
 SHOWN = (0.0, 0.5, 0.9, 0.99)  # thresholds on the probability of a path found by descent
-
-
-class PathResult(NamedTuple):
-    """The teacher's answers about an image, the truth (empty if unknown), and the path's probability if a descent found
-    it."""
-
-    answers: list[str]
-    truth: list[str]
-    probability: float
 
 
 def show_summary(store: Store, dataset: Dataset, console: Console) -> None:
@@ -37,16 +27,18 @@ def show_summary(store: Store, dataset: Dataset, console: Console) -> None:
     labels = {example.id: example.path for example in dataset.examples if example.path} if descent else {}
     size, reasons, answers = 0, Counter[bool](), Counter[int]()
     levels: dict[str, Any] = {}  # sums over steps of what ``_steps`` returns
-    paths: list[PathResult] = []
+    paths: list[tuple[list[str], list[str]]] = []  # an image's true names, none if unknown, and answered ones
+    judged: list[tuple[float, bool | None]] = []
     for index in range(store.plan.n_shards):
         entry = store.entry(index)
-        rows = store.read_targets(index, columns=(*SCORED, "depth", *([PATH_LOGPROB] if descent else [])))
+        rows = store.read_targets(index, columns=list(dict.fromkeys((*SCORED, "depth", *(JUDGED if descent else ())))))
         size += sum(file["bytes"] for file in entry.files.values())
         reasons.update(reason.startswith(OUTSIDE) for reason in entry.skipped.values())
         answers.update(rows["answer"].to_pylist())
         steps, names = _steps(rows, store.layout), np.asarray(rows["level"].to_pylist())
         for name in dict.fromkeys(names.tolist()):
             levels[name] = levels.get(name, 0) + steps[names == name].sum(axis=0)
+        judged += path_certainties(rows, labels) if descent else []
         by_sample = groupby(rows.drop_columns(list(TOPK)).to_pylist(), lambda row: row["sample"])
         paths += [_path(list(path), labels.get(sample)) for sample, path in by_sample]
     left_out = f", {reasons[False]} unreadable images left out" if reasons[False] else ""
@@ -56,21 +48,15 @@ def show_summary(store: Store, dataset: Dataset, console: Console) -> None:
     console.print(_table(levels))
     if reasons[True]:
         console.print(f"{reasons[True]} images outside the tree left out")
-    known = [path for path in paths if path.truth]
-    for threshold in SHOWN if descent and paths else ():
-        share = 100 * sum(path.probability >= threshold for path in paths) / len(paths)
-        kept = [_is_right(path) for path in known if path.probability >= threshold]
-        right = f", {100 * sum(kept) / len(kept):.1f} % of those with a label are right" if kept else ""
-        console.print(f"path probability ≥ {threshold}: {share:.1f} % of the images{right}")
-    if known:
-        scores = score([path.truth for path in known], [path.answers for path in known])
+    for threshold in SHOWN if judged else ():
+        kept = [right for probability, right in judged if probability >= threshold]
+        known = [right for right in kept if right is not None]
+        share = f", {100 * sum(known) / len(known):.1f} % of those with a label are right" if known else ""
+        console.print(f"path probability ≥ {threshold}: {100 * len(kept) / len(judged):.1f} % of the images{share}")
+    if scored := [path for path in paths if path[0]]:
+        scores = score(*zip(*scored, strict=True))
         shown = "  ".join(f"{name.upper().replace('_', '-')} {scores[name]:.2f}" for name in METRICS)
         console.print(f"the teacher's paths against the truth (percent of {scores['n']}): {shown}")
-
-
-def _is_right(path: PathResult) -> bool:
-    """Whether the answers are right as far as they go."""
-    return fold_path(path.truth[: len(path.answers)]) == fold_path(path.answers)
 
 
 def _table(levels: dict[str, Any]) -> Table:
@@ -83,8 +69,8 @@ def _table(levels: dict[str, Any]) -> Table:
     return table
 
 
-def _path(rows: list[dict[str, Any]], label: tuple[str, ...] | None) -> PathResult:
-    """One image's rows. A store of descents holds no truth; the dataset's label is used, if there is one."""
+def _path(rows: list[dict[str, Any]], label: tuple[str, ...] | None) -> tuple[list[str], list[str]]:
+    """An image's truth and answers. A store of descents holds no truth; the dataset's label is used, if any."""
     truth: list[str] = []
     if label:
         asked = [row["depth"] for row in rows if row["depth"] < len(label)]
@@ -92,8 +78,7 @@ def _path(rows: list[dict[str, Any]], label: tuple[str, ...] | None) -> PathResu
         truth = [*(label[depth] for depth in asked), *label[rows[-1]["depth"] + 1 :]]
     elif all(row["truth"] >= 0 for row in rows):
         truth = [row["options"][row["truth"]] for row in rows]
-    answers = [row["options"][row["answer"]] for row in rows]
-    return PathResult(answers, truth, math.exp(rows[-1].get(PATH_LOGPROB, 0.0)))
+    return truth, [row["options"][row["answer"]] for row in rows]
 
 
 def _steps(rows: pa.Table, layout: Layout) -> np.ndarray:

@@ -6,10 +6,10 @@ Every check raises ``SekdError`` for the first fault.
 from functools import reduce
 from typing import Any
 
+from sekd.descent import check_threshold
 from sekd.errors import SekdError
 from sekd.prompts import Prompter
 from sekd.questions import LETTERS
-from sekd.stopping import check_threshold
 from sekd.store import Layout, Store
 from stage2_student import losses
 from stage2_student.config import FSDP, StudentConfig

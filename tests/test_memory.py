@@ -7,7 +7,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from transformers import AutoModelForImageTextToText
 
-from sekd.embedded.tiny_vlm import BASE
+from sekd.embedded import BASE
 from sekd.entry import CONF
 from sekd.errors import SekdError
 from sekd.memory import GIB, Estimate, ModelSize, engine_memory, lora_parameters, read_size, saved_bytes, student_memory

@@ -7,20 +7,20 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from sekd.embedded import tiny_vlm
+from sekd.embedded import BASE
 from sekd.embedded.kingdoms import LEVELS, VALUES
 from sekd.embedded.world import picture
 from sekd.models import ModelConfig, load_processor, load_vlm
 from sekd.prompts import Prompter
 from sekd.questions import Question
-from tools.pretrain_base import forward, tasks
+from tools.pretrain_base import forward, tasks, tiny_vlm
 from tools.pretrain_base.model_card import card
 from tools.pretrain_base.muon import Muon, orthogonalise
 from tools.pretrain_base.probe import probe
 from tools.pretrain_base.tasks import Examples
 from tools.pretrain_base.train import ROUNDS, Mixture
 
-FACTS = json.loads((tiny_vlm.BASE / "training.json").read_text())
+FACTS = json.loads((BASE / "training.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def test_the_batched_forward_pass_equals_transformers(tiny: ModelConfig, example
 
 
 def test_the_probe_finds_the_shipped_base_good_at_steps_and_bad_at_whole_paths(examples: Examples) -> None:
-    shipped = ModelConfig(name="tiny", path=str(tiny_vlm.BASE))
+    shipped = ModelConfig(name="tiny", path=str(BASE))
     vlm = load_vlm(shipped, dtype=torch.float32)
     with torch.inference_mode():
         images = forward.encode_images(vlm, _patches(examples, load_processor(shipped)))
@@ -152,6 +152,6 @@ def test_the_shipped_base_was_trained_on_the_mixture_in_the_code() -> None:
 
 
 def test_the_shipped_card_says_what_was_trained() -> None:
-    with safe_open(tiny_vlm.BASE / "model.safetensors", "pt") as weights:
+    with safe_open(BASE / "model.safetensors", "pt") as weights:
         parameters = sum(weights.get_tensor(name).numel() for name in weights.keys())  # noqa: SIM118
-    assert (tiny_vlm.BASE / "README.md").read_text() == card(FACTS, parameters)
+    assert (BASE / "README.md").read_text() == card(FACTS, parameters)

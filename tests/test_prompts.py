@@ -11,12 +11,12 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import PreTrainedTokenizerFast
 
 from sekd.answers import parse_joint
-from sekd.embedded import tiny_vlm
 from sekd.errors import SekdError
 from sekd.evaluation.generate import letter_positions
 from sekd.models import load_processor
 from sekd.prompts import Prompter, Wording, load_wordings
 from sekd.questions import LETTERS, Question
+from tools.pretrain_base import tiny_vlm
 
 WORDINGS = sorted(load_wordings())
 NAMES = (

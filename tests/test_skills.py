@@ -8,9 +8,9 @@ import torch
 import yaml
 from peft import LoraConfig, get_peft_model
 
+from sekd.embedded import BASE
 from sekd.embedded.kingdoms import IN_DOMAIN, KINGDOMS, UNSEEN
 from sekd.embedded.skills import METRICS, captions, kingdoms, measure_skills
-from sekd.embedded.tiny_vlm import BASE
 from sekd.embedded.world import write_world
 from sekd.errors import SekdError
 from sekd.evaluation.general.outcome import read_outcomes

@@ -11,11 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from tqdm import tqdm
 
 from sekd.datasets import DataConfig, Dataset, Example, load_dataset
+from sekd.descent import depth_to_stop
 from sekd.embedded.kingdoms import IN_DOMAIN, KINGDOMS, UNSEEN
-from sekd.errors import exit_on_error
+from sekd.errors import SekdError, exit_on_error
 from sekd.evaluation.calibration import summarise
 from sekd.evaluation.predict import compose
 from sekd.inference.config import EngineConfig
@@ -25,8 +27,7 @@ from sekd.inference.strategies import Strategies, Subject
 from sekd.machine import engine_of_this_machine
 from sekd.models import ModelConfig, load_processor
 from sekd.prompts import Prompter
-from sekd.stopping import depth_to_stop, open_set_scores, stopping_scores
-from sekd.taxonomy import Names
+from sekd.taxonomy import Names, fold_path
 
 BEAMS = (1, 3)
 THRESHOLDS = (0.5, 0.9, 0.99, 0.999)
@@ -71,6 +72,65 @@ def refusals(threshold: float, inside: Sequence[Descended], outside: Sequence[De
     refused = [math.exp(each.logprobs[-1]) < threshold for each in (*inside, *outside)]
     scores = open_set_scores([False] * len(inside) + [True] * len(outside), refused)
     return [threshold, scores["precision"], scores["recall"]]
+
+
+def stopping_scores(truth: Sequence[Names], answered: Sequence[Names]) -> dict[str, Any]:
+    """Of N answered paths, each cut where it stopped: the shares in percent that are
+
+    "exact": the truth itself;
+    "too_coarse": a beginning of the truth, the empty path included;
+    "too_fine": the whole truth and more below it;
+    "wrong": the rest, with a node that the truth does not hold;
+
+    and "accuracy_at_depth", a list by number of levels answered, from 1, of {"accuracy": percent or None, "n"}: how
+    often an answer that stopped there is right as far as it goes.
+    """
+    if len(truth) != len(answered) or not truth:
+        raise SekdError(f"scores need as many answers as true paths: got {len(answered)} for {len(truth)}")
+    pairs = [(fold_path(t), fold_path(a)) for t, a in zip(truth, answered, strict=True)]
+    kinds = [_kind(t, a) for t, a in pairs]
+    result: dict[str, Any] = {"n": len(pairs)}
+    for kind in ("exact", "too_coarse", "too_fine", "wrong"):
+        result[kind] = 100 * kinds.count(kind) / len(kinds)
+    right = [(len(a), a == t[: len(a)]) for t, a in pairs]
+    result["accuracy_at_depth"] = [
+        _mean([is_right for stopped, is_right in right if stopped == depth])
+        for depth in range(1, max(len(a) for _, a in pairs) + 1)
+    ]
+    return result
+
+
+def _kind(truth: Names, answered: Names) -> str:
+    if answered == truth:
+        return "exact"
+    if answered == truth[: len(answered)]:
+        return "too_coarse"
+    return "too_fine" if truth == answered[: len(truth)] else "wrong"
+
+
+def _mean(values: Sequence[bool]) -> dict[str, Any]:
+    return {"accuracy": 100 * float(np.mean(values)) if values else None, "n": len(values)}
+
+
+def open_set_scores(outside_N: Sequence[bool], refused_N: Sequence[bool]) -> dict[str, Any]:
+    """How well images that the tree does not hold are found, in percent.
+
+    Args:
+        outside_N: whether an image is outside the tree.
+        refused_N: whether its path ended before the first level.
+
+    Returns:
+        "precision": of the refused, the share that is outside; None where none is refused. "recall": of those outside,
+        the share that is refused; None where none is outside. "n", "outside" and "refused", numbers of images.
+    """
+    outside, refused = np.asarray(outside_N, bool), np.asarray(refused_N, bool)
+    both = int((outside & refused).sum())
+    counts = {"n": len(outside), "outside": int(outside.sum()), "refused": int(refused.sum())}
+    return {
+        "precision": 100 * both / counts["refused"] if counts["refused"] else None,
+        "recall": 100 * both / counts["outside"] if counts["outside"] else None,
+        **counts,
+    }
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
+from sekd.descent import check_threshold
 from sekd.errors import SekdError
 from sekd.questions import check_choices
-from sekd.stopping import check_threshold
 
 CONFIGS = Path(__file__).parents[2] / "conf" / "data"
 SPLITS = ("train", "val", "test")  # distilled on; tuned on; scored on

@@ -18,8 +18,8 @@ from tqdm import tqdm
 from sekd.datasets import load_dataset
 from sekd.datasets.base import Dataset, Example
 from sekd.datasets.config import DataConfig
+from sekd.embedded import BASE
 from sekd.embedded.kingdoms import IN_DOMAIN, LEVELS, UNSEEN
-from sekd.embedded.tiny_vlm import BASE
 from sekd.embedded.world import categories
 from sekd.errors import SekdError, exit_on_error
 from sekd.evaluation.general.outcome import Outcome, print_outcomes, write_outcomes

@@ -15,7 +15,7 @@ from typing import Any
 
 from sekd.datasets.config import CONFIGS, SPLITS, DataConfig
 from sekd.datasets.images import SUFFIXES
-from sekd.descent import PartialPath
+from sekd.descent import PartialPath, check_threshold
 from sekd.errors import SekdError, exit_on_error
 from sekd.evaluation.students import check_adapter, read_base, read_data
 from sekd.inference.config import EngineConfig
@@ -26,7 +26,6 @@ from sekd.machine import engine_of_this_machine
 from sekd.models import ModelConfig
 from sekd.questions import LETTERS
 from sekd.recent import run_folder
-from sekd.stopping import check_threshold
 from sekd.taxonomy import Names, Taxonomy, fold, load_taxonomy
 
 CONF = CONFIGS.parent

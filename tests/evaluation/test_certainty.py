@@ -11,7 +11,8 @@ import yaml
 from sekd.datasets import DataConfig, load_dataset
 from sekd.embedded.world import write_world
 from sekd.errors import SekdError
-from sekd.evaluation.report.certainty import certainty, path_certainties
+from sekd.evaluation.certainty import JUDGED, path_certainties
+from sekd.evaluation.report.run_files import certainty
 from sekd.evaluation.students import find_students
 from sekd.store import Layout, Plan, Store, build_rows
 
@@ -58,10 +59,11 @@ def test_every_path_has_its_probability_and_is_right_if_all_its_answers_are(run:
     dataset = load_dataset(data(tmp_path / "world"), "train")
     store = Store.open(next((tmp_path / "artifacts/demo").iterdir()))
     labels = {example.id: example.path for example in dataset.examples if example.path}
-    found = path_certainties(store, labels)
+    rows = store.read_targets(0, list(JUDGED))
+    found = path_certainties(rows, labels)
     assert [right for _, right in found] == [True] * 15 + [False] * 5
     assert [p for p, _ in found] == pytest.approx([0.99 - 0.02 * place for place in range(20)], rel=1e-4)
-    assert [right for _, right in path_certainties(store, {})] == [None] * 20
+    assert [right for _, right in path_certainties(rows, {})] == [None] * 20
 
 
 def test_the_section_tells_how_many_images_a_threshold_keeps_and_how_many_are_right(run: Path) -> None:

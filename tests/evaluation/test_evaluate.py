@@ -23,9 +23,8 @@ from PIL import Image
 from sekd.datasets import load_dataset
 from sekd.datasets.config import DataConfig
 from sekd.datasets.images import open_image
+from sekd.embedded import BASE as BASE_MODEL
 from sekd.embedded.kingdoms import IN_DOMAIN, LEVELS, UNSEEN
-from sekd.embedded.tiny_vlm import BASE as BASE_MODEL
-from sekd.embedded.tiny_vlm import save_random
 from sekd.embedded.world import write_world
 from sekd.errors import SekdError
 from sekd.evaluation.config import EvaluateConfig
@@ -43,6 +42,7 @@ from sekd.inference.strategies import FORCED_PREFIXES, STRATEGIES, Strategies, S
 from sekd.models import ModelConfig, load_processor, load_vlm
 from sekd.prompts import Prompter
 from sekd.questions import Question
+from tools.pretrain_base.tiny_vlm import save_random
 
 SMALL = EngineConfig(kv_cache_gb=0.0625, max_num_seqs=16, max_num_batched_tokens=512, image_cache_gb=0.1)
 IMAGES = 6

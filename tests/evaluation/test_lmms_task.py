@@ -12,8 +12,8 @@ from PIL import Image
 from sekd.answers import parse_joint
 from sekd.datasets import DataConfig, Dataset, Example, load_dataset
 from sekd.datasets.images import decode
+from sekd.embedded import BASE
 from sekd.embedded.kingdoms import IN_DOMAIN, LEVELS
-from sekd.embedded.tiny_vlm import BASE
 from sekd.embedded.world import write_world
 from sekd.errors import SekdError
 from sekd.evaluation.general.__main__ import Harness, find_lmms_eval

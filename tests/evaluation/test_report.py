@@ -200,8 +200,7 @@ def test_every_promised_section_is_there(run: Path, page: Checked) -> None:
     assert sections[:10] == [*scored, "training", "provenance"]
     told = tables(run)
     assert "minus student, points" in told["Students side by side, in one pass"][0]
-    settings = dict(told["Settings of the trainings, the teacher's store among them"])
-    assert settings["fingerprint"] == "0123456789abcdef"
+    assert told["Trainings"][1:] == [["student seed0", str(run / "seed0"), "0123456789abcdef"]]
     assert [row[:2] for row in told["Training curves, first and last logged values"][1:]] == [
         ["train/loss", "student seed0"],
         ["train/hard", "student seed0"],

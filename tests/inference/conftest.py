@@ -8,11 +8,11 @@ import pytest
 from engine_reference import LAYERS, picture
 from PIL import Image
 
-from sekd.embedded.tiny_vlm import save_random
 from sekd.inference import schedule
 from sekd.inference.config import EngineConfig
 from sekd.inference.engine import Engine
 from sekd.models import ModelConfig
+from tools.pretrain_base.tiny_vlm import save_random
 
 SMALL = EngineConfig(kv_cache_gb=0.0625, max_num_seqs=16, max_num_batched_tokens=512, image_cache_gb=0.1)
 

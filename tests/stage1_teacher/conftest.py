@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from teacher_passes import Running, settings
 
-from sekd.embedded.tiny_vlm import save_random
 from sekd.embedded.world import write_world
 from stage1_teacher import worker as worker_module
 from stage1_teacher.config import TeacherConfig
 from stage1_teacher.generate import prepare, run
 from stage1_teacher.worker import TeacherWorker
+from tools.pretrain_base.tiny_vlm import save_random
 
 STARTED: list[TeacherWorker] = []
 

@@ -8,7 +8,6 @@ import pytest
 from hf_teacher import store_pass
 
 from sekd.datasets import DataConfig
-from sekd.embedded import tiny_vlm
 from sekd.embedded.world import write_world
 from sekd.models import ModelConfig
 from sekd.store import Store
@@ -20,6 +19,7 @@ from stage2_student.config import (
     TrainerConfig,
     ValidationConfig,
 )
+from tools.pretrain_base import tiny_vlm
 
 
 @pytest.fixture(scope="session")

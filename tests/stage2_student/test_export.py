@@ -9,7 +9,7 @@ from student_settings import Configure
 from test_training import run_of
 
 from sekd.datasets import load_dataset
-from sekd.embedded.tiny_vlm import BASE
+from sekd.embedded import BASE
 from sekd.errors import SekdError
 from sekd.models import ModelConfig, load_processor, load_vlm
 from sekd.prompts import Prompter

@@ -8,7 +8,6 @@ import pytest
 from student_settings import Configure
 
 from sekd.datasets import DataConfig
-from sekd.embedded import tiny_vlm
 from sekd.errors import SekdError
 from sekd.models import ModelConfig, load_processor
 from sekd.prompts import Prompter
@@ -16,6 +15,7 @@ from sekd.store import Store
 from stage2_student.checks import check_letters, check_model, check_settings
 from stage2_student.config import HiddenConfig, LoraSettings, LossConfig, SoftConfig, TrainerConfig
 from stage2_student.training import assemble, weights_dtype
+from tools.pretrain_base import tiny_vlm
 
 
 def loss(**changes: object) -> LossConfig:

@@ -4,7 +4,7 @@ import argparse
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from sekd.embedded.tiny_vlm import BASE
+from sekd.embedded import BASE
 from tools.pretrain_base.train import ROUNDS, Mixture, Settings, pretrain
 
 

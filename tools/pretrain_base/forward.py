@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from sekd.embedded.tiny_vlm import IMAGE_SIDE, IMAGE_TOKENS, MERGE, PATCH
+from tools.pretrain_base.tiny_vlm import IMAGE_SIDE, IMAGE_TOKENS, MERGE, PATCH
 
 GRID = IMAGE_SIDE // PATCH
 FIRST_IMAGE_TOKEN = 3  # after <|im_start|>, "user" and <|vision_start|>

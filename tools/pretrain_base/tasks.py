@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sekd.embedded import tiny_vlm
 from sekd.embedded.kingdoms import KINGDOMS, LEVELS, NAMES, VALUES
+from tools.pretrain_base import tiny_vlm
 
 ID = tiny_vlm.token_ids()
 LETTER = np.array([ID[letter] for letter in tiny_vlm.LETTERS])

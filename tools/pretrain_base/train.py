@@ -19,11 +19,11 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
-from sekd.embedded import tiny_vlm
+from sekd.embedded import BASE
 from sekd.embedded.kingdoms import KINGDOMS, LEVELS
 from sekd.embedded.world import picture, sample
 from sekd.models import ModelConfig, load_processor
-from tools.pretrain_base import forward, tasks
+from tools.pretrain_base import forward, tasks, tiny_vlm
 from tools.pretrain_base.initialise import initialise
 from tools.pretrain_base.model_card import card
 from tools.pretrain_base.muon import Muon
@@ -83,7 +83,7 @@ class ImagePool:
         kingdom = rng.integers(0, len(trees), count)
         values = np.concatenate([sample(trees[index], rng, 1) for index in kingdom])
         self.examples = Examples.of(kingdom, values, rng)
-        processor = load_processor(ModelConfig(name="base", path=str(tiny_vlm.BASE)))
+        processor = load_processor(ModelConfig(name="base", path=str(BASE)))
         self.patches = torch.empty(count, forward.GRID**2, 2 * 3 * tiny_vlm.PATCH**2, dtype=torch.float16)
         for start in tqdm(range(0, count, 100), desc="rendering", unit="00 images"):
             rows = range(start, min(start + 100, count))

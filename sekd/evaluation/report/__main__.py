@@ -8,7 +8,6 @@ from sekd.errors import exit_on_error
 from sekd.evaluation.general.outcome import read_outcomes
 from sekd.evaluation.generations import read_listed
 from sekd.evaluation.report import run_files, sections
-from sekd.evaluation.report.certainty import certainty, data_of
 from sekd.evaluation.report.document import WORDS, Section, as_html, as_markdown
 from sekd.evaluation.rescore import read_scores
 from sekd.evaluation.students import find_students
@@ -23,8 +22,12 @@ def write_report(run: Path) -> list[Path]:
         SekdError: the run has not been evaluated, or a file cannot be read.
     """
     students = find_students(run)
-    if (data := data_of(students)) and not data.labelled:
-        content = [certainty(students), run_files.training_curves(students), run_files.provenance(run, [], students)]
+    if (data := run_files.data_of(students)) and not data.labelled:
+        content = [
+            run_files.certainty(students),
+            run_files.training_curves(students),
+            run_files.provenance([], students),
+        ]
         return _write(run, WORDS["unlabelled"]["summary"], content)
     cells, scores = read_listed(run), read_scores(run)
     roots = {tree_name(each.cell.part, each.cell.tree): Path(each.cell.root) for each in cells}
@@ -39,9 +42,9 @@ def write_report(run: Path) -> list[Path]:
         sections.skills(read_outcomes(run)),
         sections.mistakes(scores),
         sections.calibration(scores),
-        certainty(students),
+        run_files.certainty(students),
         run_files.training_curves(students),
-        run_files.provenance(run, cells, students),
+        run_files.provenance(cells, students),
     ]
     return _write(run, sentence(scores), content)
 

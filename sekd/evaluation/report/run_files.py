@@ -1,28 +1,35 @@
-"""The sections that show a run's files beside its scores: images, training logs, and settings."""
+"""The sections that show a run's files beside its scores: images, training logs, the teacher's pass, and folders."""
 
 import base64
 import csv
 import io
-import json
+import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from PIL import Image
 
+from sekd.datasets import DataConfig, load_dataset
 from sekd.datasets.images import DECODE_ERRORS, decode
+from sekd.errors import SekdError
+from sekd.evaluation.certainty import JUDGED, choose_threshold, coverage_curve, path_certainties
 from sekd.evaluation.confusion import CHANGES
 from sekd.evaluation.generations import Listed
 from sekd.evaluation.report import plots
 from sekd.evaluation.report.document import WORDS, Case, Section, Table, Value, section
 from sekd.evaluation.report.sections import base_and_student, name_of
-from sekd.evaluation.students import TrainedStudent
+from sekd.evaluation.students import TrainedStudent, read_data
+from sekd.store import Store
 
 LARGEST = 320  # pixels on an image's longer side, sharp also on a high-resolution screen
 SMALLEST = 160  # smaller images are enlarged, so that every browser shows the same smooth edges
 POINTS = 120  # most points of a curve
+PRECISIONS = (90, 95, 99)  # percent
+ROWS = 10  # of the table of certainty, at even distances in coverage
 KINDS = ("loss", "hard", "soft", "feat", "hidden")  # the order of the training curves
 
 
@@ -139,44 +146,62 @@ def _unit(name: str) -> str:
     return "nats" if any(kind in name for kind in ("hard", "soft")) else "value"
 
 
-def provenance(run: Path, cells: Sequence[Listed], students: Sequence[TrainedStudent]) -> Section | None:
-    """Settings of the generations, the teacher's store, and each training."""
-    kept = [
-        (
-            f"{each.cell.tree} / {each.cell.who} / {each.cell.paradigm}",
-            each.cell.digest,
-            None if each.keys is None else len(each.keys),
-        )
-        for each in cells
+def certainty(students: Sequence[TrainedStudent]) -> Section | None:
+    """Coverage and precision by path probability, of the pass that the first student was distilled from.
+
+    None if that pass had labels. Precision is known of images with a label, and is left out where there is none.
+    """
+    data = data_of(students)
+    if data is None or not data.by_descent:
+        return None
+    labels = {example.id: example.path for example in load_dataset(data, "train").examples if example.path}
+    store = Store.open(Path(_settings(students[0])["artifacts"], data.name, _settings(students[0])["fingerprint"]))
+    shards = (store.read_targets(shard, list(JUDGED)) for shard in range(store.plan.n_shards))
+    judged = [path for rows in shards for path in path_certainties(rows, labels)]
+    known = [(probability, right) for probability, right in judged if right is not None]
+    curve = coverage_curve(*zip(*(known or [(probability, False) for probability, _ in judged]), strict=True))
+    thresholds, coverage, precision = curve["threshold"], curve["coverage"], curve["precision"] if known else None
+    shown = sorted({int(np.searchsorted(coverage, share - 1e-9)) for share in np.linspace(100 / ROWS, 100, ROWS)})
+    rows = [
+        (f"{thresholds[i]:.4f}", coverage[i], precision[i] if precision else None) for i in shown if i < len(coverage)
     ]
-    evaluated = _settings((each.cell.who, each.cell.facts) for each in cells)
+    title, words = "Images kept by the probability of their path", WORDS["certainty"]
+    columns = ("path probability of at least", "images kept, %", "of them right, as far as they go, %")
+    plot = None
+    if precision:
+        line = plots.Line("the teacher's answers", coverage, precision, 3)
+        plot = plots.lines({"Right among those kept": [line]}, "images kept (%)", "right (%)")
+    table = Table(title, columns, rows, words["known" if known else "unknown"], plot)
+    advice = [_advice(known, share) for share in PRECISIONS] if known else []
+    return section("certainty", [table], more=advice, images=len(judged), labelled=len(known))
+
+
+def _advice(known: Sequence[tuple[float, bool]], precision: int) -> str:
+    threshold = choose_threshold(*zip(*known, strict=True), precision=precision)
+    if threshold is None:
+        return f"No threshold keeps images of which {precision} % are right."
+    return f"min_path_probability={math.floor(1e6 * threshold) / 1e6} keeps images of which {precision} % are right."
+
+
+def data_of(students: Sequence[TrainedStudent]) -> DataConfig | None:
+    """The data that the first student was distilled on; None where its folder does not record them."""
+    try:
+        return read_data(students[0].training) if students else None
+    except SekdError:
+        return None
+
+
+def provenance(cells: Sequence[Listed], students: Sequence[TrainedStudent]) -> Section | None:
+    """Where the generations and the trainings are kept, with their settings."""
+    kept = [(str(each.folder), len(each.keys) if each.keys is not None else None) for each in cells]
+    trained = [(each.title, str(each.training), _settings(each).get("fingerprint")) for each in students]
     tables = [
-        Table("Kept generations", ("tree / model / way of asking", "digest", "images"), kept),
-        Table("Settings and versions of the evaluation", ("setting", "value"), evaluated),
+        Table("Kept generations", ("folder", "images"), kept),
+        Table("Trainings", ("student", "folder", "the teacher's store"), trained),
     ]
-    files = [(student.title, student.training / "config.yaml") for student in students]
-    trained = [(title, yaml.safe_load(file.read_text(encoding="utf-8"))) for title, file in files if file.is_file()]
-    if trained:
-        title = "Settings of the trainings, the teacher's store among them"
-        tables.append(Table(title, ("setting", "value"), _settings(trained)))
-    return section("provenance", tables, run=run)
+    return section("provenance", [table for table in tables if table.rows])
 
 
-def _settings(facts: Iterable[tuple[str, Mapping[str, Any]]]) -> list[tuple[str, str]]:
-    """Settings as rows: one where all share a value, otherwise one a value with the names of those that have it."""
-    names: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
-    everyone = set()
-    for who, content in facts:
-        everyone.add(who)
-        for row in _flat(content):
-            names[row][who] = None
-    return [
-        (setting if set(these) == everyone else f"{setting} ({', '.join(these)})", value)
-        for (setting, value), these in sorted(names.items())
-    ]
-
-
-def _flat(content: Any, prefix: str = "") -> list[tuple[str, str]]:
-    if isinstance(content, Mapping):
-        return [row for key, each in content.items() for row in _flat(each, f"{prefix}.{key}" if prefix else str(key))]
-    return [(prefix, json.dumps(content) if isinstance(content, list) else str(content))]
+def _settings(student: TrainedStudent) -> dict[str, Any]:
+    file = student.training / "config.yaml"
+    return yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}

@@ -1,6 +1,6 @@
 """A Qwen2.5-VL of 1.1 M parameters with a word-level tokenizer, saved as transformers and vLLM load it.
 
-``save_random`` writes untrained weights for tests. The trained weights are in ``base/``; ``make base`` makes them.
+``save_random`` writes untrained weights for tests and benchmarks.
 """
 
 from pathlib import Path
@@ -10,8 +10,6 @@ import torch
 
 from sekd.embedded.kingdoms import KINGDOMS, LEVELS
 from sekd.pil_processors import use_pil_where_torchvision_is_absent
-
-BASE = Path(__file__).parent / "base"
 
 PAD, UNKNOWN, TURN, END = "<|endoftext|>", "<|unknown|>", "<|im_start|>", "<|im_end|>"
 IMAGE, VIDEO = "<|image_pad|>", "<|video_pad|>"
