@@ -12,7 +12,7 @@ from sekd.prompts import Prompter
 from sekd.questions import LETTERS
 from sekd.store import Layout, Store
 from stage2_student import losses
-from stage2_student.config import FSDP, StudentConfig
+from stage2_student.config import StudentConfig
 from stage2_student.objective import resolve_layers, wanted_layers
 
 SINGLE_QUESTIONS = ("independent", "conditioned")  # paradigms that can be rehearsed
@@ -23,7 +23,7 @@ CHOICES = {
     "rehearsal.paradigm": (None, *SINGLE_QUESTIONS),
 }
 WEIGHTS = ("loss.hard.weight", "loss.soft.weight", "loss.hidden.weight")
-NOT_NEGATIVE = (*WEIGHTS, "loss.format.weight", "loss.confidence", "trainer.vision_cache_gb")
+NOT_NEGATIVE = (*WEIGHTS, "loss.format.weight", "loss.confidence")
 POSITIVE = ("loss.soft.temperature", "optim.lr")
 AT_LEAST_ONE = (
     *("loss.soft.chunk", "lora.rank", "rehearsal.images", "optim.batch_size", "optim.accumulate", "optim.epochs"),
@@ -55,10 +55,6 @@ def check_settings(config: StudentConfig) -> None:
     _demand(
         rehearsal.store is None or rehearsal.paradigm is not None,
         f"rehearsal.store={rehearsal.store}: say how it was asked, rehearsal.paradigm={' or '.join(SINGLE_QUESTIONS)}",
-    )
-    _demand(
-        not config.trainer.vision_cache_gb or config.trainer.strategy != FSDP,
-        "trainer.vision_cache_gb: under trainer=fsdp every process must compute each image; leave it at 0",
     )
     _demand(0 <= config.lora.dropout < 1, f"lora.dropout is a probability below 1, not {config.lora.dropout}")
     _demand(

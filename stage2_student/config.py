@@ -144,8 +144,6 @@ class TrainerConfig:
     """Settings of Lightning's trainer. ``precision`` auto is bf16 on GPU and fp32 on CPU.
 
     ``strategy`` is ``fsdp``, which shards the frozen weights over the processes of a machine, or any of Lightning's.
-
-    ``vision_cache_gb`` bounds each process's cache file of the frozen vision tower's output; 0 caches nothing.
     """
 
     name: str = "default"
@@ -155,7 +153,6 @@ class TrainerConfig:
     nodes: int = 1
     precision: str = "auto"
     gradient_checkpointing: bool = False
-    vision_cache_gb: float = 0.0
     loggers: list[str] = field(default_factory=lambda: ["csv", "tensorboard"])
     log_every: int = 10
     checkpoint_every: int = 50

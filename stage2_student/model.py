@@ -5,7 +5,7 @@ A other requests.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from sekd.errors import SekdError
 from stage2_student.batch import Batch, Requests
 from stage2_student.config import LoraSettings
 from stage2_student.decode import PromptBatch, answer, decode_greedily
-from stage2_student.vision import VisionCache, check_takes_vision, takes_vision
+from stage2_student.vision import VisionCache, takes_vision
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,6 @@ class Student(nn.Module):
             r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=pattern, bias="none"
         )
         self.vlm = get_peft_model(vlm, settings)
-        self.vision: VisionCache | None = None
         self.sharded = False
 
     @property
@@ -87,11 +86,9 @@ class Student(nn.Module):
 
     def forward(self, batch: Batch, *, layers: Sequence[int] = (), with_format: bool = True) -> States:
         """States at the answer positions; ``layers`` as the store numbers them."""
-        vision, joint = self.vision, batch.inputs
-        if batch.requests is not None and vision is None and takes_vision(self.base.model):
-            vision = VisionCache()  # the tower computes an image once for its path and all requests about it
-        if vision is not None:
-            joint = vision.inputs(self.base.model, joint, batch.names)
+        # The tower computes an image once for its path and all requests about it.
+        vision = VisionCache() if batch.requests is not None and takes_vision(self.base.model) else None
+        joint = vision.inputs(self.base.model, batch.inputs, batch.names) if vision else batch.inputs
         replies = None if batch.requests is None else self._replies(batch.requests, vision)
         with self._layer_outputs(layers) as seen:
             last_BTD = self._last(joint)
@@ -107,6 +104,12 @@ class Student(nn.Module):
         """Greedy replies."""
         return answer(self.vlm, tokenizer, asked, in_step=self.sharded)
 
+    def save(self, weights: Mapping[str, Tensor], folder: Path, *, base: str) -> None:
+        """Write a PEFT adapter that transformers and vLLM load, of weights named as in Lightning's module."""
+        self.vlm.peft_config["default"].base_model_name_or_path = base
+        named = {name.removeprefix("student.vlm."): value for name, value in weights.items()}
+        self.vlm.save_pretrained(str(folder), state_dict=named, save_embedding_layers=False)
+
     def shard(self, mesh: DeviceMesh) -> None:
         """Keep only a part of every frozen weight, and gather the others' parts block by block in each pass.
 
@@ -120,14 +123,6 @@ class Student(nn.Module):
             fully_shard(module, mesh=mesh, ignored_params=trained)
         register_fsdp_forward_method(self, "answer")
         self.sharded = True
-
-    def cache_vision(self, folder: Path, *, limit_gb: float) -> None:
-        """Compute an image's tokens once and cache them in a file in ``folder``.
-
-        Raises ``SekdError`` where the model cannot take them as inputs.
-        """
-        check_takes_vision(self.base.model)
-        self.vision = VisionCache(folder, limit_gb=limit_gb)
 
     def _replies(self, requests: Requests, vision: VisionCache | None) -> tuple[Tensor, Tensor]:
         """The student's and its base's last states where each reply begins, [A, D] each."""

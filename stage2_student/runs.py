@@ -23,14 +23,22 @@ from sekd.files import write_whole
 from sekd.machine import default_model
 from stage2_student.config import StudentConfig
 
+CARD = Path(__file__).with_name("model_card.md")
 CONFIG, METRICS, ADAPTER, LOGS, CHECKPOINTS = "config.yaml", "metrics.json", "adapter", "logs", "checkpoints"
 
-# Settings that change neither training nor validation.
+# Settings that change neither training nor validation; vision_cache_gb is one of earlier runs.
 INCIDENTAL = {
     "": ("name", "runs", "artifacts", "store", "force"),
     "stream": ("workers", "ahead"),
     "rehearsal": ("store",),
-    "trainer": ("name", "loggers", "log_every", "checkpoint_every", "progress", "vision_cache_gb"),
+    "trainer": (
+        "name",
+        "loggers",
+        "log_every",
+        "checkpoint_every",
+        "progress",
+        "vision_cache_gb",
+    ),  # the last is of earlier runs
 }
 # Overrides that a run's name leaves out: it has the dataset and the seed in fixed places; the others are paths.
 NAMED_APART = ("data", "model", "seed", "name", "force", "store", "artifacts", "runs", "data.root", "model.path")
@@ -95,6 +103,18 @@ class RunFolder:
         """Write the metrics, which completes the run, then delete its checkpoints."""
         write_whole(self.path / METRICS, json.dumps(metrics, indent=2) + "\n")
         shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+    def write_card(self, config: StudentConfig, scores: Mapping[str, float], *, store: Path) -> None:
+        """The adapter's ``README.md``: data, settings, scores and lineage."""
+        rows = "\n".join(f"| {name} | {value:.4g} |" for name, value in scores.items())
+        known = {
+            **vars(config),
+            "store": store,
+            "targets": ", ".join(config.lora.targets),
+            "scores": f"| | |\n|---|---|\n{rows}" if rows else "Nothing was validated.",
+            "adapter": str(self.adapter),
+        }
+        (self.adapter / "README.md").write_text(CARD.read_text(encoding="utf-8").format(**known), encoding="utf-8")
 
     def last_checkpoint(self) -> Path | None:
         """The newest checkpoint of an interrupted run."""

@@ -27,7 +27,6 @@ from stage2_student.checks import check_letters, check_model, check_rehearsal, c
 from stage2_student.config import FSDP, StudentConfig, TrainerConfig
 from stage2_student.data import StudentData
 from stage2_student.encode import Encoder
-from stage2_student.export import save_adapter, write_card
 from stage2_student.model import Student
 from stage2_student.module import StudentModule
 from stage2_student.objective import Objective, wants_candidates
@@ -51,8 +50,6 @@ def train(config: StudentConfig, store: Store, run: RunFolder, *, rehearsed: Sto
     begin = time.perf_counter()
     seed_everything(config.seed, verbose=False)
     module, data = assemble(config, store, rehearsed)
-    if config.trainer.vision_cache_gb:
-        module.student.cache_vision(run.path, limit_gb=config.trainer.vision_cache_gb)
     trainer = _make_trainer(config, run)
     # ``times`` validations during training, and none at the end.
     steps, times = data.batches(trainer.world_size), config.validation.times
@@ -72,8 +69,8 @@ def train(config: StudentConfig, store: Store, run: RunFolder, *, rehearsed: Sto
         "settings": run.digest,
     }
     if trainer.is_global_zero:
-        save_adapter(module.student, weights, run.adapter, base=config.model.path)
-        write_card(config, validated, run.adapter, store=store)
+        module.student.save(weights, run.adapter, base=config.model.path)
+        run.write_card(config, validated, store=store.path)
         run.finish(metrics)
     return metrics
 

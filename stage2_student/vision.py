@@ -1,8 +1,4 @@
-"""Caches the frozen vision tower's output: within a step for several prompts about an image, and for later epochs.
-
-For later epochs each process has one file of bounded size beside the run. No other process reads it, and it is deleted
-when the process ends. An image that does not fit is computed every time. The output is from the first batch with the
-image, and other batches round differently. So a resumed run with a cache equals an uninterrupted one up to rounding.
+"""The frozen vision tower's output, computed once a step however many prompts are about an image.
 
 ``get_image_features`` of a model shows its tower's inputs, and whether the output is a list of images or one tensor,
 with or without maps of further layers.
@@ -11,9 +7,7 @@ Shape legend: B images, F tokens of one image, S maps of one image (the tokens, 
 """
 
 import inspect
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,35 +21,24 @@ DEEP = "deepstack_features"  # Qwen3-VL: maps of earlier layers, added to the de
 
 
 class VisionCache:
-    """The tower's output by image name, for one model, in a file in ``folder`` of at most ``limit_gb``.
+    """The tower's output by image name, for one model and one step."""
 
-    Without a folder it is in the device's memory. ``written`` is the number of bytes in the file.
-    """
-
-    def __init__(self, folder: Path | None = None, *, limit_gb: float = 0.0) -> None:
-        self._memory: dict[str, Tensor] | None = None if folder else {}
-        if folder:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  open as long as the cache
-        self._limit = int(limit_gb * 1e9)
-        self._places: dict[str, tuple[int, torch.Size, torch.dtype]] = {}
+    def __init__(self) -> None:
+        self._maps: dict[str, Tensor] = {}  # [S, F, D] each
         self._listed = True  # whether the model's forward takes a list of images, or one tensor
-        self.written = 0
 
     def inputs(self, body: Any, inputs: dict[str, Tensor], names: Sequence[str]) -> dict[str, Any]:
         """The batch's inputs with the tower's output in place of pixels.
 
         Args:
-            body: a model of transformers that passed ``check_takes_vision``.
+            body: a model of transformers that ``takes_vision``.
             names: of the batch's images, in order; one a row.
 
         Raises:
             SekdError: the pixels cannot be split by image.
         """
         kept = {name: value for name, value in inputs.items() if name != PIXELS}
-        found = dict(self._memory or {})
-        found |= {name: self._read(name, inputs[PIXELS].device) for name in names if name in self._places}
-        absent = [row for row, name in enumerate(names) if name not in found]
+        absent = [row for row, name in enumerate(names) if name not in self._maps]
         if absent:
             tokens_B = (inputs["input_ids"] == body.config.image_token_id).sum(dim=1)
             pixels = _by_image(inputs[PIXELS], tokens_B)
@@ -65,9 +48,8 @@ class VisionCache:
                 seen = body.get_image_features(torch.cat([pixels[row] for row in absent]), **others, return_dict=True)
             self._listed = not isinstance(seen.pooler_output, Tensor)
             for row, maps_SFD in zip(absent, _maps(seen, tokens_B[absent].tolist()), strict=True):
-                found[names[row]] = maps_SFD
-                self._write(names[row], maps_SFD)
-        return {**kept, GIVEN: {"image": self._output([found[name] for name in names])}}
+                self._maps[names[row]] = maps_SFD
+        return {**kept, GIVEN: {"image": self._output([self._maps[name] for name in names])}}
 
     def _output(self, maps: list[Tensor]) -> Any:
         """The images' maps [S, F, D] from the model's own function."""
@@ -81,24 +63,6 @@ class VisionCache:
             setattr(output, DEEP, [[maps_SFD[layer] for maps_SFD in maps] for layer in range(1, len(maps[0]))])
         return output
 
-    def _write(self, name: str, maps_SFD: Tensor) -> None:
-        if self._memory is not None:
-            self._memory[name] = maps_SFD
-            return
-        if name in self._places or self.written + maps_SFD.nbytes > self._limit:
-            return
-        self._file.seek(self.written)
-        self._file.write(maps_SFD.contiguous().view(torch.uint8).cpu().numpy().data)
-        self._places[name] = (self.written, maps_SFD.shape, maps_SFD.dtype)
-        self.written += maps_SFD.nbytes
-
-    def _read(self, name: str, device: torch.device) -> Tensor:
-        offset, shape, dtype = self._places[name]
-        buffer = torch.empty(shape, dtype=dtype)
-        self._file.seek(offset)
-        self._file.readinto(buffer.view(torch.uint8).numpy().data)
-        return buffer.to(device)
-
 
 def _by_image(pixels: Tensor, tokens_B: Tensor) -> Sequence[Tensor]:
     """A batch's pixels, image by image. They have an entry an image, or entries of equally many tokens each, or are
@@ -108,8 +72,8 @@ def _by_image(pixels: Tensor, tokens_B: Tensor) -> Sequence[Tensor]:
     counts_B = tokens_B * len(pixels) // tokens_B.sum()
     if not torch.equal(counts_B * tokens_B.sum(), tokens_B * len(pixels)):
         raise SekdError(
-            f"trainer.vision_cache_gb: {len(pixels)} entries of pixels for images of {tokens_B.tolist()} tokens cannot "
-            "be told apart; leave it at 0"
+            f"rehearsal.requests: {len(pixels)} entries of pixels for images of {tokens_B.tolist()} tokens cannot be "
+            "told apart; this model can rehearse none"
         )
     return pixels.split(counts_B.tolist())
 
@@ -125,9 +89,3 @@ def takes_vision(body: Any) -> bool:
     """Whether a model of transformers takes its vision tower's output as an input."""
     takes = GIVEN in inspect.signature(body.forward).parameters and hasattr(body, "get_image_features")
     return takes and hasattr(getattr(body, "config", None), "image_token_id")
-
-
-def check_takes_vision(body: Any) -> None:
-    """Raises ``SekdError`` where ``takes_vision`` is false."""
-    if not takes_vision(body):
-        raise SekdError(f"trainer.vision_cache_gb: {type(body).__name__} cannot be given kept images; leave it at 0")

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from sekd.answers import parse_joint
 from sekd.errors import SekdError
-from sekd.evaluation.generate import letter_positions
+from sekd.evaluation.workers import letter_positions
 from sekd.models import load_processor
 from sekd.prompts import Prompter, Wording, load_wordings
 from sekd.questions import LETTERS, Question

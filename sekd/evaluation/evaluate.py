@@ -1,7 +1,14 @@
-"""``make evaluate``: generate what is missing, then score everything that is stored."""
+"""``make evaluate``: plan the cells, generate what is missing, then score everything that is stored.
 
+A cell is one dataset, one model and one paradigm. Its digest covers what all its answers depend on: weights, adapter,
+processor, wording, tree, decoding. An example's key covers the rest: its questions and its image. So neither a limit
+nor an added image changes a digest, and an evaluation never changes another one's results.
+"""
+
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -11,14 +18,16 @@ from sekd.datasets.config import DataConfig
 from sekd.datasets.images import undecodable
 from sekd.errors import SekdError
 from sekd.evaluation.config import EvaluateConfig
-from sekd.evaluation.eval_tasks import EvalTask, plan
-from sekd.evaluation.generate import check_share
-from sekd.evaluation.generations import list_cells, read_refused
+from sekd.evaluation.generations import Cell, kept_keys, list_cells, read_refused
 from sekd.evaluation.rescore import write_scores
-from sekd.evaluation.scores import Bootstrap, Scores
-from sekd.evaluation.students import check_adapter, find_students
-from sekd.evaluation.workers import generate_all
-from sekd.inference.strategies import STRATEGIES
+from sekd.evaluation.scores import BASE, Bootstrap, Scores
+from sekd.evaluation.students import TrainedStudent, check_adapter, find_students
+from sekd.evaluation.workers import EvalTask, check_share, generate_all
+from sekd.inference.strategies import ANSWER_LENGTH, STRATEGIES
+from sekd.models import ADAPTER_FILES, ModelConfig, digest, model_identity
+from sekd.prompts import Prompter
+from sekd.provenance import software
+from sekd.store import fingerprint
 
 
 def evaluate(config: EvaluateConfig, *, unseen: list[DataConfig]) -> Scores:
@@ -70,6 +79,64 @@ def evaluate(config: EvaluateConfig, *, unseen: list[DataConfig]) -> Scores:
     trees = {each.name: each.taxonomy for _, each in datasets if each.examples[0].questions is None}
     list_cells(run, [each.cell for each in planned], keys, trees)
     return write_scores(run, bootstrap=Bootstrap(config.resamples), parser=config.parser)  # type: ignore[arg-type]
+
+
+def plan(
+    model: ModelConfig,
+    datasets: Sequence[tuple[str, Dataset]],
+    students: Sequence[TrainedStudent],
+    *,
+    base: Sequence[str],
+    student: Sequence[str],
+    decoding: dict[str, Any],
+    generations: Path,
+) -> list[EvalTask]:
+    """Every cell in the order of the table: by tree, then base and students, then paradigm.
+
+    Args:
+        base: the paradigms in which the base is asked; ``student``: those of every training.
+        generations: the folder that keeps the cells' folders.
+    """
+    wording = {"wording": model.wording, **Prompter.named(model.wording).identity()}
+    weights = model_identity(model)
+    who = [(BASE, "", None, base), *((each.name, each.seed, each.adapter, student) for each in students)]
+    tasks = []
+    for part, dataset in datasets:
+        data = {name: value for name, value in dataset.identity().items() if name != "items"}
+        keys = {example.id: example_key(dataset, example) for example in dataset.examples}
+        for name, seed, adapter, paradigms in who:
+            identity = {
+                "model": {**weights, "adapter": digest(adapter, ADAPTER_FILES)} if adapter else weights,
+                "prompts": wording,
+                "data": data,
+                "decoding": decoding,
+            }
+            facts = {**identity, "base": model.path, "versions": software()["versions"]}
+            for paradigm in paradigms:
+                asked = {**identity, "paradigm": paradigm}
+                if paradigm == "joint":
+                    asked["answer_length"] = ANSWER_LENGTH
+                cell = Cell(part, dataset.name, name, seed, paradigm, fingerprint(asked), str(dataset.root), facts)
+                folder = generations / cell.folder
+                kept = kept_keys(folder)
+                missing = [example for example in dataset.examples if keys[example.id] not in kept]
+                tasks.append(EvalTask(cell, dataset, adapter, keys, folder, missing))
+    return tasks
+
+
+def example_key(dataset: Dataset, example: Example) -> str:
+    """Covers what an example's answers depend on beside its cell: its path or questions, and its image.
+
+    The file's size detects a replaced image without reading it.
+    """
+    return fingerprint(
+        {
+            "id": example.id,
+            "path": example.path,
+            "questions": [vars(question) for question in example.questions or ()],
+            "bytes": dataset.image_path(example).stat().st_size,
+        }
+    )
 
 
 def _datasets(config: EvaluateConfig, unseen: list[DataConfig]) -> list[tuple[str, Dataset]]:

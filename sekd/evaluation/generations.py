@@ -177,11 +177,11 @@ def list_cells(
 
 @dataclass(frozen=True)
 class Listed:
-    """A cell of the last finished evaluation, its folder, and the keys of its images (None: all)."""
+    """A cell of the last finished evaluation, its folder, and the keys of its images."""
 
     cell: Cell
     folder: Path
-    keys: frozenset[str] | None
+    keys: frozenset[str]
 
 
 def read_listed(run: Path) -> list[Listed]:
@@ -191,8 +191,6 @@ def read_listed(run: Path) -> list[Listed]:
         SekdError: the run's evaluation is not finished, or a part cannot be read.
     """
     listed = _listing(run)
-    if isinstance(listed, list):  # of the layout without digests and keys
-        return [Listed(read_identity(run / folder), run / folder, None) for folder in listed]
     keys = {tree: frozenset(each) for tree, each in listed["keys"].items()}
     return [
         Listed(replace(read_identity(folder), part=entry["part"], root=entry["root"]), folder, keys[entry["tree"]])
@@ -207,8 +205,7 @@ def read_trees(run: Path) -> dict[str, Taxonomy]:
     Raises:
         SekdError: the run's evaluation is not finished.
     """
-    listed = _listing(run)
-    trees = {} if isinstance(listed, list) else listed.get("trees", {})
+    trees = _listing(run).get("trees", {})
     return {
         name: Taxonomy(tree["leaves"], skip=tree["skip"], level_names=tree["level_names"])
         for name, tree in trees.items()
@@ -237,7 +234,7 @@ def _listing(run: Path) -> Any:
 def _table(part: Path, columns: list[str] | None = None) -> pa.Table:
     try:
         table = pq.read_table(part, columns=columns)
-        table.select(columns or [name for name in SCHEMA.names if name != "key"])
+        table.select(columns or SCHEMA.names)
     except (pa.ArrowInvalid, pa.ArrowKeyError, KeyError, OSError) as error:
         raise _not_ours(part, error) from error
     return table
@@ -271,5 +268,5 @@ def _generation(row: dict[str, Any]) -> Generation:
         letter_logprobs=tuple(map(tuple, row["letter_logprobs"])),
         **{name: tuple(row[name]) for name in CALL_COLUMNS},
         wall=row["wall"],
-        key=row.get("key", ""),
+        key=row["key"],
     )

@@ -28,14 +28,12 @@ from sekd.embedded.kingdoms import IN_DOMAIN, LEVELS, UNSEEN
 from sekd.embedded.world import write_world
 from sekd.errors import SekdError
 from sekd.evaluation.config import EvaluateConfig
-from sekd.evaluation.eval_tasks import EvalTask, example_key, plan
-from sekd.evaluation.evaluate import evaluate, unseen_names
-from sekd.evaluation.generate import ask
+from sekd.evaluation.evaluate import evaluate, example_key, plan, unseen_names
 from sekd.evaluation.generations import read_cell, read_trees
 from sekd.evaluation.report.__main__ import write_report
 from sekd.evaluation.scores import read_answers, read_run
 from sekd.evaluation.students import check_adapter, find_students
-from sekd.evaluation.workers import EvalWorker, generate_all, worker_count
+from sekd.evaluation.workers import EvalTask, EvalWorker, ask, generate_all, worker_count
 from sekd.inference.config import EngineConfig
 from sekd.inference.requests import StepResult
 from sekd.inference.strategies import FORCED_PREFIXES, STRATEGIES, Strategies, Subject, labels, wrong_answers

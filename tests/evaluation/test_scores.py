@@ -318,18 +318,6 @@ def test_an_evaluation_reads_its_own_keys_once_each_and_where_its_data_lies_now(
     assert [each.sample for each in read] == ["s0001", "s0007"]
 
 
-def test_a_run_listed_by_folders_alone_can_still_be_read(tmp_path: Path) -> None:
-    (cell, *_) = write_run(tmp_path, seeds=1, trees=("demo",), n=10, images=False)
-    folder = tmp_path / "generations" / cell.folder
-    for part in folder.iterdir():
-        table = pq.read_table(part).drop_columns(["key"])
-        part.unlink()
-        pq.write_table(table, folder.parent / part.name)
-    (tmp_path / "cells.json").write_text(json.dumps([str(folder.parent.relative_to(tmp_path))]))
-    [kept] = read_run(tmp_path)
-    assert len(kept.generations) == 10
-
-
 def test_a_file_that_is_no_part_is_named(tmp_path: Path) -> None:
     (cell, *_) = write_run(tmp_path, seeds=1, images=False)
     part = first_part(tmp_path / "generations" / cell.folder)

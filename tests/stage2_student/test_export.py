@@ -17,7 +17,6 @@ from sekd.store import Store
 from stage2_student.config import LoraSettings, StudentConfig
 from stage2_student.decode import Prompts, answer, scored
 from stage2_student.encode import Encoder
-from stage2_student.export import save_adapter
 from stage2_student.merge import MERGED, merge
 from stage2_student.model import Student
 from stage2_student.runs import RunFolder
@@ -49,7 +48,7 @@ def run(config: StudentConfig, store: Store) -> RunFolder:
 def student(config: StudentConfig, run: RunFolder) -> Student:
     student = trained_by_chance(config)
     weights = {f"student.{name}": value for name, value in student.named_parameters() if value.requires_grad}
-    save_adapter(student, weights, run.adapter, base=config.model.path)
+    student.save(weights, run.adapter, base=config.model.path)
     return student
 
 
@@ -113,7 +112,7 @@ def test_the_adapter_scores_the_same_in_vllm_as_in_transformers(configure: Confi
     config = configure(lora=LORA, model=ModelConfig(name="tiny", path=str(BASE), wording="terse", dtype="float32"))
     student, run = trained_by_chance(config), run_of(config, store)
     weights = {f"student.{name}": value for name, value in student.named_parameters() if value.requires_grad}
-    save_adapter(student, weights, run.adapter, base=config.model.path)
+    student.save(weights, run.adapter, base=config.model.path)
     processor, prompter = load_processor(config.model), Prompter.named(config.model.wording)
     (asked,) = prompts(config)
     expected = answer(student.vlm, processor.tokenizer, asked)

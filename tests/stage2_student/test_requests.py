@@ -2,13 +2,12 @@
 
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from student_settings import Configure
 from test_export import trained_by_chance
-from test_vision import count_images
 
 from sekd.datasets import load_dataset
 from sekd.errors import SekdError
@@ -120,6 +119,19 @@ def test_a_student_that_is_asked_replies_more_like_its_base(configure: Configure
     assert divergence["asked"] < divergence["not_asked"] / 2
 
 
+def count_images(vlm: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many images every later call of the tower gets."""
+    seen: list[int] = []
+    ordinary = vlm.model.get_image_features
+
+    def counted(pixels: torch.Tensor, *, image_grid_thw: torch.Tensor, **options: Any) -> Any:
+        seen.append(len(image_grid_thw))
+        return ordinary(pixels, image_grid_thw=image_grid_thw, **options)
+
+    monkeypatch.setattr(vlm.model, "get_image_features", counted)
+    return seen
+
+
 def test_the_tower_computes_an_image_once_a_step_however_many_prompts_are_about_it(
     configure: Configure, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,16 +146,6 @@ def test_the_tower_computes_an_image_once_a_step_however_many_prompts_are_about_
     assert seen == [len(batch.names)]
     # The decoder: path, request and the base's reply, and the first two again in the backward pass.
     assert calls == {"tower": 1, "decoder": 5}
-
-
-def test_kept_images_serve_the_requests_too(configure: Configure, store: Store, tmp_path: Path) -> None:
-    config = configure(rehearsal=ASKED)
-    batch = first_batch(config, store)
-    student = trained_by_chance(config)
-    computed = student(batch).replies
-    student.cache_vision(tmp_path, limit_gb=1)
-    for _ in range(2):
-        torch.testing.assert_close(student(batch).replies, computed, atol=1e-5, rtol=1e-5)
 
 
 def test_nothing_else_is_asked_by_default(configure: Configure, store: Store) -> None:

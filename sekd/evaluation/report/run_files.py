@@ -193,7 +193,7 @@ def data_of(students: Sequence[TrainedStudent]) -> DataConfig | None:
 
 def provenance(cells: Sequence[Listed], students: Sequence[TrainedStudent]) -> Section | None:
     """Where the generations and the trainings are kept, with their settings."""
-    kept = [(str(each.folder), len(each.keys) if each.keys is not None else None) for each in cells]
+    kept = [(str(each.folder), len(each.keys)) for each in cells]
     trained = [(each.title, str(each.training), _settings(each).get("fingerprint")) for each in students]
     tables = [
         Table("Kept generations", ("folder", "images"), kept),
