@@ -58,8 +58,6 @@ class PartialPath:
 
 @dataclass(frozen=True)
 class OpenQuestion:
-    """A question about the next level of a partial path."""
-
     path: PartialPath
     question: Question
 
@@ -101,7 +99,6 @@ def descend(taxonomy: Taxonomy, *, roots: Sequence[Names], options: int, beam: i
 
 
 def _by_root(paths: Sequence[PartialPath], skip: int) -> list[list[PartialPath]]:
-    """The paths of each root, the most probable first."""
     groups: dict[Names, list[PartialPath]] = {}
     for path in sorted(paths, key=lambda path: -path.logprob):
         groups.setdefault(path.node[:skip], []).append(path)
@@ -161,7 +158,6 @@ class _Level:
         )
 
     def _draw(self, names: Sequence[str]) -> list[tuple[Heat, Question]]:
-        """Heats of nearly equal size in random order, and their questions."""
         drawn = self._shuffled(names)
         count = -(-len(drawn) // self._options)
         heats = [tuple(drawn[heat::count]) for heat in range(count)]

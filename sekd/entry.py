@@ -81,12 +81,10 @@ def is_main_process() -> bool:
 
 
 def value_of(overrides: Sequence[str], setting: str) -> str | None:
-    """The value that the overrides give a setting, or None."""
     return next((value for key, _, value in (o.partition("=") for o in overrides) if key == setting), None)
 
 
 def _add_inherited(newest: Newest) -> None:
-    """Insert the inherited overrides into the command line, before the command's own."""
     if "LOCAL_RANK" in os.environ and ADDED in os.environ:
         _added[:] = os.environ[ADDED].split("\n")
         return
@@ -119,7 +117,6 @@ def _one_line_on_error() -> Iterator[None]:
 
 
 def _in_one_line(error: Exception) -> str:
-    """What is wrong with an override, and the valid choices."""
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, name = (error.missing_cfg_file or "").rpartition("/")

@@ -21,7 +21,6 @@ from sekd.models import ModelConfig, model_folder, unreadable
 GIB = 2**30
 RESERVED_GIB = 1.0
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-STORED = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}  # names of types in safetensors files
 # Bytes that a decoder layer of the Llama type keeps for the backward pass, a token, for each unit of D, F, Q and K:
 # frozen weights, LoRA on all seven projections. Counted by autograd's saved tensors; with LoRA dropout, its masks too.
 SAVED = {"float32": (16, 16, 8, 8), "bfloat16": (19, 8.4, 6.3, 4.3)}
@@ -30,8 +29,6 @@ SAVED_DROPOUT = {"float32": (32, 4, 8, 0), "bfloat16": (20, 4, 4, 0)}
 
 @dataclass(frozen=True)
 class ModelSize:
-    """The sizes of a model that the estimates need."""
-
     parameters: int
     layers: int
     hidden: int
@@ -65,7 +62,7 @@ class Estimate:
 
 
 def read_size(model: ModelConfig) -> ModelSize:
-    """A model's size from its folder, without reading a weight.
+    """A model's size from its folder, without reading a weight; its type is the one that "auto" stands for.
 
     Raises:
         SekdError: the folder has no configuration or no safetensors files.
@@ -74,15 +71,15 @@ def read_size(model: ModelConfig) -> ModelSize:
 
     folder = model_folder(model)
     try:
-        text = AutoConfig.from_pretrained(folder, trust_remote_code=model.trust_remote_code).get_text_config()
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=model.trust_remote_code)
     except (OSError, ValueError) as error:
         raise unreadable(model, "configuration", error) from error
+    text = config.get_text_config()
+    stored = str(getattr(config, "dtype", None) or getattr(text, "dtype", None) or "bfloat16").removeprefix("torch.")
     heads = text.num_attention_heads
     width = getattr(text, "head_dim", None) or text.hidden_size // heads
-    counts = _count_parameters(folder)
-    stored = max(counts, key=lambda dtype: counts[dtype])
     return ModelSize(
-        parameters=sum(counts.values()),
+        parameters=_count_parameters(folder),
         layers=text.num_hidden_layers,
         hidden=text.hidden_size,
         intermediate=text.intermediate_size,
@@ -93,19 +90,17 @@ def read_size(model: ModelConfig) -> ModelSize:
     )
 
 
-def _count_parameters(folder: Path) -> dict[str, int]:
-    """Parameters in a folder's safetensors files, by type, from the files' headers."""
-    counts: dict[str, int] = {}
+def _count_parameters(folder: Path) -> int:
+    """Parameters in a folder's safetensors files, from the files' headers."""
+    count = 0
     for file in sorted(folder.glob("*.safetensors")):
         with file.open("rb") as stream:
             header: dict[str, Any] = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
         header.pop("__metadata__", None)
-        for tensor in header.values():
-            dtype = STORED.get(tensor["dtype"], "float32")
-            counts[dtype] = counts.get(dtype, 0) + math.prod(tensor["shape"])
-    if not counts:
+        count += sum(math.prod(tensor["shape"]) for tensor in header.values())
+    if not count:
         raise SekdError(f"{folder} holds no *.safetensors: expected a model saved by transformers")
-    return counts
+    return count
 
 
 def read_ahead_memory(image: float, *, buffer: int, workers: int, ahead: int, processes: int) -> Estimate:
@@ -118,7 +113,6 @@ def read_ahead_memory(image: float, *, buffer: int, workers: int, ahead: int, pr
 
 
 def _device_bytes(*, cuda: bool) -> tuple[float, str]:
-    """Memory of the first GPU, or of the machine."""
     if cuda and (card := card_gib()):
         return card * GIB, "the GPU"
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), "this machine"

@@ -1,6 +1,7 @@
 """A vision-language model as configured: how its processor and weights load, and what identifies it."""
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
@@ -137,6 +138,16 @@ def digest(folder: Path, patterns: tuple[str, ...]) -> str:
                 blob = hashlib.file_digest(stream, "sha256").hexdigest()
         total.update(blob.encode())
     return total.hexdigest()
+
+
+def adapter_rank(adapter: Path | None) -> int:
+    """The rank of a LoRA adapter, which the engine needs at its start; 0 for none."""
+    if adapter is None:
+        return 0
+    file = adapter / "adapter_config.json"
+    if not file.is_file():
+        raise SekdError(f"{adapter} is no LoRA adapter: expected adapter_config.json in it, as `make student` writes")
+    return int(json.loads(file.read_text())["r"])
 
 
 def unreadable(model: ModelConfig, what: str, error: Exception) -> SekdError:

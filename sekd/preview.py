@@ -14,11 +14,12 @@ from omegaconf import MISSING
 
 from sekd.datasets import DataConfig, Dataset, Example, load_dataset
 from sekd.datasets.images import open_image
-from sekd.descent import Calls, count_calls
+from sekd.descent import count_calls
 from sekd.entry import entry
 from sekd.errors import SekdError
 from sekd.models import ModelConfig
 from sekd.prompts import Prompter
+from sekd.questions import LETTERS
 
 TEMPLATE = Path(__file__).with_name("preview.html.jinja")
 SIDE = 480  # pixels, the longest side of an image on the page
@@ -43,6 +44,9 @@ def page(dataset: Dataset, prompter: Prompter, *, count: int) -> str:
     """
     if count < 1:
         raise SekdError(f"count={count}: expected at least one image to show")
+    data, calls = dataset.config, None
+    if data.by_descent:
+        calls = count_calls(dataset.taxonomy, roots=dataset.roots, options=data.options, beam=data.beam)
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
@@ -50,17 +54,10 @@ def page(dataset: Dataset, prompter: Prompter, *, count: int) -> str:
         dataset=dataset,
         tree=dataset.taxonomy,
         wording=prompter.wording.name,
-        calls=_calls(dataset),
+        calls=calls,
+        letters=LETTERS,
         shown=[_shown(dataset, prompter, example) for example in dataset.examples[:count]],
     )
-
-
-def _calls(dataset: Dataset) -> Calls | None:
-    """What finding an image's path costs, where no label gives it."""
-    data = dataset.config
-    if not data.by_descent:
-        return None
-    return count_calls(dataset.taxonomy, roots=dataset.roots, options=data.options, beam=data.beam)
 
 
 def _shown(dataset: Dataset, prompter: Prompter, example: Example) -> dict[str, Any]:

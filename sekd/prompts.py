@@ -106,7 +106,6 @@ class Prompter:
         return Prompt(self._opening(self.wording.joint.format(questions=asked)))
 
     def independent(self, questions: Sequence[Question], step: int) -> Prompt:
-        """The question at index ``step`` alone."""
         text = self.wording.independent.format(question=self._single(questions, step))
         return Prompt(self._opening(text), self._primer(step))
 
@@ -125,7 +124,6 @@ class Prompter:
         return Prompt(self._opening(text), self._primer(step))
 
     def single(self, paradigm: str, questions: Sequence[Question], step: int, answers: Sequence[int]) -> Prompt:
-        """The question at index ``step`` in the paradigm "independent" or "conditioned"."""
         assert paradigm in ("independent", "conditioned"), paradigm
         independent = paradigm == "independent"
         return self.independent(questions, step) if independent else self.conditioned(questions, step, answers)

@@ -27,10 +27,6 @@ class Question:
     def truth_name(self) -> str | None:
         return None if self.truth is None else self.options[self.truth]
 
-    @property
-    def letters(self) -> str:
-        return LETTERS[: len(self.options)]
-
 
 def build_questions(
     *,

@@ -64,7 +64,6 @@ def run_folder(given: Path | None, runs: Path = Path("runs"), *, whole_group: bo
 
 
 def group_of(run: Path, runs: Path) -> str:
-    """The folder directly below ``runs`` that holds a run."""
     return run.relative_to(runs).parts[0]
 
 

@@ -116,7 +116,6 @@ class Taxonomy:
 
     @cache  # noqa: B019
     def distinct_names(self, depth: int, root: Names = ()) -> int:
-        """How many different names occur at a depth below ``root``."""
         start, stop = self.span(depth, root)
         return len(set(self.folded_names[depth][start:stop]))
 

@@ -93,7 +93,6 @@ def darwin_core_paths(path: Path) -> tuple[list[str], Paths]:
 
 
 def _ancestors(row: Mapping[str, str], by_id: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    """Rank -> name of every node above a row."""
     names: dict[str, str] = {}
     seen: set[str] = set()
     while (parent := row.get("parentNameUsageID") or "") in by_id and parent not in seen:

@@ -10,7 +10,6 @@ from stage1_teacher.generate import run
 
 @entry("teacher", TeacherConfig)
 def main(config: TeacherConfig) -> None:
-    """Run the pass, and record its data and model for later commands."""
     store, hydra = run(config), HydraConfig.get()
     record(store.path / PASS_FILE, hydra.runtime.choices, hydra.overrides.task)
 

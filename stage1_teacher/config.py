@@ -50,12 +50,10 @@ class TeacherConfig:
 
     @property
     def adapter(self) -> Path | None:
-        """The folder of the adapter that answers."""
         return None if self.taught_by.adapter is None else Path(self.taught_by.adapter)
 
     @property
     def part(self) -> ShardPart:
-        """The shards that this run takes."""
         if self.shard is None:
             return WHOLE
         try:

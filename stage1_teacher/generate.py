@@ -13,9 +13,8 @@ from tqdm import tqdm
 from sekd.datasets import Dataset, load_dataset
 from sekd.datasets.images import undecodable
 from sekd.descent import count_calls
-from sekd.errors import Stopped
+from sekd.errors import SekdError, Stopped
 from sekd.evaluation.students import check_adapter
-from sekd.inference.dimensions import read_dimensions, resolve_layers
 from sekd.inference.pool import run_jobs
 from sekd.memory import engine_memory, read_size
 from sekd.models import load_processor, model_identity
@@ -41,7 +40,6 @@ class Pass:
 
     @property
     def missing(self) -> list[int]:
-        """The missing shards."""
         return [index for index in self.store.missing() if self.part.takes(index)]
 
     @property
@@ -81,14 +79,20 @@ def layout(config: TeacherConfig, prompter: Prompter) -> Layout:
     Raises:
         SekdError: layers that the model does not have, or a letter that is not one token.
     """
-    dimensions = read_dimensions(config.taught_by)
+    size, asked = read_size(config.taught_by), config.layers
+    layers = sorted({layer if layer >= 0 else size.layers + 1 + layer for layer in asked})
+    if any(not 0 <= layer <= size.layers for layer in layers):
+        raise SekdError(
+            f"layers={asked}: model {config.model.name} has decoder layers 1 to {size.layers} "
+            f"(-1 is the last; 0 is its embeddings)"
+        )
     tokenizer = load_processor(config.taught_by).tokenizer
     return Layout(
         k=config.topk,
-        layers=resolve_layers(config.layers, dimensions, name=config.model.name),
-        hidden_size=dimensions.hidden_size,
-        hidden_dtype=config.hidden_dtype or dimensions.dtype,
-        vocab_size=dimensions.vocab_size,
+        layers=tuple(layers),
+        hidden_size=size.hidden,
+        hidden_dtype=config.hidden_dtype or size.dtype,
+        vocab_size=size.vocab,
         letter_ids=prompter.letter_ids(tokenizer, min(config.data.options, len(LETTERS))),
         path_logprob=config.data.by_descent,
     )

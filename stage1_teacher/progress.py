@@ -44,7 +44,6 @@ class Stats:
         return 100 * self.cached_tokens / max(self.prompt_tokens, 1)
 
     def describe(self, seconds: float) -> str:
-        """Speed, share of cached tokens, and the letters' probability."""
         parts = [
             f"{self.steps / max(seconds, 1e-9):.0f} steps/s",
             f"{self.prompt_tokens / max(seconds, 1e-9):.0f} tokens/s",
@@ -140,11 +139,9 @@ class Progress:
         self._bar.update(self.stats.images - self._bar.n)
 
     def done(self, job: int, result: None) -> None:
-        """A shard is written."""
         self._written += self._open.pop(job, Stats())
 
     def requeued(self, job: int) -> None:
-        """A shard is requeued."""
         self._open.pop(job, None)
         self.stats = sum(self._open.values(), self._written)
 

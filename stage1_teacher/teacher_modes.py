@@ -61,18 +61,6 @@ def subject(strategies: Strategies, dataset: Dataset, place: int) -> Conversatio
     )
 
 
-def conditioned(strategies: Strategies, dataset: Dataset, place: int, about: Subject) -> Conversation[Answers]:
-    return strategies.conditioned(about)
-
-
-def independent(strategies: Strategies, dataset: Dataset, place: int, about: Subject) -> Conversation[Answers]:
-    return strategies.independent(about)
-
-
-def joint(strategies: Strategies, dataset: Dataset, place: int, about: Subject) -> Conversation[Answers]:
-    return strategies.guided(about)
-
-
 def shuffled(strategies: Strategies, dataset: Dataset, place: int, about: Subject) -> Conversation[Answers]:
     """The other image is the next readable one; the examples are already in random order."""
     count = len(dataset.examples)
@@ -101,9 +89,9 @@ def on_policy(
 
 
 TEACHER_MODES: dict[str, TeacherMode] = {
-    "conditioned": conditioned,
-    "independent": independent,
-    "joint": joint,
+    "conditioned": lambda strategies, _, __, about: strategies.conditioned(about),
+    "independent": lambda strategies, _, __, about: strategies.independent(about),
+    "joint": lambda strategies, _, __, about: strategies.guided(about),
     "shuffled": shuffled,
     "truth": truth,
 }

@@ -82,7 +82,6 @@ class TeacherWorker:
         done(None)
 
     def close(self) -> None:
-        """Stop the engine."""
         self._engine.close()
 
 
@@ -146,7 +145,6 @@ def _conversation(
 
 
 def _stats(answered: Answered, image: str) -> Stats:
-    """The stats of one image."""
     if isinstance(answered, str):
         if answered.startswith(OUTSIDE):
             return Stats(images=1, outside=1)

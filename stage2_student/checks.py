@@ -134,7 +134,6 @@ def check_model(config: StudentConfig, store: Store, *, n_layers: int, hidden_si
 
 
 def check_letters(prompter: Prompter, tokenizer: Any, layout: Layout) -> list[int]:
-    """The letters' token ids, which must be those of the store."""
     ids = prompter.letter_ids(tokenizer, len(layout.letter_ids))
     _demand(
         ids == list(layout.letter_ids),

@@ -47,7 +47,6 @@ class Stream:
 
     @property
     def epoch(self) -> float:
-        """The number of epochs so far."""
         return self.position / self._order.steps_per_epoch
 
     def __iter__(self) -> Iterator[Batch]:
@@ -141,14 +140,12 @@ class StudentData(LightningDataModule):
 
     @property
     def _place(self) -> tuple[int, int]:
-        """This process's rank, and how many there are."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def train_dataloader(self) -> Stream:
         return self.stream_of(*self._place)
 
     def stream_of(self, rank: int, world: int) -> Stream:
-        """The training batches of one rank of ``world``."""
         settings = self._config.stream
         make_reader = partial(Reader, *self._parts, open_shards=settings.open_shards)
         order = self.order(rank, world)
@@ -166,7 +163,6 @@ class StudentData(LightningDataModule):
         return loaders
 
     def held_out_of(self, rank: int, world: int) -> HeldOutBatches:
-        """The held-out examples of one rank of ``world``."""
         size, settings = self._config.validation.batch_size, self._config.stream
         return HeldOutBatches(self._held_out, self.encoder, batch_size=size, rank=rank, world=world, settings=settings)
 
@@ -175,12 +171,10 @@ class StudentData(LightningDataModule):
         return self.order(0, world).steps_per_epoch * self._config.optim.epochs
 
     def optimiser_steps(self, world: int) -> int:
-        """The number of weight updates of the whole run."""
         steps = -(-self.batches(world) // self._config.optim.accumulate)
         return min(steps, self._config.trainer.max_steps or steps)
 
     def order(self, rank: int, world: int) -> Order:
-        """The training examples' order for one rank."""
         store = self._parts[0].store
         entries = [store.entry(shard) for shard in range(store.plan.n_shards)]
         stored = sum(entry.examples[1] - entry.examples[0] - len(entry.skipped) for entry in entries)

@@ -129,7 +129,6 @@ class Encoder:
         return [*ids, self.end_id], letters
 
     def _targets(self, path: TeacherPath) -> list[int]:
-        """The letters that the teacher chose."""
         return [self._letter_ids(len(path.questions[step].options))[path.answers[step]] for step in path.steps]
 
     def _requests(self, paths: Sequence[TeacherPath], pictures: list[Image.Image], share: float) -> Requests:

@@ -66,7 +66,6 @@ class Student(nn.Module):
 
     @property
     def norm(self) -> nn.Module:
-        """The final norm, frozen."""
         return self.decoder.norm
 
     @property
@@ -101,7 +100,6 @@ class Student(nn.Module):
         )
 
     def answer(self, tokenizer: Any, asked: PromptBatch) -> list[str]:
-        """Greedy replies."""
         return answer(self.vlm, tokenizer, asked, in_step=self.sharded)
 
     def save(self, weights: Mapping[str, Tensor], folder: Path, *, base: str) -> None:

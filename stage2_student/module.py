@@ -76,7 +76,6 @@ class StudentModule(LightningModule):
         self._recording = (self.global_step + 1) % self._config.trainer.log_every == 0
 
     def training_loss(self, batch: Batch) -> LossResult:
-        """The student's forward pass and the losses of one batch."""
         states = self.student(
             batch, layers=self._objective.student_layers, with_format=self._objective.config.format.weight > 0
         )
@@ -145,7 +144,6 @@ class StudentModule(LightningModule):
     # --- checkpoints ---
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        """The trained weights alone."""
         whole = super().state_dict(*args, **kwargs)
         return {name: whole[name] for name in self._trained()}
 

@@ -104,7 +104,6 @@ class Objective:
         return norm(stored_ND) if norm else stored_ND
 
     def _weights(self, batch: Batch) -> Tensor:
-        """The weight of a position's losses, [N]."""
         by_level = torch.tensor([self.config.levels.get(name, 1.0) for name in batch.level_names])
         weights_N = batch.shares_N * by_level.to(batch.shares_N)[batch.levels_N]
         if self.config.confidence:

@@ -107,7 +107,6 @@ class Order:
                 yield chunks[place]
 
     def _shares(self, block: int) -> list[int]:
-        """How many examples of a block each rank gets."""
         whole = self.steps_per_block * self.batch_size * self.world
         return split(min(sum(self.counts) - block * whole, whole), self.world)
 

@@ -49,8 +49,6 @@ DESCENT = ("questions", "beam", "stop")  # settings of data without labels
 
 @dataclass
 class RunFolder:
-    """``runs/<name>`` for these settings."""
-
     path: Path
     settings: dict[str, Any]
 
@@ -117,7 +115,6 @@ class RunFolder:
         (self.adapter / "README.md").write_text(CARD.read_text(encoding="utf-8").format(**known), encoding="utf-8")
 
     def last_checkpoint(self) -> Path | None:
-        """The newest checkpoint of an interrupted run."""
         files = self.checkpoints.glob("*.ckpt")
         return max(files, key=lambda file: file.stat().st_mtime_ns, default=None)
 

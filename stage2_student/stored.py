@@ -48,7 +48,6 @@ class TeacherPath:
 
     @property
     def steps(self) -> range:
-        """The steps that the student answers."""
         return range(self.single.step, self.single.step + 1) if self.single else range(len(self.answers))
 
 
@@ -98,7 +97,6 @@ class SplitView:
         return np.exp(np.asarray(rows[PATH_LOGPROB])[last])
 
     def counts(self) -> tuple[int, ...]:
-        """How many examples of every shard are read."""
         return tuple(len(self.places(shard)) for shard in range(self.store.plan.n_shards))
 
 

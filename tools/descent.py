@@ -18,7 +18,7 @@ from sekd.datasets import DataConfig, Dataset, Example, load_dataset
 from sekd.descent import depth_to_stop
 from sekd.embedded.kingdoms import IN_DOMAIN, KINGDOMS, UNSEEN
 from sekd.errors import SekdError, exit_on_error
-from sekd.evaluation.calibration import summarise
+from sekd.evaluation.behaviour import summarise
 from sekd.evaluation.predict import compose
 from sekd.inference.config import EngineConfig
 from sekd.inference.engine import Engine

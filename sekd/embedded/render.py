@@ -93,7 +93,6 @@ class Canvas:
         self.draw.ellipse(self.box(*box), fill=self.ink)
 
     def body(self, kingdom: str, shape: str) -> Image.Image:
-        """The subject's outline as a mask."""
         mask = Image.new("L", self.image.size, 0)
         draw = ImageDraw.Draw(mask)
         for box in ELLIPSES.get(shape, []):
@@ -163,7 +162,6 @@ def _fauna(canvas: Canvas, attributes: dict[str, str]) -> None:
 
 
 def _flora(canvas: Canvas, attributes: dict[str, str]) -> None:
-    """A flower's stem and leaves."""
     ((x, _),) = canvas.pixels((canvas.rng.uniform(-0.1, 0.1), 0))
     canvas.draw.line([canvas.centre, (x, DRAWN)], fill=canvas.ink, width=canvas.line)
     if attributes["leaf"] in ("leftleaf", "bothleaf"):
@@ -173,7 +171,6 @@ def _flora(canvas: Canvas, attributes: dict[str, str]) -> None:
 
 
 def _vessel(canvas: Canvas, attributes: dict[str, str]) -> None:
-    """A pot's handle or lid."""
     if attributes["handle"] in HANDLES:
         canvas.draw.ellipse(canvas.box(*HANDLES[attributes["handle"]]), outline=canvas.ink, width=canvas.line)
     elif attributes["handle"] == "lidded":
@@ -182,7 +179,6 @@ def _vessel(canvas: Canvas, attributes: dict[str, str]) -> None:
 
 
 def _moth(canvas: Canvas, attributes: dict[str, str]) -> None:
-    """A moth's antennae."""
     antenna = attributes["antenna"]
     for sign in (-1, 1):
         x = sign * 0.55
@@ -199,7 +195,6 @@ def _moth(canvas: Canvas, attributes: dict[str, str]) -> None:
 
 
 def _rocket(canvas: Canvas, attributes: dict[str, str]) -> None:
-    """A rocket's exhaust."""
     if attributes["flame"] == "single":
         canvas.polygon((-0.25, 0.9), (0.25, 0.9), (0, 1.9))
     elif attributes["flame"] == "double":

@@ -37,8 +37,6 @@ Task = tuple[Prompt, list[str]]  # a prompt and the words of the correct reply
 
 
 class SkillTest:
-    """The tasks of every skill on one dataset."""
-
     def __init__(self, dataset: Dataset, model: ModelConfig) -> None:
         self._dataset = dataset
         self._processor = load_processor(model)

@@ -54,5 +54,4 @@ class EvaluateConfig:
 
     @property
     def asked_of_students(self) -> list[str]:
-        """Every student's prompting strategies."""
         return self.usual_student.get(self.data.name, ["joint"]) if self.student is None else self.student

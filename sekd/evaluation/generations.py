@@ -51,7 +51,7 @@ class Generation:
 
     ``letter_logprobs[i]`` holds natural logarithms of the model's unrestricted probabilities of the letters of
     question i at its answer position; it is empty where the answer has no such position. ``key`` is
-    that of ``cells.example_key``.
+    that of ``evaluate.example_key``.
     """
 
     sample: str
@@ -81,13 +81,7 @@ class Cell:
     facts: dict[str, Any]  # the digest's input and versions, for provenance
 
     @property
-    def who(self) -> str:
-        """The model, and its training where there are several."""
-        return f"{self.model}/{self.seed}" if self.seed else self.model
-
-    @property
     def folder(self) -> Path:
-        """The cell's folder below ``generations/``."""
         return Path(self.tree, *self.model.split("/"), *([self.seed] if self.seed else []), self.paradigm, self.digest)
 
 
@@ -120,7 +114,6 @@ def read_cell(folder: Path, keys: Collection[str] | None = None) -> tuple[Cell, 
 
 
 def read_identity(folder: Path) -> Cell:
-    """The cell of a folder, from its first part's metadata."""
     part = min(folder.glob("part-*.parquet"), default=None)
     if part is None:
         raise SekdError(f"{folder} holds no part-*.parquet: expected the kept generations of one cell")
@@ -132,7 +125,6 @@ def read_identity(folder: Path) -> Cell:
 
 
 def kept_keys(folder: Path) -> set[str]:
-    """The keys of the rows that a cell's folder holds."""
     parts = folder.glob("part-*.parquet")
     return {key for part in parts for key in _table(part, ["key"]).column("key").to_pylist()}
 
@@ -210,15 +202,6 @@ def read_trees(run: Path) -> dict[str, Taxonomy]:
         name: Taxonomy(tree["leaves"], skip=tree["skip"], level_names=tree["level_names"])
         for name, tree in trees.items()
     }
-
-
-def read_evaluated(run: Path) -> list[tuple[Cell, list[Generation]]]:
-    """The cells of ``read_listed`` with the generations of the evaluated images.
-
-    Raises:
-        SekdError: the run's evaluation is not finished, or a part cannot be read.
-    """
-    return [(each.cell, read_cell(each.folder, each.keys)[1]) for each in read_listed(run)]
 
 
 def _listing(run: Path) -> Any:

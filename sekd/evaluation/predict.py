@@ -183,16 +183,12 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
     for path in paths:
         if not path.exists():
             raise SekdError(f"{path} does not exist: expected an image or a folder of images")
-        found += sorted(filter(partial(_is_image, path), path.rglob("*"))) if path.is_dir() else [path]
+        below = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES) if path.is_dir() else []
+        seen = [file for file in below if not any(part.startswith(".") for part in file.relative_to(path).parts)]
+        found += seen if path.is_dir() else [path]
     if not found:
         raise SekdError(f"no image found: expected files that end in {', '.join(SUFFIXES)}")
     return list(dict.fromkeys(found))
-
-
-def _is_image(folder: Path, file: Path) -> bool:
-    """Whether a file in a folder is an image and not hidden."""
-    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-    return not hidden and file.suffix.lower() in SUFFIXES
 
 
 def roots_of(taxonomy: Taxonomy, name: str | None) -> Sequence[Names]:
@@ -246,7 +242,6 @@ def compose(group: str, name: str, schema: type) -> Any:
 
 
 def write(predictions: Sequence[Prediction], out: Path | None) -> None:
-    """One row a path, on the terminal or in the file."""
     if out is not None:
         import pyarrow as pa
         from pyarrow import csv, parquet

@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 
 from sekd.answers import Parser, parse_joint, parse_single
-from sekd.evaluation.calibration import calibrate
-from sekd.evaluation.confusion import Way, answered_names, changes, count_pairs, tabulate
-from sekd.evaluation.generations import CALL_COLUMNS, Cell, Generation, read_evaluated, read_trees
+from sekd.evaluation.behaviour import Way, answered_names, calibrate, changes, count_pairs, tabulate
+from sekd.evaluation.generations import CALL_COLUMNS, Cell, Generation, read_cell, read_listed, read_trees
 from sekd.evaluation.students import STUDENT
 from sekd.evaluation.table import INTERVENTIONS
 from sekd.metrics import (
@@ -62,20 +61,15 @@ def read_run(run: Path, *, parser: Parser = "lenient") -> list[CellResult]:
     Raises:
         SekdError: the run has not been evaluated.
     """
-    trees = read_trees(run)
-    return [
-        CellResult(
-            cell,
-            generations,
-            [read_answers(each, cell.paradigm, parser=parser) for each in generations],
-            trees.get(cell.tree),
-        )
-        for cell, generations in read_evaluated(run)
-    ]
+    trees, results = read_trees(run), []
+    for each in read_listed(run):
+        _, generations = read_cell(each.folder, each.keys)
+        answers = [read_answers(generation, each.cell.paradigm, parser=parser) for generation in generations]
+        results.append(CellResult(each.cell, generations, answers, trees.get(each.cell.tree)))
+    return results
 
 
 def read_answers(generation: Generation, paradigm: str, *, parser: Parser) -> list[int | None]:
-    """The option index of each question, None if unparsed."""
     if paradigm == "joint":
         return parse_joint(generation.texts[0], generation.questions, parser=parser)
     pairs = zip(generation.texts, generation.questions, strict=True)

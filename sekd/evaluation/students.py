@@ -32,7 +32,6 @@ class TrainedStudent:
 
     @property
     def training(self) -> Path:
-        """The folder of the training: its adapter, settings, metrics and logs."""
         return self.adapter.parent
 
     @property

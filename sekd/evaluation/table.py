@@ -70,7 +70,6 @@ def print_table(scores: Scores) -> None:
 
 
 def sentence(scores: Scores) -> str:
-    """A sentence that summarises the scores."""
     parts = [text for text in (_in_domain(scores["in_domain"]), _unseen(scores["unseen"])) if text]
     return " ".join(parts) if parts else _base_alone(scores)
 

@@ -19,13 +19,12 @@ from sekd.datasets.base import Dataset, Example
 from sekd.errors import SekdError, Stopped
 from sekd.evaluation.config import EvaluateConfig
 from sekd.evaluation.generations import Cell, Generation, add_refused, kept_keys, write_part
-from sekd.inference.dimensions import adapter_rank
 from sekd.inference.engine import Engine
 from sekd.inference.pool import run_jobs
 from sekd.inference.requests import StepResult, UnreadableImageError, UnusableImageError
 from sekd.inference.schedule import Conversation
 from sekd.inference.strategies import Strategies, Subject
-from sekd.models import load_processor
+from sekd.models import adapter_rank, load_processor
 from sekd.prompts import Prompter
 from sekd.questions import LETTERS, Question
 from sekd.stop import Stop
@@ -131,7 +130,6 @@ class EvalWorker:
     def _generate(
         self, task: EvalTask, examples: Sequence[Example], progress: Callable[[int], None]
     ) -> list[Unreadable]:
-        """Generate and store one part; returns the unreadable images."""
         unreadable: list[Unreadable] = []
         generations: list[Generation] = []
         since = time.perf_counter()
@@ -149,7 +147,6 @@ class EvalWorker:
         return unreadable
 
     def close(self) -> None:
-        """Stop the engine."""
         self._engine.close()
 
 
@@ -177,7 +174,6 @@ class _Found:
 def ask(
     strategies: Strategies, strategy: str, dataset: Dataset, example: Example
 ) -> Conversation[Generation | Unreadable]:
-    """The conversation about one example."""
     subject = Subject.of(dataset, example)
     try:
         answers = yield from strategies.ask(strategy, subject)

@@ -15,12 +15,11 @@ from PIL import Image
 
 from sekd.errors import SekdError
 from sekd.inference.config import EngineConfig
-from sekd.inference.dimensions import adapter_rank
 from sekd.inference.pool import SILENCE_SECONDS
 from sekd.inference.rendering import Rendering
 from sekd.inference.requests import StepRequest, StepResult, UnusableImageError, tail_logprob
 from sekd.inference.schedule import Conversation, Scheduler
-from sekd.models import ModelConfig
+from sekd.models import ModelConfig, adapter_rank
 
 ROWS_PER_SEQUENCE = 16  # a conversation may request a whole path at once: unread rows per admitted image
 

@@ -12,9 +12,9 @@ from sekd.errors import SekdError
 from sekd.inference import plugin
 from sekd.inference.config import EngineConfig
 from sekd.inference.connector import CAPTURE
-from sekd.inference.dimensions import read_dimensions
 from sekd.inference.hidden_rows import RowReader
 from sekd.inference.requests import StepRequest
+from sekd.memory import read_size
 from sekd.models import ModelConfig, image_bounds, load_processor
 
 NUMPY_DTYPES: dict[str, np.dtype] = {
@@ -64,7 +64,7 @@ def engine_arguments(model: ModelConfig, engine: EngineConfig, *, max_lora_rank:
         "model": model.path,
         "revision": model.revision,
         "trust_remote_code": model.trust_remote_code,
-        "dtype": read_dimensions(model).dtype,  # vLLM's own "auto" would turn float32 into 16 bits
+        "dtype": read_size(model).dtype,  # vLLM's own "auto" would turn float32 into 16 bits
         "seed": 0,
         "max_num_seqs": engine.max_num_seqs,
         "max_num_batched_tokens": engine.max_num_batched_tokens,

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from synthetic import generation, questions
 
-from sekd.evaluation.calibration import calibrate, summarise
-from sekd.evaluation.confusion import Pair, count_pairs, tabulate
+from sekd.evaluation.behaviour import Pair, calibrate, count_pairs, summarise, tabulate
 from sekd.inference.strategies import among_offered
 from sekd.questions import Question
 

@@ -12,7 +12,7 @@ import pytest
 from synthetic import LEVELS, PROMPTER, generation, questions, write_run
 
 from sekd.errors import SekdError
-from sekd.evaluation.generations import kept_keys, list_cells, read_cell, read_evaluated, write_part
+from sekd.evaluation.generations import kept_keys, list_cells, read_cell, write_part
 from sekd.evaluation.scores import (
     Bootstrap,
     difference,
@@ -313,9 +313,9 @@ def test_an_evaluation_reads_its_own_keys_once_each_and_where_its_data_lies_now(
     write_part(folder, cell, generations[:3])  # kept twice, as by two evaluations at a time
     moved = replace(cell, root="elsewhere", part="unseen")
     list_cells(tmp_path, [moved], {"demo": ["s0001", "s0007"]})
-    [(found, read)] = read_evaluated(tmp_path)
-    assert found == moved
-    assert [each.sample for each in read] == ["s0001", "s0007"]
+    [found] = read_run(tmp_path)
+    assert found.cell == moved
+    assert [each.sample for each in found.generations] == ["s0001", "s0007"]
 
 
 def test_a_file_that_is_no_part_is_named(tmp_path: Path) -> None:

@@ -10,11 +10,10 @@ import pytest
 import torch
 from engine_reference import LAYERS, Reference, assert_agrees, picture, relative_error
 
-from sekd.inference.dimensions import adapter_rank
 from sekd.inference.engine import Engine
 from sekd.inference.requests import StepRequest
 from sekd.inference.strategies import Answers, GivenAnswers, Strategies, Subject, wrong_answers
-from sekd.models import ModelConfig
+from sekd.models import ModelConfig, adapter_rank
 from sekd.prompts import Prompter
 from sekd.questions import Question
 

@@ -22,7 +22,7 @@ from sekd.store.verify import verify
 from stage1_teacher import generate
 from stage1_teacher.config import Teacher, TeacherConfig
 from stage1_teacher.generate import prepare, run
-from stage1_teacher.teacher_modes import conditioned
+from stage1_teacher.teacher_modes import TEACHER_MODES
 from stage1_teacher.worker import TeacherWorker, ask_shard
 
 
@@ -32,7 +32,7 @@ def ask(worker: TeacherWorker, dataset: Dataset, places: range) -> Any:
         worker._strategies,
         dataset,
         places,
-        mode=conditioned,
+        mode=TEACHER_MODES["conditioned"],
         layout=worker._store.layout,
         report=lambda stats: None,
     )

@@ -13,7 +13,7 @@ from sekd.models import load_processor
 from sekd.prompts import Prompter
 from sekd.store import Layout
 from stage1_teacher.config import TeacherConfig
-from stage1_teacher.teacher_modes import conditioned, on_policy
+from stage1_teacher.teacher_modes import TEACHER_MODES, on_policy
 from stage1_teacher.worker import Shard, ask_shard
 
 IMAGES = range(2, 8)
@@ -71,7 +71,9 @@ def engine() -> ByRule:
 @pytest.fixture
 def shard(engine: Any, strategies: Strategies, dataset: Dataset) -> Shard:
     layout = Layout(k=2, layers=(1,), hidden_size=3, hidden_dtype="float32", vocab_size=99, letter_ids=(1, 2, 3, 4))
-    return ask_shard(engine, strategies, dataset, IMAGES, mode=conditioned, layout=layout, report=lambda stats: None)
+    return ask_shard(
+        engine, strategies, dataset, IMAGES, mode=TEACHER_MODES["conditioned"], layout=layout, report=lambda stats: None
+    )
 
 
 def test_every_row_says_what_was_asked_and_answered_in_order_of_example_then_step(

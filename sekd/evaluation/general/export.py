@@ -25,8 +25,6 @@ MODULES = ("errors", "tree_files", "taxonomy", "questions", "answers", "metrics"
 
 @dataclass
 class ExportConfig:
-    """Which questions are written, in which wording, and where."""
-
     data: DataConfig = MISSING
     model: ModelConfig = MISSING
     split: str = "test"
@@ -80,7 +78,6 @@ def _row(dataset: Dataset, prompter: Prompter, example: Example) -> dict[str, An
 
 @entry("lmms_task", ExportConfig)
 def main(config: ExportConfig) -> None:
-    """Write the folder and print how to use it."""
     dataset = load_dataset(config.data, config.split)
     out = Path(config.out)
     task = export(dataset, Prompter.named(config.model.wording), out)

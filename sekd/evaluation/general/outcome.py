@@ -145,13 +145,11 @@ def write_outcomes(run: Path, outcomes: list[Outcome]) -> None:
 
 
 def read_outcomes(run: Path) -> list[Outcome]:
-    """The outcomes that ``write_outcomes`` wrote; empty if there are none."""
     file = run / FILE
     return [Outcome(**row) for row in json.loads(file.read_text())] if file.is_file() else []
 
 
 def print_outcomes(outcomes: list[Outcome]) -> None:
-    """One line a benchmark on the terminal, narrow enough for 100 columns."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table

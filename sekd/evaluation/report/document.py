@@ -28,7 +28,6 @@ class Table:
     plot: Figure | None = None
 
     def numeric(self) -> list[bool]:
-        """Whether each column holds numbers."""
         columns = list(zip(*self.rows, strict=True)) or [()] * len(self.columns)
         return [i > 0 and not any(isinstance(value, str) for value in column) for i, column in enumerate(columns)]
 
@@ -77,7 +76,6 @@ def show(value: Value) -> str:
 
 
 def as_html(title: str, summary: str, sections: Sequence[Section]) -> str:
-    """One page that holds its style sheet, plots and images."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     loader = PackageLoader("sekd.evaluation.report", "")

@@ -180,7 +180,6 @@ def _saved(figure: Figure, **options: Any) -> bytes:
 
 
 def _panels(titles: Collection[str], *, height: float) -> tuple[Figure, list[Axes]]:
-    """A panel of so many inches a title, row by row."""
     columns = min(COLUMNS, len(titles))
     rows = -(-len(titles) // columns)
     figure = Figure(figsize=(WIDTH * columns, height * rows), layout="constrained")

@@ -16,8 +16,8 @@ from PIL import Image
 from sekd.datasets import DataConfig, load_dataset
 from sekd.datasets.images import DECODE_ERRORS, decode
 from sekd.errors import SekdError
+from sekd.evaluation.behaviour import CHANGES
 from sekd.evaluation.certainty import JUDGED, choose_threshold, coverage_curve, path_certainties
-from sekd.evaluation.confusion import CHANGES
 from sekd.evaluation.generations import Listed
 from sekd.evaluation.report import plots
 from sekd.evaluation.report.document import WORDS, Case, Section, Table, Value, section
@@ -192,7 +192,6 @@ def data_of(students: Sequence[TrainedStudent]) -> DataConfig | None:
 
 
 def provenance(cells: Sequence[Listed], students: Sequence[TrainedStudent]) -> Section | None:
-    """Where the generations and the trainings are kept, with their settings."""
     kept = [(str(each.folder), len(each.keys)) for each in cells]
     trained = [(each.title, str(each.training), _settings(each).get("fingerprint")) for each in students]
     tables = [

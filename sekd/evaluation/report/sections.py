@@ -28,7 +28,6 @@ PARENTS: Mapping[str, Callable[[Scores], Scores]] = {
 
 
 def name_of(model: str, paradigm: str) -> str:
-    """The name of a model and strategy in the report."""
     title = PARADIGM_TITLES.get(paradigm, paradigm)
     return f"{model}, one pass" if paradigm == "joint" and model != "base" else f"{model}, {title}"
 
@@ -45,7 +44,6 @@ def base_and_student(scores: Scores) -> dict[str, list[Row]]:
 
 
 def headline(scores: Scores) -> Section | None:
-    """Base and student with intervals, and how much of the gap is recovered."""
     figure = Table(
         "Whole paths right by way of asking",
         ("tree", "way of asking", "n", "HCA %", "low", "high"),
@@ -184,7 +182,6 @@ def all_metrics(scores: Scores) -> Section | None:
 
 
 def cost(scores: Scores) -> Section | None:
-    """Calls, tokens and seconds an image."""
     tables = _every_cell(
         scores,
         "Cost of an image",

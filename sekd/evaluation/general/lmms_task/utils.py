@@ -38,7 +38,6 @@ def doc_to_text(doc: Doc, lmms_eval_specific_kwargs: dict[str, Any] | None = Non
 
 
 def doc_to_messages(doc: Doc, lmms_eval_specific_kwargs: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-    """The image comes before the text."""
     image = {"type": "image", "url": doc_to_visual(doc)[0]}
     messages = [{"role": "user", "content": [image, {"type": "text", "text": doc["prompt"]}]}]
     if doc["system"]:
@@ -62,7 +61,6 @@ def process_results(doc: Doc, results: list[str]) -> dict[str, Any]:
 
 
 def unparsed(paths: list[list[str | None]]) -> float:
-    """The share of all answers that did not parse, in percent."""
     return parse_failures(paths)
 
 

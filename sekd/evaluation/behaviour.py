@@ -1,4 +1,4 @@
-"""Confusions between names, and images whose answers change between right and wrong."""
+"""What is behind a score: calibration, confusions between names, and images that change between right and wrong."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,10 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from sekd.evaluation.generations import Generation
+from sekd.inference.strategies import among_offered
 
+BINS = 10  # of calibration
+Calibration = dict[str, Any]
 Way = tuple[str, str]  # model, paradigm
 Answered = tuple[Generation, Sequence[int | None]]  # an image's questions and answers
 # (whole path right before, after) -> the change's name, and its number of example images
@@ -110,3 +113,49 @@ def answered_names(generation: Generation, answers: Sequence[int | None]) -> lis
     """The answered option of each question; None where nothing was read."""
     pairs = zip(generation.questions, answers, strict=True)
     return [None if answer is None else question.options[answer] for question, answer in pairs]
+
+
+def calibrate(generations: Sequence[Generation], answers: Sequence[Sequence[int | None]]) -> Calibration:
+    """Reliability of every answered question whose truth is known, as ``summarise`` returns it.
+
+    Confidence is the answered letter's probability among the offered letters, so that it is comparable between free and
+    guided decoding.
+    """
+    pairs: list[tuple[float, bool]] = []
+    unread = without = 0
+    for generation, chosen in zip(generations, answers, strict=True):
+        for question, logprobs, answer in zip(generation.questions, generation.letter_logprobs, chosen, strict=True):
+            if question.truth is None:
+                continue
+            if answer is None:
+                unread += 1
+            elif not logprobs:
+                without += 1
+            else:
+                pairs.append((among_offered(logprobs)[answer], answer == question.truth))
+    return summarise(pairs) | {"unread": unread, "without": without}
+
+
+def summarise(pairs: Sequence[tuple[float, bool]]) -> Calibration:
+    """Equal-width bins of (confidence, right) and the gap between the two, weighted by the bins' counts.
+
+    Returns:
+        "bins", those with an answer: {"low", "high", "count", mean "confidence", "accuracy"} in percent; "error", the
+        expected calibration error (Guo et al., 2017) in points, None without answers; "answers", their number.
+    """
+    groups: list[list[tuple[float, bool]]] = [[] for _ in range(BINS)]
+    for stated, right in pairs:
+        groups[min(int(stated * BINS), BINS - 1)].append((stated, right))
+    bins = [
+        {
+            "low": 100 * (i / BINS),
+            "high": 100 * ((i + 1) / BINS),
+            "count": len(group),
+            "confidence": 100 * sum(stated for stated, _ in group) / len(group),
+            "accuracy": 100 * sum(right for _, right in group) / len(group),
+        }
+        for i, group in enumerate(groups)
+        if group
+    ]
+    gaps = sum(each["count"] * abs(each["confidence"] - each["accuracy"]) for each in bins)
+    return {"bins": bins, "error": gaps / len(pairs) if pairs else None, "answers": len(pairs)}
