@@ -5,6 +5,7 @@ student   a training step on a store against the same step with the teacher in t
 large     a LoRA step on a model of Qwen2.5-VL-7B's shape; needs a GPU
 online    a pass and two students against TRL's online distillation and against HF's Trainer
 scale     hours and bytes on 1 to 64 GPUs: the project's pool over simulated nodes
+occupancy how full the engine is over a pass: the project's scheduling over a simulated engine
 """
 
 import argparse
@@ -18,6 +19,7 @@ import torch
 
 from benchmarks.large import measure_large
 from benchmarks.measure import Comparison
+from benchmarks.occupancy import show_occupancy
 from benchmarks.online import compare_online
 from benchmarks.scale import show_scale
 from benchmarks.setup import MODELS, prepare
@@ -26,7 +28,7 @@ from benchmarks.teacher import compare_passes
 from sekd.provenance import machine, software
 
 ONLINE = 2000  # images
-PARTS = ("teacher", "student", "large", "online", "scale")
+PARTS = ("teacher", "student", "large", "online", "scale", "occupancy")
 
 
 def measure(parts: Sequence[str], images: Sequence[int], rounds: int) -> Iterator[Comparison]:
@@ -47,6 +49,8 @@ def measure(parts: Sequence[str], images: Sequence[int], rounds: int) -> Iterato
             compare_online(Path(folder), images=ONLINE)
     if "scale" in parts:
         show_scale()
+    if "occupancy" in parts:
+        show_occupancy()
 
 
 def main() -> None:

@@ -50,7 +50,7 @@ class SimulatedNodes:
             self._at(lost, (name, "lost", "the node failed"))
             return
         self.busy += seconds
-        self._at(self.clock + seconds, (name, "done", None))
+        self._at(self.clock + seconds, (name, "done", (job, None)))
         self._at(self.clock + seconds, (name, "idle", None))
 
     def receive(self, timeout: float) -> list[Message]:

@@ -138,8 +138,8 @@ def run(config: TeacherConfig) -> Store:
         except Stopped as stopped:
             whole = store.plan.n_shards - len(store.missing())
             print(
-                f"\nstopped by {stopped}: {whole} of {store.plan.n_shards} shards are whole, the one in hand was "
-                "dropped; the same command goes on from here",
+                f"\nstopped by {stopped}: {whole} of {store.plan.n_shards} shards are whole, those in hand "
+                "were dropped; the same command goes on from here",
                 file=sys.stderr,
             )
             raise

@@ -1,8 +1,8 @@
-"""A worker with one engine: generates shard after shard, and writes each while it generates the next."""
+"""A worker with one engine: generates shards, and writes each while it generates the next."""
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -16,6 +16,7 @@ import pyarrow as pa
 from sekd.datasets import Dataset, Example, load_dataset
 from sekd.errors import SekdError
 from sekd.inference.engine import Engine
+from sekd.inference.pool import Jobs
 from sekd.inference.requests import UnreadableImageError
 from sekd.inference.schedule import Conversation
 from sekd.inference.strategies import Answers, Strategies, Subject
@@ -29,7 +30,8 @@ from stage1_teacher.generate import questioning
 from stage1_teacher.progress import Stats
 from stage1_teacher.teacher_modes import OUTSIDE, TeacherMode, subject, teacher_mode
 
-Report = Callable[[Stats], None]
+Report = Callable[[int, Stats], None]
+Done = Callable[[int, None], None]
 Answered = tuple[Subject, Answers] | str  # an image's questions and answers, or the reason why there are none
 
 
@@ -57,29 +59,34 @@ class TeacherWorker:
         self._engine = Engine(model, config.engine, layers=layers, adapter=config.adapter)
         self._strategies = Strategies(prompter, load_processor(model), topk=config.topk, capture=bool(layers))
 
-    def work(self, jobs: Iterable[int], *, progress: Report, done: Callable[[Any], None]) -> None:
+    def work(self, jobs: Jobs, *, progress: Report, done: Done) -> None:
         """Generate and write shards from the queue; a shard is done when it is synced to disk."""
-        write_behind(self._ask(index, progress, done) for index in jobs)
+        with closing(self._ask(jobs, progress, done)) as written:
+            write_behind(written)
 
-    def _ask(self, index: int, progress: Report, done: Callable[[Any], None]) -> Callable[[], None]:
-        """Generate a shard; returns the job that writes it."""
-        start = time.perf_counter()
-        shard = ask_shard(
-            self._engine,
-            self._strategies,
-            self._dataset,
-            self._store.plan.examples(index),
-            mode=self._mode,
-            layout=self._store.layout,
-            report=progress,
-        )
-        return partial(self._write, index, shard, time.perf_counter() - start, done)
+    def _ask(self, jobs: Jobs, progress: Report, done: Done) -> Generator[Callable[[], None]]:
+        """Generate shards; yields the jobs that write them."""
+        for first in jobs:
+            asked = ask_shards(
+                self._engine,
+                self._strategies,
+                self._dataset,
+                self._store.plan.examples,
+                first,
+                more=jobs.ready,
+                mode=self._mode,
+                layout=self._store.layout,
+                report=progress,
+            )
+            with closing(asked):
+                for index, shard, seconds in asked:
+                    yield partial(self._write, index, shard, seconds, done)
 
-    def _write(self, index: int, shard: "Shard", seconds: float, done: Callable[[Any], None]) -> None:
+    def _write(self, index: int, shard: "Shard", seconds: float, done: Done) -> None:
         provenance = collect(settings=asdict(self._config), device=self._engine.device_name)
         provenance["seconds"] = round(seconds, 3)
         self._store.write_shard(index, shard.rows, shard.hidden, provenance, skipped=shard.skipped)
-        done(None)
+        done(index, None)
 
     def close(self) -> None:
         self._engine.close()
@@ -109,39 +116,62 @@ class Shard:
     skipped: dict[str, str]
 
 
-def ask_shard(
+def ask_shards(
     engine: Engine,
     strategies: Strategies,
     dataset: Dataset,
-    places: range,
+    places: Callable[[int], range],
+    first: int,
     *,
+    more: Callable[[], int | None],
     mode: TeacherMode,
     layout: Layout,
     report: Report,
-) -> Shard:
-    """Generate the answers of one shard: the dataset's examples at ``places``.
+) -> Generator[tuple[int, Shard, float]]:
+    """Generate the answers of shard ``first`` and of those that ``more`` gives: index, answers and seconds of each.
 
-    The engine's caches are reset first, so that a shard's bytes depend on the shard alone.
+    ``more`` is called when the last image of a shard has entered the engine. The images of the shard that it gives
+    enter while others end, so the engine stays full. On CPU a shard's bytes do not depend on the others; on GPU the
+    last bits depend on the batch anyway. ``places`` are a shard's examples in the dataset. A shard's seconds are those
+    since the one before ended.
     """
     engine.reset()
-    conversations = (_conversation(place, strategies, dataset, mode) for place in places)
-    answered: dict[int, Answered] = {}
-    with closing(engine.drive(conversations)) as finished:
-        for place, answers in finished:
-            answered[place] = answers
-            report(_stats(answers, dataset.examples[place].image.name))
-    return _assemble([(dataset.examples[place], answered[place]) for place in places], layout)
+    asked: dict[int, dict[int, Answered]] = {}
+    begun: dict[int, float] = {}
+    ended = 0.0
+
+    def conversations() -> Iterator[Conversation[tuple[int, int, Answered]] | None]:
+        index: int | None = first
+        while True:
+            if index is None:
+                yield None
+            else:
+                asked[index], begun[index] = {}, time.perf_counter()
+                for place in places(index):
+                    yield _conversation(index, place, strategies, dataset, mode)
+            index = more()
+
+    with closing(engine.drive(conversations())) as finished:
+        for index, place, answers in finished:
+            asked[index][place] = answers
+            report(index, _stats(answers, dataset.examples[place].image.name))
+            if len(asked[index]) == len(places(index)):
+                answered = asked.pop(index)
+                start, ended = max(begun.pop(index), ended), time.perf_counter()
+                shard = _assemble([(dataset.examples[place], answered[place]) for place in places(index)], layout)
+                yield index, shard, ended - start
+    assert not asked, f"the engine ended before shards {list(asked)} did"
 
 
 def _conversation(
-    place: int, strategies: Strategies, dataset: Dataset, mode: TeacherMode
-) -> Conversation[tuple[int, Answered]]:
+    index: int, place: int, strategies: Strategies, dataset: Dataset, mode: TeacherMode
+) -> Conversation[tuple[int, int, Answered]]:
     """The conversation about one image, which may be unreadable or outside the tree."""
     try:
         about = yield from subject(strategies, dataset, place)
-        return place, (about, (yield from mode(strategies, dataset, place, about)))
+        return index, place, (about, (yield from mode(strategies, dataset, place, about)))
     except UnreadableImageError as error:
-        return place, error.reason
+        return index, place, error.reason
 
 
 def _stats(answered: Answered, image: str) -> Stats:

@@ -115,17 +115,21 @@ class EvalWorker:
         prompter = Prompter.named(config.model.wording)
         self._strategies = Strategies(prompter, load_processor(config.model), topk=config.topk)
 
-    def work(self, jobs: Iterable[str], *, progress: Callable[[int], None], done: Callable[[Any], None]) -> None:
+    def work(
+        self, jobs: Iterable[str], *, progress: Callable[[str, int], None], done: Callable[[str, Any], None]
+    ) -> None:
         """Do tasks. A lost worker's task continues after its stored parts."""
         for title in jobs:
             task, kept = self._tasks[title], kept_keys(self._tasks[title].folder)
             missing = [example for example in task.examples if task.keys[example.id] not in kept]
-            progress(len(task.examples) - len(missing))
+            progress(title, len(task.examples) - len(missing))
             unreadable: list[Unreadable] = []
             for start in range(0, len(missing), self._config.part_size):
-                unreadable += self._generate(task, missing[start : start + self._config.part_size], progress)
+                unreadable += self._generate(
+                    task, missing[start : start + self._config.part_size], partial(progress, title)
+                )
                 check_share([each.reason for each in unreadable], task.dataset, self._config.unreadable_share)
-            done(unreadable)
+            done(title, unreadable)
 
     def _generate(
         self, task: EvalTask, examples: Sequence[Example], progress: Callable[[int], None]

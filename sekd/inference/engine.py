@@ -84,7 +84,7 @@ class Engine:
         return current_platform.get_device_name()
 
     def drive(
-        self, conversations: Iterable[Conversation], *, adapter: Path | None = None
+        self, conversations: Iterable[Conversation | None], *, adapter: Path | None = None
     ) -> Generator[Any, None, None]:
         """Run conversations (see ``schedule``) and yield what each returns, in the order in which they end.
 

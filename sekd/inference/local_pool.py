@@ -14,7 +14,7 @@ from typing import Any
 
 from sekd.errors import SekdError, Stopped
 from sekd.inference.config import EngineConfig
-from sekd.inference.pool import POLL_SECONDS, Job, Message, Worker, serve
+from sekd.inference.pool import Job, Message, Worker, serve
 from sekd.machine import ask_driver
 from sekd.stop import Stop
 
@@ -99,8 +99,8 @@ def _main(pipe: Connection, open_worker: bytes, cards: str | None) -> None:
         with lock:
             pipe.send((kind, content))
 
-    def take() -> list[Any]:
-        return [pipe.recv()] if pipe.poll(POLL_SECONDS) else []
+    def take(timeout: float) -> list[Any]:
+        return [pipe.recv()] if pipe.poll(timeout) else []
 
     with Stop() as stop:
         try:

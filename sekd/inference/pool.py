@@ -14,10 +14,9 @@ import sys
 import time
 import traceback
 from collections import Counter, deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Protocol
 
 from sekd.errors import SekdError
@@ -34,13 +33,48 @@ Job = Hashable
 Message = tuple[str, str, Any]  # worker, kind (started, idle, progress, done, failed or lost), content
 
 
-class Worker(Protocol):
-    """Does jobs in order, and may begin one while it still writes the previous one.
+class Jobs(Iterator[Any]):
+    """A worker's end of the queue: the next of it waits for a job.
 
-    ``progress`` reports on the latest job, ``done`` the result of the oldest unfinished one.
+    Args:
+        take: the next job as a list of one, or an empty list after so many seconds; ``EOFError`` at the queue's end.
+        ask: says once for each job that the worker wants it.
     """
 
-    def work(self, jobs: Iterable[Any], *, progress: Callable[[Any], None], done: Callable[[Any], None]) -> None: ...
+    def __init__(
+        self, take: Callable[[float], list[Any]], *, stop: Stop, ask: Callable[[], None] = lambda: None
+    ) -> None:
+        self._take, self._stop, self._ask = take, stop, ask
+        self._asked = False
+
+    def __next__(self) -> Any:
+        try:
+            while not (job := self._next(POLL_SECONDS)):
+                self._stop.check()
+            return job[0]
+        except EOFError:
+            raise StopIteration from None
+
+    def ready(self) -> Any | None:
+        """The next job, or None where there is none now. Later there may be one: that of a lost worker."""
+        try:
+            return next(iter(self._next(0.0)), None)
+        except EOFError:
+            return None
+
+    def _next(self, timeout: float) -> list[Any]:
+        if not self._asked:
+            self._asked = True
+            self._ask()
+        job = self._take(timeout)
+        self._asked = not job
+        return job
+
+
+class Worker(Protocol):
+    """Does jobs, and may begin one while others are not done; ``progress`` and ``done`` name the job."""
+
+    def work(self, jobs: Jobs, *, progress: Callable[[Any, Any], None], done: Callable[[Any, Any], None]) -> None: ...
     def close(self) -> None: ...
 
 
@@ -105,21 +139,21 @@ def run_jobs(
 
 
 def _run_here(jobs: Sequence[Job], open_worker: Callable[[], Worker], listener: Listener, stop: Stop) -> None:
-    begun: deque[Job] = deque()
+    waiting = deque(jobs)
 
-    def hand_out() -> Iterator[Job]:
-        for job in jobs:
-            begun.append(job)
-            yield job
+    def take(timeout: float) -> list[Job]:
+        if not waiting:
+            raise EOFError
+        return [waiting.popleft()]
 
-    def progress(news: Any) -> None:
+    def progress(job: Job, news: Any) -> None:
         stop.check()
-        listener.progress(begun[-1], news)
+        listener.progress(job, news)
 
     with stop.at_once():
         worker = open_worker()
     with closing(worker):
-        worker.work(hand_out(), progress=progress, done=lambda result: listener.done(begun.popleft(), result))
+        worker.work(Jobs(take, stop=stop), progress=progress, done=listener.done)
 
 
 @dataclass
@@ -159,7 +193,7 @@ class Pool:
                 self._hand_out()
                 self._end_silent()
         finally:
-            backend.shutdown([name for name, worker in self._workers.items() if not worker.idle])
+            backend.shutdown([name for name, worker in self._workers.items() if worker.jobs or not worker.idle])
         if given_up := [job for job, losses in self._losses.items() if losses == ATTEMPTS]:
             raise SekdError(f"{self._unit}s {given_up} were given up: each of {ATTEMPTS} workers that had one was lost")
 
@@ -181,20 +215,25 @@ class Pool:
         elif kind == "idle":
             worker.idle = True
         elif kind == "progress":
-            self._listener.progress(worker.jobs[-1], content)
+            self._listener.progress(*content)
         elif kind == "done":
-            self._listener.done(worker.jobs.pop(0), content)
+            worker.jobs.remove(content[0])
+            self._listener.done(*content)
         elif kind == "failed":
             raise SekdError(f"{name}: {content}")
         else:
             self.on_worker_lost(name, content)
 
     def _hand_out(self) -> None:
-        for name, worker in self._workers.items():
-            if worker.idle and self._waiting:
+        for name, worker in sorted(self._workers.items(), key=lambda each: len(each[1].jobs)):
+            if worker.idle and self._waiting and self._may_take(worker, self._waiting[0]):
                 worker.idle, worker.heard = False, time.monotonic()
                 worker.jobs.append(self._waiting.popleft())
                 self._backend.send(name, worker.jobs[-1])
+
+    def _may_take(self, worker: _State, job: Job) -> bool:
+        """A job that lost a worker is done alone: if it is the cause, no other is lost with it."""
+        return not worker.jobs or not any(self._losses[each] for each in (job, *worker.jobs))
 
     def _end_silent(self) -> None:
         now = time.monotonic()
@@ -223,35 +262,30 @@ class Pool:
 
 
 def serve(
-    open_worker: Callable[[], Worker], *, say: Callable[[str, Any], None], take: Callable[[], list[Any]], stop: Stop
+    open_worker: Callable[[], Worker],
+    *,
+    say: Callable[[str, Any], None],
+    take: Callable[[float], list[Any]],
+    stop: Stop,
 ) -> None:
     """The worker's side: do jobs until the queue ends.
 
     Args:
         say: sends a message's kind and content to the pool, from any thread; errors are sent before the engine stops.
-        take: the next job, or nothing after a short wait; ``EOFError`` at the end of the queue.
+        take: see ``Jobs``.
     """
 
-    def jobs() -> Iterator[Any]:
-        while True:
-            say("idle", None)
-            try:
-                while not (job := take()):
-                    stop.check()
-            except EOFError:
-                return
-            yield from job
-
-    def progress(news: Any) -> None:
+    def progress(job: Job, news: Any) -> None:
         stop.check()
-        say("progress", news)
+        say("progress", (job, news))
 
     with ExitStack() as stack:
         try:
             say("started", f"process {os.getpid()} on {socket.gethostname()}")
             with stop.at_once():
                 worker = stack.enter_context(closing(open_worker()))
-            worker.work(jobs(), progress=progress, done=partial(say, "done"))
+            jobs = Jobs(take, stop=stop, ask=lambda: say("idle", None))
+            worker.work(jobs, progress=progress, done=lambda job, result: say("done", (job, result)))
         except (BrokenPipeError, ConnectionResetError):
             raise  # the pool has ended
         except SekdError as error:

@@ -16,7 +16,7 @@ from typing import Any
 
 from sekd.errors import SekdError
 from sekd.inference.config import EngineConfig
-from sekd.inference.pool import POLL_SECONDS, Job, Message, Worker, serve
+from sekd.inference.pool import Job, Message, Worker, serve
 from sekd.stop import Stop
 
 try:
@@ -139,10 +139,10 @@ class Actor:
             if kind == "failed":
                 ray.get(sent)  # it must arrive before the end of this call
 
-        def take() -> list[Any]:
+        def take(timeout: float) -> list[Any]:
             jobs = ray.get(mailbox.take.remote(name))
             if not jobs:
-                time.sleep(POLL_SECONDS)
+                time.sleep(timeout)
             return jobs
 
         serve(open_worker, say=say, take=take, stop=Stop())

@@ -83,13 +83,13 @@ class Scheduler:
     """One run over a series of conversations; ``finished`` yields their return values as they end.
 
     Args:
-        conversations: taken lazily, in order.
+        conversations: taken lazily, in order; None where there is none yet. It is asked again as long as any runs.
         concurrency: most conversations at once.
         readers: image-reading threads.
     """
 
     def __init__(
-        self, engine: "Engine", conversations: Iterable[Conversation], *, concurrency: int, readers: int
+        self, engine: "Engine", conversations: Iterable[Conversation | None], *, concurrency: int, readers: int
     ) -> None:
         self._engine, self._conversations, self._concurrency = engine, iter(conversations), concurrency
         self._most_ahead = min(concurrency, READ_AHEAD * readers)

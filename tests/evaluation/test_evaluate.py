@@ -427,11 +427,13 @@ def test_several_engines_keep_what_one_keeps(scores: dict, config: EvaluateConfi
 class DyingWorker(EvalWorker):
     """The first of all to have asked a third image dies."""
 
-    def work(self, jobs: Iterable[str], *, progress: Callable[[int], None], done: Callable[[Any], None]) -> None:
+    def work(
+        self, jobs: Iterable[str], *, progress: Callable[[str, int], None], done: Callable[[str, Any], None]
+    ) -> None:
         asked: list[int] = []
 
-        def dying(news: int) -> None:
-            progress(news)
+        def dying(title: str, news: int) -> None:
+            progress(title, news)
             asked.append(news)
             if sum(asked) == 3:
                 with suppress(FileExistsError):

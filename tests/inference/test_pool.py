@@ -4,7 +4,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from sekd.errors import SekdError, Stopped
 from sekd.inference import pool
 from sekd.inference.config import EngineConfig
-from sekd.inference.pool import Message, Pool, run_jobs
+from sekd.inference.pool import Jobs, Message, Pool, run_jobs
 from sekd.stop import Stop
 
 Fault = Callable[[Path], None]
@@ -51,13 +51,13 @@ class FaultyWorker:
         self._folder, self._faults = folder, faults
         self._faults.get(-1, lambda _: None)(folder)
 
-    def work(self, jobs: Iterable[int], *, progress: Callable[[int], None], done: Callable[[Any], None]) -> None:
+    def work(self, jobs: Jobs, *, progress: Callable[[int, int], None], done: Callable[[int, Any], None]) -> None:
         for job in jobs:
             for step in range(STEPS):
                 if step == STEPS - 1 and job in self._faults:
                     self._faults[job](self._folder)
-                progress(1)
-            done(os.environ.get("CUDA_VISIBLE_DEVICES"))
+                progress(job, 1)
+            done(job, os.environ.get("CUDA_VISIBLE_DEVICES"))
 
     def close(self) -> None: ...
 
@@ -212,8 +212,12 @@ class RandomBackend:
         self._messages.append((name, "idle", None))
 
     def send(self, name: str, job: Any) -> None:
-        self._messages += [(name, "progress", 1), (name, "idle", None)]  # the next is begun before this one is done
-        self._messages.append((name, self._rng.choice(["done", "done", "lost"]), "at random"))
+        self._messages += [
+            (name, "progress", (job, 1)),
+            (name, "idle", None),
+        ]  # the next begins before this one is done
+        lost = (name, "lost", "at random")
+        self._messages.append(self._rng.choice([(name, "done", (job, None))] * 2 + [lost]))
 
     def receive(self, timeout: float) -> list[Message]:
         count = self._rng.randint(0, len(self._messages))
@@ -224,6 +228,49 @@ class RandomBackend:
     def shutdown(self, busy: Any) -> None: ...
 
     room = ""
+
+
+class AheadBackend:
+    """Workers take a second job before the first is done; job 1 ends the worker that has it."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[str, list[int]] = {}
+        self._messages: list[Message] = []
+
+    def start(self, name: str) -> None:
+        self._jobs[name] = []
+        self._messages.append((name, "idle", None))
+
+    def send(self, name: str, job: Any) -> None:
+        self._jobs[name].append(job)
+        if len(self._jobs[name]) < 2:
+            self._messages.append((name, "idle", None))
+
+    def receive(self, timeout: float) -> list[Message]:
+        if not self._messages:
+            self._messages = [message for name in list(self._jobs) for message in self._work(name)]
+        heard, self._messages = self._messages, []
+        return heard
+
+    def _work(self, name: str) -> list[Message]:
+        jobs = self._jobs[name]
+        if 1 in jobs:
+            del self._jobs[name]
+            return [(name, "lost", "by job 1")]
+        self._jobs[name] = []
+        return [*((name, "done", (job, None)) for job in jobs), *[(name, "idle", None)] * (len(jobs) > 1)]
+
+    def kill(self, name: str) -> None: ...
+    def shutdown(self, busy: Any) -> None: ...
+
+    room = ""
+
+
+def test_a_job_that_ends_its_workers_takes_no_other_with_it() -> None:
+    listener = Listener()
+    with pytest.raises(SekdError, match=r"shards \[1\] were given up"):
+        Pool(range(6), listener, size=2, stop=Stop(), unit="shard").run(AheadBackend())
+    assert sorted(listener.results) == [0, 2, 3, 4, 5]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

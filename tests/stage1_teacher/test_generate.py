@@ -23,19 +23,22 @@ from stage1_teacher import generate
 from stage1_teacher.config import Teacher, TeacherConfig
 from stage1_teacher.generate import prepare, run
 from stage1_teacher.teacher_modes import TEACHER_MODES
-from stage1_teacher.worker import TeacherWorker, ask_shard
+from stage1_teacher.worker import TeacherWorker, ask_shards
 
 
 def ask(worker: TeacherWorker, dataset: Dataset, places: range) -> Any:
-    return ask_shard(
+    ((_, shard, _),) = ask_shards(
         worker._engine,
         worker._strategies,
         dataset,
-        places,
+        lambda _: places,
+        0,
+        more=lambda: None,
         mode=TEACHER_MODES["conditioned"],
         layout=worker._store.layout,
-        report=lambda stats: None,
+        report=lambda index, stats: None,
     )
+    return shard
 
 
 def test_a_pass_stores_every_step_of_every_image_once(whole: Path) -> None:
@@ -93,13 +96,13 @@ def test_parts_asked_one_by_one_give_the_whole_pass(config: TeacherConfig, whole
 
 
 @pytest.mark.usefixtures("lent")
-def test_an_engine_that_dies_costs_the_shard_in_hand_alone(
+def test_an_engine_that_dies_costs_the_shards_in_hand_alone(
     config: TeacherConfig, whole: Path, worker: TeacherWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     advance, steps = worker._engine.advance, iter(range(10**6))
 
     def mortal() -> Any:
-        if next(steps) == 14:
+        if next(steps) == 6:
             raise RuntimeError("out of memory")
         return advance()
 

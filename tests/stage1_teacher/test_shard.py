@@ -14,7 +14,7 @@ from sekd.prompts import Prompter
 from sekd.store import Layout
 from stage1_teacher.config import TeacherConfig
 from stage1_teacher.teacher_modes import TEACHER_MODES, on_policy
-from stage1_teacher.worker import Shard, ask_shard
+from stage1_teacher.worker import Shard, ask_shards
 
 IMAGES = range(2, 8)
 
@@ -31,7 +31,9 @@ class ByRule:
         self.resets.append(len(self.asked))
 
     def drive(self, conversations: Iterable[Any]) -> Iterator[Any]:
-        yield from reversed([self._to_its_end(conversation) for conversation in conversations])
+        given = iter(conversations)
+        asked = [self._to_its_end(conversation) for conversation in iter(lambda: next(given, None), None)]
+        yield from reversed(asked)
 
     def _to_its_end(self, conversation: Any) -> Any:
         requests = next(conversation)
@@ -71,9 +73,18 @@ def engine() -> ByRule:
 @pytest.fixture
 def shard(engine: Any, strategies: Strategies, dataset: Dataset) -> Shard:
     layout = Layout(k=2, layers=(1,), hidden_size=3, hidden_dtype="float32", vocab_size=99, letter_ids=(1, 2, 3, 4))
-    return ask_shard(
-        engine, strategies, dataset, IMAGES, mode=TEACHER_MODES["conditioned"], layout=layout, report=lambda stats: None
+    ((_, shard, _),) = ask_shards(
+        engine,
+        strategies,
+        dataset,
+        lambda _: IMAGES,
+        0,
+        more=lambda: None,
+        mode=TEACHER_MODES["conditioned"],
+        layout=layout,
+        report=lambda index, stats: None,
     )
+    return shard
 
 
 def test_every_row_says_what_was_asked_and_answered_in_order_of_example_then_step(
