@@ -109,50 +109,14 @@ def read_ahead_memory(image: float, *, buffer: int, workers: int, ahead: int, pr
     Each worker has ``ahead`` buffers and a copy of the one it sends; the process that trains has one and the next.
     """
     buffers = processes * (workers * (ahead + 1) + 2)
-    return Estimate({"batches read ahead": image * buffer * buffers}, *_device_bytes(cuda=False))
+    return Estimate({"batches read ahead": image * buffer * buffers}, *device_bytes(cuda=False))
 
 
-def _device_bytes(*, cuda: bool) -> tuple[float, str]:
+def device_bytes(*, cuda: bool) -> tuple[float, str]:
+    """Memory of the first GPU, or of the machine, and its name in words."""
     if cuda and (card := card_gib()):
         return card * GIB, "the GPU"
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), "this machine"
-
-
-def engine_memory(
-    size: ModelSize,
-    *,
-    layers: Sequence[int],
-    cuda: bool,
-    max_model_len: int,
-    max_num_seqs: int,
-    max_num_batched_tokens: int,
-    kv_cache_gb: float | None,
-    memory_share: float,
-    image_cache_gb: float,
-    cards: int = 1,
-    engines: int = 1,
-) -> Estimate:
-    """What vLLM needs on one card (``cards`` share one engine), or on the machine for all its engines on CPU.
-
-    The KV cache must hold at least one path of ``max_model_len`` tokens; where its size is not set it takes the memory
-    that is left. Captured layers add D values a token to it.
-    """
-    width = BYTES[size.dtype]
-    token = width * (2 * size.layers * size.key + len(layers) * size.hidden) / cards
-    step = max_num_batched_tokens * (4 * size.hidden + 3 * size.intermediate / cards) * width
-    logits = 3 * 4 * max_num_seqs * size.vocab
-    available, device = _device_bytes(cuda=cuda)
-    parts = {
-        "weights": size.parameters * width / cards,
-        "one step": step + logits,
-        "reserved": RESERVED_GIB * GIB,
-    }
-    left = max(token * max_model_len, memory_share * available - sum(parts.values()))
-    parts["KV cache"] = left if kv_cache_gb is None else kv_cache_gb * GIB
-    if cuda:
-        return Estimate(parts, available * memory_share, device)
-    parts["processed images"] = image_cache_gb * GIB
-    return Estimate({name: engines * part for name, part in parts.items()}, available, device)
 
 
 def lora_parameters(size: ModelSize, rank: int, targets: Sequence[str]) -> int:
@@ -207,4 +171,4 @@ def student_memory(
         # Embeddings and head, the current layer and the next one.
         whole = 2 * size.vocab * size.hidden + 2 * size.parameters / size.layers
         parts["gathered weights"] = whole * BYTES[dtype]
-    return Estimate(parts, *_device_bytes(cuda=cuda))
+    return Estimate(parts, *device_bytes(cuda=cuda))

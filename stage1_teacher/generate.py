@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,8 +16,9 @@ from sekd.datasets.images import undecodable
 from sekd.descent import count_calls
 from sekd.errors import SekdError, Stopped
 from sekd.evaluation.students import check_adapter
+from sekd.inference.config import EngineConfig
 from sekd.inference.pool import run_jobs
-from sekd.memory import engine_memory, read_size
+from sekd.memory import BYTES, GIB, RESERVED_GIB, Estimate, ModelSize, device_bytes, read_size
 from sekd.models import load_processor, model_identity
 from sekd.prompts import Prompter
 from sekd.questions import LETTERS
@@ -167,23 +169,32 @@ def _announce(job: Pass, console: Console) -> None:
         )
 
 
+def engine_memory(size: ModelSize, engine: EngineConfig, *, layers: Sequence[int], engines: int) -> Estimate:
+    """What vLLM needs on one card, or on the machine for all its engines on CPU.
+
+    The KV cache must hold at least one path of ``max_model_len`` tokens; where its size is not set it takes the memory
+    that is left. Captured layers add a hidden state a token to it.
+    """
+    cuda, cards, width = engine.device == "cuda", engine.tensor_parallel_size, BYTES[size.dtype]
+    token = width * (2 * size.layers * size.key + len(layers) * size.hidden) / cards
+    step = engine.max_num_batched_tokens * (4 * size.hidden + 3 * size.intermediate / cards) * width
+    logits = 3 * 4 * engine.max_num_seqs * size.vocab
+    available, device = device_bytes(cuda=cuda)
+    weights = size.parameters * width / cards
+    parts = {"weights": weights, "one step": step + logits, "reserved": RESERVED_GIB * GIB}
+    left = max(token * engine.max_model_len, engine.memory_share * available - sum(parts.values()))
+    parts["KV cache"] = left if engine.kv_cache_gb is None else engine.kv_cache_gb * GIB
+    if cuda:
+        return Estimate(parts, available * engine.memory_share, device)
+    parts["processed images"] = engine.image_cache_gb * GIB
+    return Estimate({name: engines * part for name, part in parts.items()}, available, device)
+
+
 def _estimate_memory(job: Pass, console: Console) -> None:
     """Print the engines' estimated memory, and refuse what cannot fit. The nodes of a cluster are not checked."""
-    engine, config = job.config.engine, job.config
-    cuda = engine.device == "cuda"
-    estimate = engine_memory(
-        read_size(config.model),
-        layers=job.store.layout.layers,
-        cuda=cuda,
-        max_model_len=engine.max_model_len,
-        max_num_seqs=engine.max_num_seqs,
-        max_num_batched_tokens=engine.max_num_batched_tokens,
-        kv_cache_gb=engine.kv_cache_gb,
-        memory_share=engine.memory_share,
-        image_cache_gb=engine.image_cache_gb,
-        cards=engine.tensor_parallel_size,
-        engines=1 if cuda else config.workers,
-    )
+    config, cuda = job.config, job.config.engine.device == "cuda"
+    layers, engines = job.store.layout.layers, 1 if cuda else config.workers
+    estimate = engine_memory(read_size(config.model), config.engine, layers=layers, engines=engines)
     console.print(str(estimate))
     if config.cluster is None:
         smaller = "engine.tensor_parallel_size=2 or more" if cuda else "fewer workers, a smaller engine.kv_cache_gb"

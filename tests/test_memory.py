@@ -1,5 +1,6 @@
 """The memory estimates agree with what is counted on a real model of two layers."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ from transformers import AutoModelForImageTextToText
 from sekd.embedded import BASE
 from sekd.entry import CONF
 from sekd.errors import SekdError
-from sekd.memory import GIB, Estimate, ModelSize, engine_memory, lora_parameters, read_size, saved_bytes, student_memory
+from sekd.inference.config import EngineConfig
+from sekd.memory import GIB, Estimate, ModelSize, lora_parameters, read_size, saved_bytes, student_memory
 from sekd.models import ModelConfig
+from stage1_teacher.generate import engine_memory
 from stage2_student import __main__  # noqa: F401 - registers the schema
 from stage2_student.config import LoraSettings
 from stage2_student.model import Student
@@ -126,13 +129,13 @@ def test_the_engine_takes_what_is_left_for_its_cache_and_needs_room_for_one_path
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("sekd.memory.card_gib", lambda: 24.0)
-    settings = {"layers": (28,), "cuda": True, "max_num_seqs": 64, "max_num_batched_tokens": 4096, "image_cache_gb": 2}
-    fits = engine_memory(SEVEN_B, max_model_len=8192, kv_cache_gb=None, memory_share=0.92, **settings)
+    engine = EngineConfig(device="cuda", max_model_len=8192, kv_cache_gb=None, memory_share=0.92)
+    fits = engine_memory(SEVEN_B, engine, layers=(28,), engines=1)
     assert fits.total == pytest.approx(0.92 * 24 * GIB)
     token = fits.parts["KV cache"] / (2 * (2 * 28 * 512 + 3584))
     assert token > 8192
     with pytest.raises(SekdError, match="cannot fit"):
-        engine_memory(SEVEN_B, max_model_len=200_000, kv_cache_gb=None, memory_share=0.92, **settings).check("…")
+        engine_memory(SEVEN_B, replace(engine, max_model_len=200_000), layers=(28,), engines=1).check("…")
 
 
 def test_a_folder_without_weights_is_named(tmp_path: Path) -> None:
