@@ -118,8 +118,7 @@ class Prompter:
             for question, answer in zip(questions[:step], answers[:step], strict=True)
         )
         text = self.wording.conditioned.format(
-            facts=self.wording.facts.format(facts=known) if step else "",
-            question=self._single(questions, step),
+            facts=self.wording.facts.format(facts=known) if step else "", question=self._single(questions, step)
         )
         return Prompt(self._opening(text), self._primer(step))
 

@@ -29,13 +29,7 @@ class Question:
 
 
 def build_questions(
-    *,
-    sample_id: str,
-    path: Sequence[str],
-    taxonomy: Taxonomy,
-    seed: int,
-    distractors: str = "random",
-    options: int = 4,
+    *, sample_id: str, path: Sequence[str], taxonomy: Taxonomy, seed: int, distractors: str = "random", options: int = 4
 ) -> tuple[Question, ...]:
     """The questions of one sample, coarse to fine, below the taxonomy's skipped levels.
 

@@ -75,10 +75,7 @@ class Canvas:
         self.draw = ImageDraw.Draw(self.image)
         self.radius = DRAWN * rng.uniform(0.24, 0.28)
         self.line = round(0.17 * self.radius)
-        self.centre = (
-            DRAWN * (0.5 + rng.uniform(-0.05, 0.05)),
-            DRAWN * (HEIGHT[kingdom] + rng.uniform(-0.04, 0.04)),
-        )
+        self.centre = (DRAWN * (0.5 + rng.uniform(-0.05, 0.05)), DRAWN * (HEIGHT[kingdom] + rng.uniform(-0.04, 0.04)))
 
     def pixels(self, *points: Point) -> list[Point]:
         return [(self.centre[0] + x * self.radius, self.centre[1] + y * self.radius) for x, y in points]

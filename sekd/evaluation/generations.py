@@ -143,10 +143,7 @@ def read_refused(folder: Path, *, room: int) -> dict[str, str]:
 
 
 def list_cells(
-    run: Path,
-    cells: Sequence[Cell],
-    keys: Mapping[str, Collection[str]],
-    trees: Mapping[str, Taxonomy] | None = None,
+    run: Path, cells: Sequence[Cell], keys: Mapping[str, Collection[str]], trees: Mapping[str, Taxonomy] | None = None
 ) -> None:
     """Record a finished evaluation: its cells, the keys of every dataset's images, and the trees that are known.
 
