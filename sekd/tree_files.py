@@ -38,8 +38,11 @@ def newick_paths(path: Path) -> Paths:
             below = ", ".join(str(leaf.unquoted_name) for leaf in node.get_leaves()[:3])
             raise SekdError(f"{path}: the node above {below} has no name: a question needs the name of every node")
         above[id(node)] = [*parent, name] if name else parent
+        if node.is_leaf and name in paths:
+            was, now = (" > ".join(names) for names in (paths[name], above[id(node)]))
+            raise SekdError(f"{path}: two leaves are called {name!r} ({was} and {now})")
         if node.is_leaf:
-            _add(paths, name, above[id(node)], path)
+            paths[name] = above[id(node)]
     return paths
 
 
@@ -100,9 +103,3 @@ def _ancestors(row: Mapping[str, str], by_id: Mapping[str, Mapping[str, str]]) -
         row = by_id[parent]
         names[(row.get("taxonRank") or "").lower()] = row.get("scientificName") or ""
     return names
-
-
-def _add(paths: Paths, leaf: str, names: list[str], file: Path) -> None:
-    if leaf in paths:
-        raise SekdError(f"{file}: two leaves are called {leaf!r} ({' > '.join(paths[leaf])} and {' > '.join(names)})")
-    paths[leaf] = names

@@ -10,7 +10,7 @@ from sekd.embedded.kingdoms import KINGDOMS
 from sekd.embedded.render import SIDE
 from sekd.embedded.world import picture, sample
 from sekd.errors import exit_on_error
-from sekd.evaluation.report.sections import headline_plot
+from sekd.evaluation.report.sections import base_and_student, hca_plot
 from sekd.evaluation.rescore import read_scores
 from sekd.recent import run_folder
 
@@ -32,7 +32,7 @@ def main() -> None:
     given = parser.parse_args()
     with exit_on_error():
         scores = read_scores(run_folder(given.run, whole_group=True))
-        headline_plot(scores).savefig(given.out / "results.png", dpi=145)
+        hca_plot(base_and_student(scores)).savefig(given.out / "results.png", dpi=145)
         world().save(given.out / "world.png", optimize=True)
         print(f"wrote {given.out / 'results.png'} and {given.out / 'world.png'}")
 

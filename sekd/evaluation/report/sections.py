@@ -53,7 +53,7 @@ def headline(scores: Scores) -> Section | None:
             for model, way, cell in cells
         ],
         WORDS["headline"]["figure"],
-        headline_plot(scores),
+        hca_plot(base_and_student(scores)),
     )
     gaps = [
         (tree, model, *_estimate(gain), *_estimate(cell.get("gap_recovered")), cell.get("spread", {}).get("hca"))
@@ -71,12 +71,8 @@ def headline(scores: Scores) -> Section | None:
     return section("headline", [figure, gained] if gaps else [figure])
 
 
-def headline_plot(scores: Scores) -> Any:
+def hca_plot(shown: Mapping[str, Sequence[Row]]) -> Any:
     """HCA with its interval, a panel a tree, a row a way of asking."""
-    return _hca_plot(base_and_student(scores))
-
-
-def _hca_plot(shown: Mapping[str, Sequence[Row]]) -> Any:
     panels = {
         tree: [
             Interval(f"{model} {way}", cell["hca"], *_bounds(cell), style_of(model, way)) for model, way, cell in cells
@@ -104,7 +100,7 @@ def ablation(scores: Scores) -> Section | None:
             for model, _, cell in cells
         ],
         WORDS["arms"]["figure"],
-        _hca_plot(shown),
+        hca_plot(shown),
     )
     return section("arms", [figure])
 
@@ -122,7 +118,7 @@ def depth(scores: Scores) -> Section | None:
             for parent, pick in PARENTS.items()
         }
         data = [
-            (name, level["level"], *(value for pick in PARENTS.values() for value in _accuracy(pick(level))))
+            (name, level["level"], *(pick(level)[key] for pick in PARENTS.values() for key in ("accuracy", "n")))
             for name, _, levels in cells
             for level in levels
         ]
@@ -269,10 +265,6 @@ def _by_level(
 ) -> Table:
     drawn = plots.lines(panels, "level, coarse to fine", "accuracy (%)", names=names, limits=(0, 100))
     return Table(title, columns, data, note, drawn)
-
-
-def _accuracy(level: Scores) -> tuple[Value, Value]:
-    return level["accuracy"], level["n"]
 
 
 def _bounds(cell: Scores) -> tuple[float | None, float | None]:
