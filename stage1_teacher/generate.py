@@ -101,12 +101,7 @@ def layout(config: TeacherConfig, prompter: Prompter) -> Layout:
 
 
 def run(config: TeacherConfig) -> Store:
-    """Complete this run's part of the pass.
-
-    Raises:
-        SekdError: any error of the user's input or of a worker.
-        Stopped: on SIGINT or SIGTERM.
-    """
+    """Complete this run's part of the pass; raises ``Stopped`` on SIGINT or SIGTERM."""
     # File names and levels are plain text, also with brackets and colons.
     console = Console(stderr=True, markup=False, emoji=False, highlight=False)
     begun = time.monotonic()

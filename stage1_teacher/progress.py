@@ -91,13 +91,7 @@ def named(reasons: Sequence[str], count: int) -> str:
 
 
 class Progress:
-    """Listener of the pool: adds up the stats and shows them. A shard that is requeued counts once.
-
-    Args:
-        tolerance: ends a pass with too many unreadable images.
-        images: images of the pass without answers at the start.
-        shown: print at all.
-    """
+    """Listener of the pool: adds up the stats of ``images`` and shows them. A requeued shard counts once."""
 
     def __init__(self, tolerance: Tolerance, *, images: int, shown: bool) -> None:
         self._tolerance = tolerance

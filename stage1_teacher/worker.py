@@ -38,13 +38,8 @@ Answered = tuple[Subject, Answers] | str  # an image's questions and answers, or
 class TeacherWorker:
     """A worker of the pool, whose jobs are shards. Its engine starts in seconds on CPU, in a minute or two on GPU.
 
-    Args:
-        config: the pass.
-        path: its store.
-
-    Raises:
-        SekdError: the questions or their wording are not those of the store: this node may have other files than the
-            planner's.
+    Raises ``SekdError`` if the questions or their wording are not those of the store: this node may have other files
+    than the planner's.
     """
 
     def __init__(self, config: TeacherConfig, path: Path) -> None:

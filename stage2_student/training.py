@@ -41,11 +41,8 @@ LOGGERS = ("csv", "tensorboard", "wandb")
 def train(config: StudentConfig, store: Store, run: RunFolder, *, rehearsed: Store | None = None) -> dict[str, Any]:
     """Train the student of these settings, write it to the run's folder, and return its metrics.
 
-    Args:
-        rehearsed: the pass whose single questions are rehearsed.
-
-    Raises:
-        SekdError: settings, store and model do not fit together.
+    ``rehearsed`` is the pass whose single questions are rehearsed. Raises ``SekdError`` if settings, stores and model
+    do not fit together.
     """
     begin = time.perf_counter()
     seed_everything(config.seed, verbose=False)

@@ -29,7 +29,6 @@ def write_world(root: Path | str, *, images: dict[str, dict[str, int]] | None = 
     """Render and write every split, and the tree of all kingdoms as ``tree.csv``.
 
     Args:
-        root: the folder to write; made when it is missing.
         images: split -> kingdom -> number of images; ``IMAGES`` by default.
         seed: for attributes, positions and shades. Each split has its own random stream.
     """

@@ -93,9 +93,7 @@ def plan(
 ) -> list[EvalTask]:
     """Every cell in the order of the table: by tree, then base and students, then paradigm.
 
-    Args:
-        base: the paradigms in which the base is asked; ``student``: those of every training.
-        generations: the folder that keeps the cells' folders.
+    ``base`` and ``student`` are their paradigms; the folder ``generations`` keeps the cells' folders.
     """
     wording = {"wording": model.wording, **Prompter.named(model.wording).identity()}
     weights = model_identity(model)

@@ -98,11 +98,8 @@ def write_part(folder: Path, cell: Cell, generations: Sequence[Generation]) -> N
 def read_cell(folder: Path, keys: Collection[str] | None = None) -> tuple[Cell, list[Generation]]:
     """A cell's identity and its generations, ordered by sample, so that cells of one dataset pair up row by row.
 
-    Args:
-        keys: the rows to read, once each; None reads all.
-
-    Raises:
-        SekdError: the folder holds no part, or a file that is not one.
+    ``keys`` are the rows to read, once each; None reads all. Raises ``SekdError`` if the folder holds no part, or
+    a file that is not one.
     """
     identity = read_identity(folder)
     found: dict[tuple[str, str], Generation] = {}

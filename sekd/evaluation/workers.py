@@ -35,13 +35,9 @@ Done = Callable[[str, int], None]  # (task's title, images answered)
 
 @dataclass(frozen=True)
 class EvalTask:
-    """A cell to complete.
+    """A cell to complete: ``examples`` are those without a generation in its ``folder``, ``keys`` those of all by id.
 
-    Attributes:
-        adapter: the model's adapter; None is the base.
-        keys: of all the dataset's examples, by their id.
-        folder: stores the cell's generations.
-        examples: those without a generation in the folder.
+    ``adapter`` is the model's; None is the base.
     """
 
     cell: Cell
@@ -67,12 +63,7 @@ class Unreadable:
 
 
 def generate_all(config: EvaluateConfig, tasks: list[EvalTask], *, done: Done) -> list[Unreadable]:
-    """Do every task; returns the unreadable images.
-
-    Raises:
-        SekdError: a worker's error.
-        Stopped: a signal came; stored parts are kept.
-    """
+    """Do every task; returns the unreadable images. Raises ``Stopped`` at a signal; stored parts are kept."""
     count = worker_count(config, len(tasks))
     if count > 1:
         tasks = sorted(tasks, key=lambda task: -len(task.examples))
