@@ -49,6 +49,7 @@ def model_card(training: Path, licence: str | None) -> tuple[str, dict[str, byte
         datasets=[data],
         metrics=list(METRIC_TITLES) if results else None,
         model_name=settings["name"] if results else None,
+        store_fingerprint=settings["fingerprint"],
         eval_results=results or None,
     )
     shown = _shown(student, in_one_pass, scores, training)

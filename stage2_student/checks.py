@@ -11,6 +11,7 @@ from sekd.errors import SekdError
 from sekd.prompts import Prompter
 from sekd.questions import LETTERS
 from sekd.store import Layout, Store
+from sekd.tracking import check_tracker
 from stage2_student import losses
 from stage2_student.config import StudentConfig
 from stage2_student.objective import resolve_layers, wanted_layers
@@ -44,6 +45,7 @@ def check_settings(config: StudentConfig) -> None:
     for name in AT_LEAST_ONE:
         _demand(_value(config, name) >= 1, f"{name} is at least 1, not {_value(config, name)}")
     check_threshold(config.min_path_probability, "min_path_probability")
+    check_tracker(config.tracker)
     loss, rehearsal = config.loss, config.rehearsal
     for level, weight in loss.levels.items():
         _demand(weight >= 0, f"loss.levels.{level} is at least 0, not {weight}")

@@ -179,6 +179,7 @@ class ValidationConfig:
 class StudentConfig:
     """One run. ``name`` is its folder in ``runs``, by default made from the overrides. ``store`` names a stored pass;
     by default it is the newest complete one of the dataset and ``paradigm`` (a control unless it is conditioned).
+    ``tracker`` is ``tensorboard``, ``wandb`` or ``mlflow``, which then has the numbers and plots of this run.
     ``min_path_probability`` leaves out the images whose path a descent found with less. ``force`` repeats a finished
     run."""
 
@@ -195,6 +196,7 @@ class StudentConfig:
     seed: int = 0
     paradigm: str = "conditioned"
     store: str | None = None
+    tracker: str | None = None
     min_path_probability: float = 0.0
     artifacts: str = "artifacts"
     runs: str = "runs"

@@ -28,7 +28,7 @@ CONFIG, METRICS, ADAPTER, LOGS, CHECKPOINTS = "config.yaml", "metrics.json", "ad
 
 # Settings that change neither training nor validation; vision_cache_gb is one of earlier runs.
 INCIDENTAL = {
-    "": ("name", "runs", "artifacts", "store", "force"),
+    "": ("name", "runs", "artifacts", "store", "force", "tracker"),
     "stream": ("workers", "ahead"),
     "rehearsal": ("store",),
     "trainer": (
@@ -41,7 +41,7 @@ INCIDENTAL = {
     ),  # the last is of earlier runs
 }
 # Overrides that a run's name leaves out: it has the dataset and the seed in fixed places; the others are paths.
-NAMED_APART = ("data", "model", "seed", "name", "force", "store", "artifacts", "runs", "data.root", "model.path")
+NAMED_APART = ("data", "model", "seed", *INCIDENTAL[""], "data.root", "model.path")
 GROUPS = ("loss", "paradigm", "trainer", "recipe")  # config groups, named by their choice
 DEFAULTS = {"loss": "all", "paradigm": "conditioned"}  # left out of the name
 DESCENT = ("questions", "beam", "stop")  # settings of data without labels

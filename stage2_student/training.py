@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger, Logger
 
 from sekd.datasets import load_dataset
 from sekd.errors import SekdError
@@ -23,6 +23,7 @@ from sekd.memory import read_ahead_memory, read_size, student_memory
 from sekd.models import load_vlm
 from sekd.prompts import Prompter
 from sekd.store import Store
+from sekd.tracking import TRACKERS, Tracked
 from stage2_student.checks import check_letters, check_model, check_rehearsal, check_settings, check_store
 from stage2_student.config import FSDP, StudentConfig, TrainerConfig
 from stage2_student.data import StudentData
@@ -35,7 +36,7 @@ from stage2_student.runs import LOGS, RunFolder
 from stage2_student.stored import Reader, SplitView, held_out_stride
 
 SAMPLE = 8  # stored paths from which the length of a batch is estimated
-LOGGERS = ("csv", "tensorboard", "wandb")
+LOGGERS = ("csv", *TRACKERS)
 
 
 def train(config: StudentConfig, store: Store, run: RunFolder, *, rehearsed: Store | None = None) -> dict[str, Any]:
@@ -47,7 +48,8 @@ def train(config: StudentConfig, store: Store, run: RunFolder, *, rehearsed: Sto
     begin = time.perf_counter()
     seed_everything(config.seed, verbose=False)
     module, data = assemble(config, store, rehearsed)
-    trainer = _make_trainer(config, run)
+    loggers = _loggers(config, run)
+    trainer = _make_trainer(config, run, list(loggers.values()))
     # ``times`` validations during training, and none at the end.
     steps, times = data.batches(trainer.world_size), config.validation.times
     trainer.val_check_interval = steps // (times + 1) + 1 if times else steps + 1
@@ -68,6 +70,8 @@ def train(config: StudentConfig, store: Store, run: RunFolder, *, rehearsed: Sto
     if trainer.is_global_zero:
         module.student.save(weights, run.adapter, base=config.model.path)
         run.write_card(config, validated, store=store.path)
+        if config.tracker:
+            _end_tracker(config, run, loggers[config.tracker])
         run.finish(metrics)
     return metrics
 
@@ -175,7 +179,7 @@ def _estimate_memory(config: StudentConfig, store: Store, encoder: Encoder) -> N
 # --- Lightning's trainer ---
 
 
-def _make_trainer(config: StudentConfig, run: RunFolder) -> Trainer:
+def _make_trainer(config: StudentConfig, run: RunFolder, loggers: list[Logger]) -> Trainer:
     """For Lightning all epochs are one: the stream counts its own, so that a run can resume at any step."""
     settings = config.trainer
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -199,7 +203,7 @@ def _make_trainer(config: StudentConfig, run: RunFolder) -> Trainer:
         num_sanity_val_steps=0,
         inference_mode=settings.strategy != FSDP,  # weights gathered in inference mode cannot be trained with
         log_every_n_steps=settings.log_every,
-        logger=_loggers(config, run),
+        logger=loggers,
         callbacks=[checkpoint],
         enable_progress_bar=settings.progress,
         enable_model_summary=False,
@@ -251,16 +255,28 @@ def _precision(settings: TrainerConfig) -> str:
     return "bf16-mixed" if on_gpu else "32-true"
 
 
-def _loggers(config: StudentConfig, run: RunFolder) -> list[Logger]:
+def _loggers(config: StudentConfig, run: RunFolder) -> dict[str, Logger]:
     """The loggers asked for. Every start of a run, also after an interruption, writes a new version."""
-    wanted, folder = config.trainer.loggers, str(run.path)
+    wanted = dict.fromkeys([*config.trainer.loggers, *([config.tracker] if config.tracker else [])])
     if unknown := sorted(set(wanted) - set(LOGGERS)):
         raise SekdError(f"trainer.loggers: {unknown} unknown; choose among {', '.join(LOGGERS)}")
-    made: list[Logger] = []
-    if "csv" in wanted:
-        made.append(CSVLogger(folder, name=LOGS, flush_logs_every_n_steps=20))
-    if "tensorboard" in wanted:
-        made.append(TensorBoardLogger(folder, name=f"{LOGS}/tensorboard"))
-    if "wandb" in wanted:
-        made.append(WandbLogger(name=config.name, project="sekd", save_dir=folder, config=run.settings))
-    return made
+    return {
+        word: CSVLogger(str(run.path), name=LOGS, flush_logs_every_n_steps=20)
+        if word == "csv"
+        else _tracked(config, word).logger(run.path, run.settings)
+        for word in wanted
+    }
+
+
+def _tracked(config: StudentConfig, word: str) -> Tracked:
+    return Tracked.new(word, str(config.name), Path(config.runs))
+
+
+def _end_tracker(config: StudentConfig, run: RunFolder, logger: Logger) -> None:
+    """Log the training's curves. Imported here, because only a tracker needs matplotlib."""
+    from sekd.evaluation.report.document import images
+    from sekd.evaluation.report.run_files import training_curves
+    from sekd.evaluation.students import STUDENT, TrainedStudent
+
+    curves = training_curves([TrainedStudent(STUDENT, "", run.adapter)])
+    _tracked(config, str(config.tracker)).end(logger, run.path, images([curves] if curves else []))

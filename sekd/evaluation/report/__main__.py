@@ -2,17 +2,19 @@
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from sekd.errors import exit_on_error
 from sekd.evaluation.general.outcome import read_outcomes
 from sekd.evaluation.generations import read_listed
 from sekd.evaluation.report import run_files, sections
-from sekd.evaluation.report.document import WORDS, Section, as_html, as_markdown
+from sekd.evaluation.report.document import WORDS, Section, as_html, as_markdown, images
 from sekd.evaluation.rescore import read_scores
-from sekd.evaluation.students import find_students
+from sekd.evaluation.students import TrainedStudent, find_students
 from sekd.evaluation.table import sentence, tree_name
 from sekd.recent import run_folder
+from sekd.tracking import add_images
 
 
 def write_report(run: Path) -> list[Path]:
@@ -28,7 +30,7 @@ def write_report(run: Path) -> list[Path]:
             run_files.training_curves(students),
             run_files.provenance([], students),
         ]
-        return _write(run, WORDS["unlabelled"]["summary"], content)
+        return _write(run, WORDS["unlabelled"]["summary"], content, students)
     cells, scores = read_listed(run), read_scores(run)
     roots = {tree_name(each.cell.part, each.cell.tree): Path(each.cell.root) for each in cells}
     content = [
@@ -46,14 +48,18 @@ def write_report(run: Path) -> list[Path]:
         run_files.training_curves(students),
         run_files.provenance(cells, students),
     ]
-    return _write(run, sentence(scores), content)
+    return _write(run, sentence(scores), content, students)
 
 
-def _write(run: Path, summary: str, content: Sequence[Section | None]) -> list[Path]:
+def _write(
+    run: Path, summary: str, content: Sequence[Section | None], students: Sequence[TrainedStudent]
+) -> list[Path]:
     shown = [section for section in content if section]
     files = {run / "report.html": as_html, run / "report.md": as_markdown}
     for file, render in files.items():
         file.write_text(render(f"SEKD: {run.name}", summary, shown), encoding="utf-8")
+    for student in students:
+        add_images(student.training, partial(images, shown))
     return list(files)
 
 
