@@ -10,8 +10,8 @@ import yaml
 from huggingface_hub import DatasetCardData, EvalResult, ModelCard, ModelCardData, try_to_load_from_cache
 
 from sekd.evaluation.report import sections
+from sekd.evaluation.report.curves import training_curves
 from sekd.evaluation.report.document import Section, Table, as_markdown, images
-from sekd.evaluation.report.run_files import training_curves
 from sekd.evaluation.rescore import FILE, read_scores
 from sekd.evaluation.students import STUDENT, TrainedStudent, find_students
 from sekd.evaluation.table import METRIC_TITLES, sentence, trees

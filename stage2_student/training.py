@@ -274,8 +274,8 @@ def _tracked(config: StudentConfig, word: str) -> Tracked:
 
 def _end_tracker(config: StudentConfig, run: RunFolder, logger: Logger) -> None:
     """Log the training's curves. Imported here, because only a tracker needs matplotlib."""
+    from sekd.evaluation.report.curves import training_curves
     from sekd.evaluation.report.document import images
-    from sekd.evaluation.report.run_files import training_curves
     from sekd.evaluation.students import STUDENT, TrainedStudent
 
     curves = training_curves([TrainedStudent(STUDENT, "", run.adapter)])

@@ -9,6 +9,7 @@ from sekd.errors import exit_on_error
 from sekd.evaluation.general.outcome import read_outcomes
 from sekd.evaluation.generations import read_listed
 from sekd.evaluation.report import run_files, sections
+from sekd.evaluation.report.curves import training_curves
 from sekd.evaluation.report.document import WORDS, Section, as_html, as_markdown, images
 from sekd.evaluation.rescore import read_scores
 from sekd.evaluation.students import TrainedStudent, find_students
@@ -27,7 +28,7 @@ def write_report(run: Path) -> list[Path]:
     if (data := run_files.data_of(students)) and not data.labelled:
         content = [
             run_files.certainty(students),
-            run_files.training_curves(students),
+            training_curves(students),
             run_files.provenance([], students),
         ]
         return _write(run, WORDS["unlabelled"]["summary"], content, students)
@@ -45,7 +46,7 @@ def write_report(run: Path) -> list[Path]:
         sections.mistakes(scores),
         sections.calibration(scores),
         run_files.certainty(students),
-        run_files.training_curves(students),
+        training_curves(students),
         run_files.provenance(cells, students),
     ]
     return _write(run, sentence(scores), content, students)
