@@ -71,7 +71,7 @@ def test_the_number_of_workers_changes_no_loss(trained: RunFolder, configure: Co
 def test_batches_that_are_read_ahead_count_as_memory(
     configure: Configure, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sekd.memory._device_bytes", lambda *, cuda: (1.2 * GIB, "this machine"))
+    monkeypatch.setattr("sekd.memory.device_bytes", lambda *, cuda: (1.2 * GIB, "this machine"))
     config = configure(stream=StreamConfig(buffer=16, workers=400))
     with pytest.raises(SekdError, match=r"on this machine \(.*batches read ahead .*cannot fit; .*stream\.buffer"):
         train(config, store, run_of(config, store))
