@@ -19,11 +19,11 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from sekd import machine
+from sekd import config_folders, machine
+from sekd.config_folders import CONF
 from sekd.errors import SekdError, exit_on_error
 from sekd.recent import GROUPS, Recent, inherited
 
-CONF = str(Path(__file__).parents[1] / "conf")
 Settings = TypeVar("Settings")
 # From a command's own overrides to the record that it continues, and overrides to add to those of the record.
 Newest = Callable[[Sequence[str]], tuple[Recent | None, list[str]]]
@@ -43,9 +43,10 @@ def entry(
     """
     ConfigStore.instance().store(name=f"{name}_schema", node=schema)
     machine.register()
+    config_folders.register()
 
     def decorate(main: Callable[[Settings], None]) -> Callable[[], None]:
-        @hydra.main(config_path=CONF, config_name=name, version_base="1.3")
+        @hydra.main(config_path=str(CONF), config_name=name, version_base="1.3")
         @wraps(main)
         def compose_and_run(composed: DictConfig) -> None:
             with _one_line_on_error():
@@ -85,17 +86,18 @@ def value_of(overrides: Sequence[str], setting: str) -> str | None:
 
 
 def _add_inherited(newest: Newest) -> None:
+    """Insert the inherited overrides before the command's own; options come first."""
     if "LOCAL_RANK" in os.environ and ADDED in os.environ:
         _added[:] = os.environ[ADDED].split("\n")
         return
     arguments = sys.argv[1:]
-    own = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
+    own = [each for each in arguments if ("=" in each and not each.startswith("-")) or each.startswith("~")]
     record, more = newest(own)
     _added[:] = [*inherited(own, record), *more]
     _source[:] = [record.folder] if record else []
-    place = next((i for i, argument in enumerate(arguments) if argument in own), len(arguments))
+    options = [argument for argument in arguments if argument not in own]
     os.environ[ADDED] = "\n".join(_added)
-    sys.argv[1:] = [*arguments[:place], *_added, *arguments[place:]]
+    sys.argv[1:] = [*options, *_added, *own]
 
 
 def _first_line() -> str:
@@ -103,7 +105,9 @@ def _first_line() -> str:
     choices = HydraConfig.get().runtime.choices
     chosen = " ".join(f"{group}={choices[group]}" for group in (*GROUPS, "engine") if choices.get(group))
     origin = f"as in {_source[0]}" if _source else "model: the default for this data on this machine"
-    return f"{chosen} ({origin})" if _added else chosen
+    notes = [origin] if _added else []
+    notes += [f"settings of {folder} on top of the package's" for folder in config_folders.config_folders()[:-1]]
+    return f"{chosen} ({'; '.join(notes)})" if notes else chosen
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 class SekdError(ValueError):
@@ -21,6 +22,11 @@ class Stopped(KeyboardInterrupt):
         return signal.Signals(self.signum).name
 
 
+def as_typed(text: str) -> str:
+    """The text with commands as they are typed here: `sekd …` where no Makefile is, with the same words as `make …`."""
+    return text if Path("Makefile").is_file() else text.replace("`make ", "`sekd ")
+
+
 @contextmanager
 def exit_on_error() -> Iterator[None]:
     """Turn a ``SekdError`` into one line on stderr and exit status 2, a ``Stopped`` into the shell's exit status."""
@@ -29,5 +35,5 @@ def exit_on_error() -> Iterator[None]:
     except Stopped as stopped:
         raise SystemExit(128 + stopped.signum) from None
     except SekdError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {as_typed(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None

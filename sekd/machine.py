@@ -3,6 +3,8 @@
 import shutil
 import subprocess
 from functools import cache
+from importlib.metadata import requires
+from importlib.util import find_spec
 
 from sekd.errors import SekdError
 
@@ -30,6 +32,26 @@ def ask_driver(what: str) -> list[str]:
             "and the system's log say"
         ) from None
     return done.stdout.split() if done.returncode == 0 else []
+
+
+def engine_extra() -> str:
+    """The extra of this package that has the engine for this machine; the driver is not asked."""
+    return "gpu" if shutil.which("nvidia-smi") else "cpu"
+
+
+def install_engine() -> str:
+    """The command that installs vLLM for this machine."""
+    wanted = next(each for each in requires("sekd") or () if f'extra == "{engine_extra()}"' in each).partition(";")[0]
+    if engine_extra() == "gpu":
+        return f"uv pip install '{wanted}'"
+    # PyPI's builds of these three are for CUDA and do not load beside a CPU torch.
+    return f"uv pip install --torch-backend cpu '{wanted}' && uv pip uninstall torchvision torchaudio torchcodec"
+
+
+def require_vllm() -> None:
+    """A ``SekdError`` with the command that installs vLLM, where it is not installed."""
+    if find_spec("vllm") is None:
+        raise SekdError(f"vLLM is not installed, which this command needs: `{install_engine()}` installs it")
 
 
 @cache

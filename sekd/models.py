@@ -14,6 +14,7 @@ WEIGHT_FILES = ("*.safetensors", "*.bin")
 PROCESSOR_FILES = ("*token*", "vocab*", "merges.txt", "*chat_template*", "*processor_config.json")
 # Our settings that bound an image, and their names in transformers' image processors.
 SETTINGS = {"min_pixels": "min_pixels", "max_pixels": "max_pixels", "max_tiles": "max_patches"}
+EMBEDDED = "sekd/embedded/base"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
@@ -36,6 +37,11 @@ class ModelConfig:
     max_pixels: int | None = None
     max_tiles: int | None = None
     trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        # The embedded model is in the package, wherever a command runs and wherever a run was recorded.
+        if self.path.endswith(EMBEDDED) and not Path(self.path).is_dir():
+            self.path = str(Path(__file__).parents[1] / EMBEDDED)
 
 
 def load_processor(model: ModelConfig) -> Any:

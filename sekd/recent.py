@@ -2,7 +2,6 @@
 
 The teacher records its choices beside the pass, the student beside the run. A later command that does not set data or
 model takes the newest record: the student that of a pass, evaluation and later commands that of a run.
-``python -m sekd.recent`` prints the newest pass's choices.
 """
 
 import json
@@ -88,12 +87,3 @@ def _newest(files: Iterable[Path], name: str, overrides: Sequence[str]) -> Recen
             folder = file.parents[name.count("/")]
             found.append((file.stat().st_mtime_ns, Recent(folder, chosen)))
     return max(found, key=lambda pair: pair[0])[1] if found else None
-
-
-def main() -> None:
-    newest = newest_pass(Path("artifacts"))
-    print(" ".join(newest.overrides) if newest else "")
-
-
-if __name__ == "__main__":
-    main()

@@ -18,6 +18,7 @@ from sekd.errors import SekdError, Stopped
 from sekd.evaluation.students import check_adapter
 from sekd.inference.config import EngineConfig
 from sekd.inference.pool import run_jobs
+from sekd.machine import require_vllm
 from sekd.memory import BYTES, GIB, RESERVED_GIB, Estimate, ModelSize, device_bytes, read_size
 from sekd.models import load_processor, model_identity
 from sekd.prompts import Prompter
@@ -112,6 +113,7 @@ def run(config: TeacherConfig) -> Store:
     if not job.missing:
         console.print(f"{store.path}: complete, nothing to do")
         return store
+    require_vllm()
     with hold(store.path, job.part), Stop() as stop:
         _announce(job, console)
         _estimate_memory(job, console)

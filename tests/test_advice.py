@@ -11,9 +11,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from sekd.entry import CONF
+from sekd.config_folders import CONF
 
-ROOT = Path(CONF).parent
+ROOT = Path(__file__).parents[1]
 COMMANDS = {
     "teacher": "stage1_teacher.__main__",
     "student": "stage2_student.__main__",
@@ -47,7 +47,7 @@ def settings() -> set[str]:
     found = {"recipe"}
     for name, module in COMMANDS.items():
         import_module(module)
-        with initialize_config_dir(CONF, version_base="1.3"):
+        with initialize_config_dir(str(CONF), version_base="1.3"):
             found |= set(names(OmegaConf.to_container(compose(name), resolve=False)))
     return found
 
@@ -98,7 +98,7 @@ def test_every_setting_that_a_message_names_exists(settings: set[str]) -> None:
 
 
 def test_every_setting_that_the_documentation_names_exists(settings: set[str]) -> None:
-    files = [ROOT / "README.md", ROOT / "pyproject.toml", *(ROOT / "docs").rglob("*.md"), *Path(CONF).rglob("*.yaml")]
+    files = [ROOT / "README.md", ROOT / "pyproject.toml", *(ROOT / "docs").rglob("*.md"), *CONF.rglob("*.yaml")]
     unknown = [
         (file.name, name) for file in files for name in DOTTED.findall(file.read_text()) if not exists(name, settings)
     ]

@@ -1,9 +1,12 @@
 """The commands that `make` would run, by its command line."""
 
+import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from sekd.cli import COMMANDS
 
 MAKEFILE = Path(__file__).parents[1] / "Makefile"
 
@@ -31,14 +34,12 @@ def test_clean_leaves_the_data_that_it_did_not_make(place: Path) -> None:
     assert not {"data", "data/", "data/inat2021"} & set(found)
 
 
-def test_a_run_of_another_model_than_the_datas_own_is_found_by_data_and_model(place: Path) -> None:
-    (place / "runs" / "inat-qwen3_vl_4b").mkdir(parents=True)
-    assert "sekd.evaluation.report runs/inat-qwen3_vl_4b" in commands(place, "report", "DATA=inat", "MODEL=qwen3_vl_4b")
-    assert "sekd.evaluation.report runs/inat " in commands(place, "report", "DATA=inat", "MODEL=qwen2_5_vl_3b")
-    assert "sekd.evaluation.report runs/mine " in commands(place, "report", "DATA=inat", "RUN=mine")
+def test_its_words_and_settings_reach_the_command_as_they_are(place: Path) -> None:
+    shown = shlex.split(commands(place, "teacher", "DATA=inat", "ROOT=/my photos", 'ARGS=topk=8 data.name="a b"'))
+    after = shown[shown.index("sekd.cli") + 1 :]
+    assert after == ["teacher", "DATA=inat", "ROOT=/my photos", "topk=8", "data.name=a b"]
 
 
-def test_the_controls_are_reported_where_they_were_trained(place: Path) -> None:
-    """Their folder is named when they are trained, after `make` has read its command line."""
-    shown = commands(place, "controls", "DATA=inat", "MODEL=qwen3_vl_4b")
-    assert "sekd.evaluation.report\n" in shown
+def test_every_command_is_a_target(place: Path) -> None:
+    shown = commands(place, *COMMANDS).splitlines()
+    assert {line.split()[4] for line in shown} == set(COMMANDS)

@@ -8,8 +8,8 @@ import torch
 from hydra import compose, initialize_config_dir
 from transformers import AutoModelForImageTextToText
 
+from sekd.config_folders import CONF
 from sekd.embedded import BASE
-from sekd.entry import CONF
 from sekd.errors import SekdError
 from sekd.inference.config import EngineConfig
 from sekd.memory import GIB, Estimate, ModelSize, lora_parameters, read_size, saved_bytes, student_memory

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
+from sekd.config_folders import entries
 from sekd.descent import check_threshold
 from sekd.errors import SekdError
 from sekd.questions import check_choices
 
-CONFIGS = Path(__file__).parents[2] / "conf" / "data"
 SPLITS = ("train", "val", "test")  # distilled on; tuned on; scored on
 
 
@@ -120,4 +120,4 @@ def check_config(config: DataConfig, formats: Collection[str]) -> None:
 
 def known_datasets() -> list[str]:
     """The names that ``data=`` takes."""
-    return sorted(file.stem for file in CONFIGS.glob("*.yaml"))
+    return entries("data")

@@ -24,6 +24,7 @@ from sekd.evaluation.scores import BASE, Bootstrap, Scores
 from sekd.evaluation.students import TrainedStudent, check_adapter, find_students
 from sekd.evaluation.workers import EvalTask, check_share, generate_all
 from sekd.inference.strategies import ANSWER_LENGTH, STRATEGIES
+from sekd.machine import require_vllm
 from sekd.models import ADAPTER_FILES, ModelConfig, digest, model_identity
 from sekd.prompts import Prompter
 from sekd.provenance import software
@@ -53,6 +54,8 @@ def evaluate(config: EvaluateConfig, *, unseen: list[DataConfig]) -> Scores:
         decoding={"topk": config.topk, "temperature": 0},
         generations=run / "generations",
     )
+    if any(task.examples for task in planned):
+        require_vllm()
     left_out = _unreadable(config, planned)
     tasks = []
     for task in planned:

@@ -13,7 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sekd.datasets.config import CONFIGS, SPLITS, DataConfig
+from sekd.config_folders import CONF, entries, register
+from sekd.datasets.config import SPLITS, DataConfig
 from sekd.datasets.images import SUFFIXES
 from sekd.descent import PartialPath, check_threshold
 from sekd.errors import SekdError, exit_on_error
@@ -22,13 +23,11 @@ from sekd.inference.config import EngineConfig
 from sekd.inference.requests import UnreadableImageError
 from sekd.inference.schedule import Conversation
 from sekd.inference.strategies import Strategies, Subject
-from sekd.machine import engine_of_this_machine
+from sekd.machine import engine_of_this_machine, require_vllm
 from sekd.models import ModelConfig
 from sekd.questions import LETTERS
 from sekd.recent import run_folder
 from sekd.taxonomy import Names, Taxonomy, fold, load_taxonomy
-
-CONF = CONFIGS.parent
 
 
 @dataclass(frozen=True)
@@ -80,6 +79,7 @@ def main() -> None:
     parser.add_argument("--stop", type=float, default=0.0, help="end a path at its deepest node of this probability")
     parser.add_argument("--model", help="entry of conf/model; by default the one that the adapter was trained from")
     parser.add_argument("--engine", help="entry of conf/engine; by default what fits this machine")
+    parser.add_argument("--config-dir", help="a folder of settings, on top of the package's")
     parser.add_argument("--out", type=Path, help="a .csv or .parquet file, instead of the terminal")
     with exit_on_error():
         _predict(parser.parse_args())
@@ -102,6 +102,7 @@ def _predict(arguments: argparse.Namespace) -> None:
     model = compose("model", arguments.model, ModelConfig) if arguments.model else read_base(adapter.parent)
     if adapter:
         check_adapter(adapter, model)
+    require_vllm()
 
     # Imported after all checks, because vLLM takes seconds to import.
     from tqdm import tqdm
@@ -233,9 +234,9 @@ def compose(group: str, name: str, schema: type) -> Any:
     from hydra import initialize_config_dir
     from omegaconf import OmegaConf
 
-    if not (CONF / group / f"{name}.yaml").is_file():
-        known = ", ".join(sorted(file.stem for file in (CONF / group).glob("*.yaml")))
-        raise SekdError(f"{group} {name!r} is unknown: conf/{group} holds {known}")
+    if name not in (known := entries(group)):
+        raise SekdError(f"{group} {name!r} is unknown: conf/{group} holds {', '.join(known)}")
+    register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         content = hydra_compose(f"{group}/{name}")[group]
     return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), content))

@@ -15,7 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from sekd.errors import SekdError, exit_on_error
+from sekd.errors import SekdError, as_typed, exit_on_error
 from sekd.files import remove
 from sekd.recent import PASS_FILE
 from sekd.store import manifest as m
@@ -190,15 +190,16 @@ def _report(path: Path, *, drop: bool) -> bool:
     seconds = time.perf_counter() - start
     print(f"{path}: {len(faults) or 'no'} faults in {size / 1e6:.1f} MB, {seconds:.1f} s")
     if faults and drop:
-        print(f"{path}: forgot shards {forget(path, faults)}; `make teacher` redoes them")
+        print(as_typed(f"{path}: forgot shards {forget(path, faults)}; `make teacher` redoes them"))
     elif faults:
-        print(f"{path}: run again with --forget to drop the shards named; `make teacher` then redoes only those")
+        again = "run again with --forget to drop the shards named; `make teacher` then redoes only those"
+        print(as_typed(f"{path}: {again}"))
     return not faults
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m sekd.store.verify", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("paths", nargs="+", type=Path, help="a store, or a folder of stores")
+    parser.add_argument("paths", nargs="*", type=Path, default=[Path("artifacts")], help="stores, or folders of them")
     parser.add_argument("--forget", action="store_true", help="drop faulty shards, so that the teacher redoes them")
     given = parser.parse_args(arguments)
     stores = dict.fromkeys(store for path in given.paths for store in find_stores(path))

@@ -15,8 +15,8 @@ from omegaconf import OmegaConf
 from test_training import losses_of, store_bytes
 
 from sekd import machine
+from sekd.config_folders import CONF
 from sekd.datasets import DataConfig
-from sekd.entry import CONF
 from sekd.models import ModelConfig
 from sekd.store import Store
 from stage2_student.config import StudentConfig
@@ -71,7 +71,7 @@ def command(tmp_path: Path, model: ModelConfig, data: DataConfig, store: Store) 
 def settings_of(*overrides: str) -> StudentConfig:
     ConfigStore.instance().store(name="student_schema", node=StudentConfig)
     machine.register()
-    with initialize_config_dir(CONF, version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         config = OmegaConf.to_object(compose("student", overrides=list(overrides)))
     assert isinstance(config, StudentConfig)
     return config
@@ -79,7 +79,7 @@ def settings_of(*overrides: str) -> StudentConfig:
 
 @pytest.mark.parametrize("folder", ["loss", "trainer", "model", "data"])
 def test_every_choice_of_every_group_composes(folder: str) -> None:
-    for file in sorted(Path(CONF, folder).glob("*.yaml")):
+    for file in sorted((CONF / folder).glob("*.yaml")):
         settings = settings_of(f"{folder}={file.stem}")
         assert getattr(settings, folder).name == file.stem
 

@@ -13,13 +13,12 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from sekd.datasets.config import CONFIGS
 from sekd.inference.config import EngineConfig
 from sekd.models import SETTINGS, ModelConfig, load_processor
 from standins import FAMILIES as FOLDERS
 from standins import build, write_photos
 
-REPOSITORY = CONFIGS.parents[1]
+REPOSITORY = Path(__file__).parents[2]
 PAGE = REPOSITORY / "docs" / "models.md"
 # A stand-in, and the entry of conf/model whose place it takes.
 FAMILIES = {
@@ -108,8 +107,7 @@ def commands(folder: Path, entry: str) -> Iterator[tuple[str, list[list[str]]]]:
         ],
     )
     yield "sweep", [["sweep", f"ARGS=loss=soft,hidden {STEP}"]]
-    common = f"COMMON=data=inat model={entry} data.root={folder / 'photos'} {model}"
-    yield "controls", [["controls", *named, "WORKERS=1", "PARADIGMS=joint", "SEEDS=0", common, f"ARGS={STEP}"]]
+    yield "controls", [["controls", *named, "WORKERS=1", "PARADIGMS=joint", "SEEDS=0", f"ARGS={model} {STEP}"]]
 
 
 def run(family: str, folder: Path) -> None:
