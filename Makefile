@@ -21,7 +21,7 @@ endif
 KEEP_MEMORY = env $$($(PYTHON) -c 'from sekd.cli import KEEP_MEMORY as kept; print(*map("=".join, kept.items()))')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup peek figures base bench families lint test test-fast test-kills clean $(PIPELINE)
+.PHONY: help setup peek figures base bench families lint test test-fast test-kills clean wheel $(PIPELINE)
 
 help: ## list the commands
 	@python3 -m sekd.cli --help
@@ -71,6 +71,9 @@ bench: $(READY) $(TRL) data/demo/test.json ## time both stages against alternati
 
 families: $(READY) ## docs/models.md: every command on a stand-in of every family (takes about two hours)
 	PYTHONPATH=tests $(PYTHON) -m standins.table $(ARGS)
+
+wheel: $(READY) ## build the wheel and the source archive in dist/
+	$(PYTHON) -m uv build --no-build-isolation --python $(PYTHON) --out-dir dist
 
 lint: $(READY) ## style, types and import rules
 	.venv/bin/ruff check .
