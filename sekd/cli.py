@@ -30,19 +30,11 @@ COMMANDS = {
     "controls": ("", f"{COMMON} WORKERS PARADIGMS SEEDS", "the student of other teachers: independent, …, labels"),
     "evaluate": ("sekd.evaluation", f"{COMMON} RUN", "base and student, all paradigms, in-domain and unseen"),
     "report": ("sekd.evaluation.report", RUN, "the evaluated run's report.html"),
-    "general": (
-        "sekd.evaluation.general",
-        f"{RUN} TASKS",
-        "what the student forgot: TASKS=mmmu_val, or own skills",
-    ),
+    "general": ("sekd.evaluation.general", f"{RUN} TASKS", "what the student forgot: TASKS=mmmu_val, or own skills"),
     "merge": ("stage2_student.merge", RUN, "write the student merged into its base, for tools without adapters"),
     "lmms-task": ("sekd.evaluation.general.export", COMMON, "DATA's questions as a task of lmms-eval, for any model"),
     "predict": ("sekd.evaluation.predict", f"{RUN} TAXONOMY IMAGES", 'name your own images: IMAGES="photos/ one.jpg"'),
-    "push": (
-        "sekd.share",
-        f"{RUN} WHAT WHERE",
-        "send a student or a store (WHAT=artifacts/…) to WHERE=owner/name, s3://…",
-    ),
+    "push": ("sekd.share", f"{RUN} WHAT WHERE", "send a student, or WHAT=artifacts/…, to WHERE=owner/name, s3://…"),
     "pull": ("sekd.share", "WHERE", "fetch what was pushed, from WHERE"),
     "init": ("sekd.project", "", "make a project folder: a copy of the settings, and a Makefile"),
     "doctor": ("sekd.doctor", "", "what is installed, what fits this machine, and what is missing"),
@@ -112,11 +104,11 @@ def plan(command: str, words: Words, own: Sequence[str]) -> Iterator[Step]:
 
 def _controls(words: Words, own: Sequence[str]) -> Iterator[Step]:
     """A pass of each teacher, a student of each over seeds, their scores. Settings of data and model are for all."""
-    from sekd.recent import newest_pass
+    from sekd.recent import inherited, newest_pass
 
     shared = [each for each in own if each.lstrip("+~").startswith(("data.", "data=", "model.", "model="))]
-    newest = newest_pass(Path("artifacts"))
-    chosen = [*_common(words), *shared] or [*(newest.overrides if newest else ())]
+    given = [*_common(words), *shared]
+    chosen = [*inherited(given, newest_pass(Path("artifacts"), given)), *given]
     paradigms = words.get("PARADIGMS", "conditioned independent joint shuffled truth").replace(",", " ").split()
     yield from _world(chosen)
     for paradigm in paradigms:
