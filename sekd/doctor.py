@@ -23,7 +23,6 @@ from sekd.errors import as_typed, exit_on_error
 from sekd.memory import GIB, RESERVED_GIB
 from sekd.recent import newest_pass, newest_run
 
-OPTIONAL = ("ray", "wandb", "s3")  # extras
 DISK_GIB, SHARED_GIB = 5, 0.5  # less is too little for a pass and a student; for the pages that processes share
 
 
@@ -40,15 +39,16 @@ class Finding:
 def packages() -> Iterator[Finding]:
     """What the package requires, with the engine of this machine; then what is optional."""
     extra = machine.engine_extra()
+    optional = {*importlib.metadata.metadata("sekd").get_all("Provides-Extra", ())} - {"cpu", "gpu", "dev"}
     for wanted in map(Requirement, importlib.metadata.requires("sekd") or ()):
-        extras = [x for x in ("", extra, *OPTIONAL) if not wanted.marker or wanted.marker.evaluate({"extra": x})]
+        extras = [x for x in ("", extra, *optional) if not wanted.marker or wanted.marker.evaluate({"extra": x})]
         if not extras:
             continue
         fix = machine.install_engine() if extras == [extra] else f"uv pip install '{wanted.name}{wanted.specifier}'"
         try:
             found = importlib.metadata.version(wanted.name)
         except importlib.metadata.PackageNotFoundError:
-            yield Finding(wanted.name, "not installed", fix, needed=extras[0] not in OPTIONAL)
+            yield Finding(wanted.name, "not installed", fix, needed=extras[0] not in optional)
             continue
         if wanted.specifier.contains(found, prereleases=True):
             yield Finding(wanted.name, found)
