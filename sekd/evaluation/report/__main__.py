@@ -9,6 +9,7 @@ from sekd.errors import exit_on_error
 from sekd.evaluation.general.outcome import read_outcomes
 from sekd.evaluation.generations import read_listed
 from sekd.evaluation.report import run_files, sections
+from sekd.evaluation.report.against import write_comparison
 from sekd.evaluation.report.curves import training_curves
 from sekd.evaluation.report.document import WORDS, Section, as_html, as_markdown, images
 from sekd.evaluation.rescore import read_scores
@@ -67,9 +68,11 @@ def _write(
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m sekd.evaluation.report", description=__doc__)
     parser.add_argument("run", nargs="?", type=Path, help="as runs/demo; by default the newest student's")
+    parser.add_argument("--against", type=Path, help="another evaluated run: write a page that compares the two")
     arguments = parser.parse_args()
     with exit_on_error():
-        for file in write_report(run_folder(arguments.run, whole_group=True)):
+        run, other = run_folder(arguments.run, whole_group=True), arguments.against
+        for file in write_comparison(run, other) if other else write_report(run):
             print(f"wrote {file}")
 
 
