@@ -91,7 +91,8 @@ def certainty(students: Sequence[TrainedStudent]) -> Section | None:
     if data is None or not data.by_descent:
         return None
     labels = {example.id: example.path for example in load_dataset(data, "train").examples if example.path}
-    store = Store.open(Path(_settings(students[0])["artifacts"], data.name, _settings(students[0])["fingerprint"]))
+    settings = _settings(students[0])
+    store = Store.open(Path(settings["artifacts"], data.name, settings["fingerprint"]))
     shards = (store.read_targets(shard, list(JUDGED)) for shard in range(store.plan.n_shards))
     judged = [path for rows in shards for path in path_certainties(rows, labels)]
     known = [(probability, right) for probability, right in judged if right is not None]
