@@ -38,7 +38,7 @@ def run(tmp_path: Path) -> Path:
         assert example.path is not None
         for step, question in enumerate(dataset.questions_on(example, example.path)):
             truth = question.truth or 0
-            wrong = place >= 15 and step == 3
+            wrong = place >= 15 and step == place % 4
             row = {"sample": example.id, "image": example.id, "step": step, "n_steps": 4, "depth": question.depth}
             row |= {"level": question.level, "options": list(question.options), "truth": -1}
             row |= {"answer": (truth + wrong) % 4, "topk_ids": [1, 2], "topk_logprobs": np.log([0.6, 0.3])}
