@@ -21,7 +21,7 @@ endif
 KEEP_MEMORY = env $$($(PYTHON) -c 'from sekd.cli import KEEP_MEMORY as kept; print(*map("=".join, kept.items()))')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup peek figures base bench families lint test test-fast test-kills clean wheel $(PIPELINE)
+.PHONY: help setup peek figures site base bench families lint test test-fast test-kills clean wheel $(PIPELINE)
 
 help: ## list the commands
 	@python3 -m sekd.cli --help
@@ -59,6 +59,9 @@ general: $(if $(TASKS),$(GENERAL))
 
 figures: $(READY) ## draw docs/results.png from the evaluated run's scores and docs/world.png from the embedded world
 	$(PYTHON) -m tools.figures $(if $(RUN),runs/$(RUN)) $(ARGS)
+
+site: $(READY) ## build the documentation: site/index.html
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict $(ARGS)
 
 base: $(READY) ## pretrain the embedded base model again (about 25 minutes on two cores)
 	$(KEEP_MEMORY) $(PYTHON) -m tools.pretrain_base $(ARGS)
