@@ -163,8 +163,7 @@ def one_sentence(where: str) -> Iterator[None]:
         raise
     except ImportError as error:
         package = PACKAGES.get(where.partition("://")[0], "<package>")
-        how = f"`.venv/bin/python -m uv pip install --python .venv/bin/python {package}`"
-        raise SekdError(f"{where}: {error}: {how}") from error
+        raise SekdError(f"{where}: {error}: `uv pip install {package}`") from error
     except Exception as error:
         what = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         raise SekdError(f"{where}: {what}. What has arrived is kept: run the command again") from error

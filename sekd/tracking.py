@@ -31,10 +31,7 @@ def check_tracker(word: str | None) -> None:
         raise SekdError(f"tracker={word} is unknown: choose {', '.join(TRACKERS)}")
     needed = TRACKERS[word] if word else {}
     if missing := [package for module, package in needed.items() if not find_spec(module)]:
-        raise SekdError(
-            f"tracker={word} needs {', '.join(missing)}: `.venv/bin/python -m uv pip install --python .venv/bin/python "
-            f"{' '.join(missing)}`"
-        )
+        raise SekdError(f"tracker={word} needs {', '.join(missing)}: `uv pip install {' '.join(missing)}`")
 
 
 @dataclass(frozen=True)

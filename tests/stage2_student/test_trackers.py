@@ -70,7 +70,7 @@ def test_an_unknown_tracker_and_a_missing_package_are_refused_before_training(
     with pytest.raises(SekdError, match="tracker=neptune is unknown: choose tensorboard, wandb, mlflow"):
         check_settings(replace(configure(), tracker="neptune"))
     monkeypatch.setattr("sekd.tracking.find_spec", lambda module: None if module == "sqlalchemy" else object())
-    with pytest.raises(SekdError, match=r"tracker=mlflow needs sqlalchemy: .*pip install .* sqlalchemy`"):
+    with pytest.raises(SekdError, match=r"tracker=mlflow needs sqlalchemy: .*`uv pip install sqlalchemy`"):
         check_settings(replace(configure(), tracker="mlflow"))
 
 

@@ -308,5 +308,5 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
     student: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "gcsfs", None)
-    with pytest.raises(SekdError, match=r"gs://bucket/x: .*pip install .* gcsfs`"):
+    with pytest.raises(SekdError, match=r"gs://bucket/x: .*`uv pip install gcsfs`"):
         push(student, "gs://bucket/x")
