@@ -1,6 +1,8 @@
-"""Photos without labels, as a user types it: a folder and a tree in, a report and named photos out."""
+"""Photos without labels, as a user types it: the commands of examples/own_photos in turn."""
 
 import csv
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,53 +11,45 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from sekd.embedded.world import write_world
 from sekd.store import Store
-from sekd.taxonomy import load_taxonomy
 
-ROOT = Path(__file__).parents[1]
-IMAGES = 24
-
-
-def command(module: str, *arguments: str) -> str:
-    done = subprocess.run([sys.executable, "-m", module, *arguments], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout + done.stderr
+EXAMPLE = Path(__file__).parents[1] / "examples/own_photos"
 
 
 @pytest.mark.slow
 def test_a_folder_of_photos_and_a_tree_are_enough(tmp_path: Path) -> None:
-    world = write_world(tmp_path / "world", images={"val": {"Fauna": IMAGES}})
-    tree = [line for line in (world / "tree.csv").read_text().splitlines() if "kingdom" in line or "_Fauna_" in line]
-    (tmp_path / "fauna.csv").write_text("\n".join(tree))
-    photos, truth = tmp_path / "photos", {}
-    photos.mkdir()
-    for number, file in enumerate(sorted(world.rglob("*.jpg"))):
-        shutil.copy(file, photos / f"{number:02}.jpg")
-        truth[f"{number:02}.jpg"] = load_taxonomy(tmp_path / "fauna.csv", skip=1).keys[file.parent.name.lower()][1:]
-    shutil.rmtree(world)  # no label is left on the disk
-
-    data = ["data=photos", f"data.root={photos}", f"data.hierarchy={tmp_path / 'fauna.csv'}", "data.skip=1"]
-    here = [f"artifacts={tmp_path / 'artifacts'}", "model=tiny"]
-    said = command("stage1_teacher", *data, *here, "engine=cpu", "engine.in_process=true", "progress=false")
+    here = tmp_path / "own_photos"
+    shutil.copytree(EXAMPLE, here)
+    with (here / "truth.csv").open() as stream:
+        truth = {row["file"]: tuple(row.values())[1:] for row in csv.DictReader(stream)}
+    (here / "truth.csv").unlink()  # no label is left
+    [block] = re.findall(r"```bash\n(.*?)```", (EXAMPLE / "README.md").read_text(), re.DOTALL)
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    commands, said = block.splitlines(), ""
+    assert [line.split()[1] for line in commands] == ["preview", "teacher", "student", "report", "predict"]
+    for line in commands:
+        done = subprocess.run(line, shell=True, cwd=here, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{line}\n{done.stderr[-3000:]}"
+        said += done.stdout + done.stderr
     assert "about 10 questions an image with beam 3, at most 10; then one a level" in " ".join(said.split())
-    [path] = (tmp_path / "artifacts/photos").iterdir()
-    rows = pa.concat_tables(Store.open(path).read_targets(i) for i in range(1)).to_pylist()
-    answered = {name: tuple(r["options"][r["answer"]] for r in rows if r["sample"] == name) for name in truth}
-    assert sum(answered[name] == truth[name] for name in truth) >= 0.9 * IMAGES
 
-    run = tmp_path / "runs/mine"
-    settings = ["name=mine", f"runs={tmp_path / 'runs'}", "min_path_probability=0.1", "optim.epochs=1"]
-    quick = ["optim.batch_size=8", "validation.times=0", "trainer.progress=false", "stream.workers=1"]
-    command("stage2_student", *data, *here, *settings, *quick)
-    command("sekd.evaluation.report", str(run))
-    report = (run / "report.md").read_text()
+    store = Store.find(here / "artifacts", "photos")
+    rows = pa.concat_tables(store.read_targets(shard) for shard in range(store.plan.n_shards)).to_pylist()
+    photos = [name for name in truth if name.startswith("photo")]
+    answered = {name: tuple(r["options"][r["answer"]] for r in rows if r["sample"] == name) for name in photos}
+    assert sum(answered[name] == truth[name] for name in photos) >= 0.9 * len(photos)
+
+    report = (here / "runs/photos-tiny/report.md").read_text()
     assert "The data have no labels, so no answer can be scored" in report
     assert "How sure the teacher's paths are" in report
 
-    out = tmp_path / "names.csv"
-    command("sekd.evaluation.predict", "--adapter", str(run / "adapter"), "--top", "2", "--out", str(out), str(photos))
-    with out.open() as stream:
+    with (here / "names.csv").open() as stream:
         named = list(csv.DictReader(stream))
-    assert [row["rank"] for row in named] == ["1", "2"] * IMAGES
-    assert {row["root"] for row in named} == {"Fauna"}
+    new = [name for name in truth if name.startswith("new")]
+    assert [(Path(row["image"]).name, row["rank"]) for row in named] == [(name, rank) for name in new for rank in "12"]
+    best = {
+        Path(row["image"]).name: tuple(row[level] for level in ("order", "family", "genus", "species"))
+        for row in named
+        if row["rank"] == "1"
+    }
+    assert sum(best[name] == truth[name] for name in new) >= 3
