@@ -21,7 +21,7 @@ endif
 KEEP_MEMORY = env $$($(PYTHON) -c 'from sekd.cli import KEEP_MEMORY as kept; print(*map("=".join, kept.items()))')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup peek figures site base bench families lint test test-fast test-kills clean wheel $(PIPELINE)
+.PHONY: help setup peek figures site base bench families lint test test-fast test-kills clean wheel release $(PIPELINE)
 
 help: ## list the commands
 	@python3 -m sekd.cli --help
@@ -77,6 +77,15 @@ families: $(READY) ## docs/models.md: every command on a stand-in of every famil
 
 wheel: $(READY) ## build the wheel and the source archive in dist/
 	$(PYTHON) -m uv build --no-build-isolation --python $(PYTHON) --out-dir dist
+
+# The packages that the registry builds for CUDA alone, and that a CPU torch cannot load.
+release: lint site wheel ## check a release: build, install into an empty environment, run the demo from the wheel
+	rm -rf dist/check && mkdir -p dist/check && $(PYTHON) -m uv venv --quiet dist/check/.venv
+	$(PYTHON) -m uv pip install --quiet --python dist/check/.venv/bin/python $(TORCH) "$$(ls -t dist/*.whl | head -n 1)[$(ENGINE)]"
+ifeq ($(ENGINE),cpu)
+	$(PYTHON) -m uv pip uninstall --quiet --python dist/check/.venv/bin/python torchvision torchaudio torchcodec
+endif
+	cd dist/check && PATH="$$PWD/.venv/bin:$$PATH" && sekd doctor && sekd demo && sekd student loss.soft.weight=0.5
 
 lint: $(READY) ## style, types and import rules
 	.venv/bin/ruff check .
