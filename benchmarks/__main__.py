@@ -5,6 +5,7 @@ student   a training step on a store against the same step with the teacher in t
 large     a LoRA step on a model of Qwen2.5-VL-7B's shape; needs a GPU
 online    a pass and two students against TRL's online distillation and against HF's Trainer
 scale     hours and bytes on 1 to 64 GPUs: the project's pool over simulated nodes
+front     what one engine's process can be fed, with a core that answers at once
 occupancy how full the engine is over a pass: the project's scheduling over a simulated engine
 """
 
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.front_end import show_front_end
 from benchmarks.large import measure_large
 from benchmarks.measure import Comparison
 from benchmarks.occupancy import show_occupancy
@@ -28,7 +30,7 @@ from benchmarks.teacher import compare_passes
 from sekd.provenance import machine, software
 
 ONLINE = 2000  # images
-PARTS = ("teacher", "student", "large", "online", "scale", "occupancy")
+PARTS = ("teacher", "student", "large", "online", "scale", "front", "occupancy")
 
 
 def measure(parts: Sequence[str], images: Sequence[int], rounds: int) -> Iterator[Comparison]:
@@ -49,6 +51,8 @@ def measure(parts: Sequence[str], images: Sequence[int], rounds: int) -> Iterato
             compare_online(Path(folder), images=ONLINE)
     if "scale" in parts:
         show_scale()
+    if "front" in parts:
+        show_front_end()
     if "occupancy" in parts:
         show_occupancy()
 

@@ -41,6 +41,9 @@ class SimulatedEngine:
     def drive(self, conversations: Iterable[Conversation | None]) -> Iterator[Any]:
         yield from Scheduler(self, conversations, concurrency=CAPACITY, readers=8).finished()  # type: ignore[arg-type]
 
+    def prepare(self, request: StepRequest, image: Image.Image) -> Image.Image:
+        return image
+
     def submit(self, request: StepRequest, image: Callable[[], Image.Image]) -> tuple[str, int]:
         self._count += 1
         heapq.heappush(self._due, (self.clock + float(request.prompt_text), self._count))

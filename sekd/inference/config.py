@@ -24,7 +24,7 @@ class EngineConfig:
         tensor_parallel_size: GPUs over which one engine's weights are split.
         prefix_caching: reuse the image's prefix between the steps of a path. Off only in benchmarks.
         image_cache_gb: processed images kept by the engine, in GiB.
-        readers: threads that read and decode images ahead of the engine.
+        readers: threads that read, decode and process images ahead of the engine.
     """
 
     name: str = "cpu"

@@ -16,7 +16,7 @@ from PIL import Image
 from sekd.errors import SekdError
 from sekd.inference.config import EngineConfig
 from sekd.inference.pool import SILENCE_SECONDS
-from sekd.inference.rendering import Rendering
+from sekd.inference.rendering import Prepared, Rendering
 from sekd.inference.requests import StepRequest, StepResult, UnusableImageError, tail_logprob
 from sekd.inference.schedule import Conversation, Scheduler
 from sekd.models import ModelConfig, adapter_rank
@@ -107,8 +107,16 @@ class Engine:
         if not self._vllm.reset_prefix_cache():
             raise SekdError("the engine could not drop its prefix cache: a request is still running")
 
-    def submit(self, request: StepRequest, image: Callable[[], Image.Image]) -> tuple[str, int]:
-        """Queue one request: its ticket and the length of its prompt in tokens. ``image`` reads its pixels.
+    def prepare(self, request: StepRequest, image: Image.Image) -> Prepared | Image.Image:
+        """Process an image ahead of its first request, in any thread; ``submit`` takes the result.
+
+        Raises:
+            UnusableImageError: the model's processor refuses the image.
+        """
+        return self._rendering.prepare(request, image)
+
+    def submit(self, request: StepRequest, image: Callable[[], Prepared | Image.Image]) -> tuple[str, int]:
+        """Queue one request: its ticket and the length of its prompt in tokens. ``image`` gives its pixels.
 
         Raises:
             UnusableImageError: the model's processor refuses the image, or the prompt is too long with it.

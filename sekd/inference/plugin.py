@@ -64,6 +64,17 @@ def use_one_product_an_adapter() -> None:
     module.sgmv_shrink, module.sgmv_expand_slice = shrink, expand_slice
 
 
+def count_no_ranks() -> None:
+    """Leave out the rank of each sampled token, which nothing here reads, in this process.
+
+    Uncompiled, vLLM compares the whole vocabulary for it, at every token.
+    """
+    from vllm.v1.sample import sampler
+
+    module: Any = sampler
+    module.batched_count_greater_than = lambda x, values: torch.ones(len(x), dtype=torch.int64)
+
+
 def shrink(x_TI: Tensor, stacked: Tensor, y: Tensor, *lengths_and_scale: Any) -> None:
     """``y[:, :O] = scale · x · Wᵀ`` with each token's adapter W [adapters, 1, O, I]."""
     *meta, scale = lengths_and_scale

@@ -40,6 +40,8 @@ def build(
             shape = (len(layers), dimensions.get_hidden_size())
             rows = RowReader(shape=shape, dtype=NUMPY_DTYPES[str(dimensions.dtype)], slots=slots)
             arguments |= capture_arguments(layers, rows.path, slots=slots)
+        if engine.device == "cpu":
+            plugin.count_no_ranks()
         if engine.device == "cpu" and max_lora_rank:
             plugin.use_one_product_an_adapter()
         llm_engine = LLMEngine.from_engine_args(EngineArgs(**arguments))

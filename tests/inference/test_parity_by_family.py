@@ -96,20 +96,31 @@ def test_pixels_and_tokens_are_those_of_the_student_s_processor_bit_for_bit(serv
     prompter = Prompter.named("taxonomist")
     for kind in ODD:
         subject = served.subjects[kind]
-        text = prompter.render(processor, prompter.joint(subject.questions))
-        image = decode(subject.image)
+        texts = [prompter.render(processor, prompter.joint(subject.questions))]
+        texts += [
+            prompter.render(processor, prompter.conditioned(subject.questions, step, [0] * step)) for step in (0, 1)
+        ]
+        image, render = decode(subject.image), served.engine._rendering.render
+        asked = [StepRequest(text, image, f"{kind} alone") for text in texts]
+        ahead = [StepRequest(text, image, f"{kind} ahead") for text in texts]
         try:
-            rendered = served.engine._rendering.render(StepRequest(text, image, f"{kind} alone"), lambda: image)  # noqa: B023
+            prepared = served.engine.prepare(ahead[0], image)
         except UnusableImageError:
             with pytest.raises(ValueError, match="aspect ratio"):
-                processor(text=[text], images=[image])
+                processor(text=texts[:1], images=[image])
             continue
         # Of Qwen's pixels vLLM scales and normalises the very same values on the device.
         raw = {"do_rescale": False, "do_normalize": False} if served.family.startswith("qwen") else {}
-        expected = processor(text=[text], images=[image], return_tensors="pt", **raw)
-        ((item,),) = rendered["mm_kwargs"].values()
-        assert rendered["prompt_token_ids"] == expected["input_ids"][0].tolist(), kind
-        assert torch.equal(item.get_data()["pixel_values"].flatten(), expected["pixel_values"].flatten()), kind
+        for text, *requests in zip(texts, asked, ahead, strict=True):
+            expected = processor(text=[text], images=[image], return_tensors="pt", **raw)
+            for request, given in zip(requests, (image, prepared), strict=True):
+                rendered = render(request, lambda given=given: given)
+                ((item,),) = rendered["mm_kwargs"].values()
+                assert rendered["prompt_token_ids"] == expected["input_ids"][0].tolist(), kind
+                assert (item is None) == (text is not texts[0]), "an image is handed over once"
+                if item is not None:
+                    pixels = item.get_data()["pixel_values"]
+                    assert torch.equal(pixels.flatten(), expected["pixel_values"].flatten()), kind
 
 
 def test_an_adapter_answers_as_in_peft(served: Served, tmp_path: Path) -> None:

@@ -69,6 +69,29 @@ def test_a_later_prompt_is_as_if_it_were_the_first(engine: Engine, rendering: Re
     assert_same(got[0], by_vllm(engine, request(QUESTIONS[0])))
 
 
+def test_an_image_that_was_processed_ahead_gives_the_prompts_of_one_that_was_not(
+    engine: Engine, rendering: Rendering, processed: list[Any]
+) -> None:
+    asked = [request(text) for text in QUESTIONS]
+    prepared = rendering.prepare(asked[0], picture(0))
+    got = [rendering.render(one, lambda: prepared) for one in asked]
+    assert not processed, "it was processed twice"
+    assert rendering.prepare(asked[1], known := picture(0)) is known
+    for one, mine in zip(asked[1:], got[1:], strict=True):
+        assert_same(mine, by_vllm(engine, one))
+    engine.reset()
+    assert_same(got[0], by_vllm(engine, asked[0]))
+
+
+def test_what_was_processed_ahead_of_another_prompt_is_not_taken_for_this_one(
+    engine: Engine, rendering: Rendering
+) -> None:
+    prepared = rendering.prepare(request(QUESTIONS[1]), picture(0))
+    got = rendering.render(request(QUESTIONS[0]), lambda: prepared)
+    engine.reset()
+    assert_same(got, by_vllm(engine, request(QUESTIONS[0])))
+
+
 def test_images_are_kept_apart(engine: Engine, rendering: Rendering, processed: list[Any]) -> None:
     for text in QUESTIONS[:2]:
         got = [rendering.render(request(text, image), pixels(image)) for image in (0, 1)]

@@ -34,6 +34,9 @@ class Scripted:
     def token_capacity(self) -> int:
         return self._capacity
 
+    def prepare(self, request: StepRequest, image: Image.Image) -> Image.Image:
+        return image
+
     def submit(self, request: StepRequest, image: Callable[[], Image.Image]) -> tuple[str, int]:
         ticket = str(len(self.log))
         if request.prompt_text.endswith(self._wants_pixels):
