@@ -98,23 +98,20 @@ def show_front_end() -> None:
         with Engine(model, ENGINE) as engine:
             vllm: Any = engine._vllm
             vllm.engine_core = Immediate(vllm.engine_core)
-            for owner, method, part in (
-                (vllm.renderer, "render_cmpl", "pixels"),
-                (strategies.prompter, "render", "rendering"),
-                (engine._rendering, "tokenize", "tokenizing"),
-                (engine._rendering, "render", "prompt"),
-                (vllm, "add_request", "handing over"),
-                (vllm, "step", "answers"),
-            ):
+            watched = {"render_cmpl": (vllm.renderer, "pixels"), "tokenize": (engine._rendering, "tokenizing")}
+            watched |= {
+                "render": (strategies.prompter, "rendering"),
+                "add_request": (vllm, "handing over"),
+                "step": (vllm, "answers"),
+            }
+            for method, (owner, part) in watched.items():
                 setattr(owner, method, clock.watched(getattr(owner, method), part))
             drive = clock.watched(
                 lambda subjects: list(engine.drive(map(strategies.conditioned, subjects))), "scheduling"
             )
-            ahead, on_feeding_thread = engine.prepare, lambda request, image: image
-            for (width, height), (name, prepare) in product(
-                SIZES, {"ahead": ahead, "on the feeding thread": on_feeding_thread}.items()
-            ):
-                vars(engine)["prepare"] = prepare
+            ways = {"ahead": engine.prepare, "on the feeding thread": lambda request, image: image}
+            for (width, height), way in product(SIZES, ways):
+                vars(engine)["prepare"] = ways[way]
                 files = [folder / f"{width}-{number}.jpg" for number in range(FILES)]
                 for number, file in enumerate(files):
                     picture(width, height, seed=number).save(file, quality=88)
@@ -125,7 +122,7 @@ def show_front_end() -> None:
                     drive([Subject(files[number % FILES], f"{number}", questions) for number in range(count)])
                 wall, each = time.perf_counter() - begin, sum(clock.seconds.values()) / count
                 parts = ", ".join(f"{part} {1000 * spent / count:.2f}" for part, spent in clock.seconds.items())
-                print(f"{width} x {height}, processed {name}: {1000 * each:.2f} ms an image ({parts})")
+                print(f"{width} x {height}, processed {way}: {1000 * each:.2f} ms an image ({parts})")
                 print(
                     f"  fed {1 / each:.0f} images, {STEPS / each:.0f} requests a second; here {count / wall:.0f} images"
                 )
