@@ -18,6 +18,7 @@ class Stop:
     def __init__(self) -> None:
         self._signum: int | None = None
         self._at_once = False
+        self._error: Exception | None = None
         self._parent = os.getppid()
 
     def __enter__(self) -> "Stop":
@@ -33,8 +34,14 @@ class Stop:
         if again or self._at_once:
             raise Stopped(signum)
 
+    def fail(self, error: Exception) -> None:
+        """Have the next ``check`` raise this error of another thread."""
+        self._error = error
+
     def check(self) -> None:
-        """Raise ``Stopped`` if a signal came or the parent process is gone."""
+        """Raise ``Stopped`` if a signal came or the parent process is gone; or the error of ``fail``."""
+        if self._error is not None:
+            raise self._error
         if self._signum is not None:
             raise Stopped(self._signum)
         if os.getppid() != self._parent:

@@ -12,10 +12,10 @@ from rich.console import Console
 from tqdm import tqdm
 
 from sekd.datasets import Dataset, load_dataset
-from sekd.datasets.images import undecodable
 from sekd.descent import count_calls
 from sekd.errors import SekdError, Stopped
 from sekd.evaluation.students import check_adapter
+from sekd.files import remove
 from sekd.inference.config import EngineConfig
 from sekd.inference.pool import run_jobs
 from sekd.machine import require_vllm
@@ -26,7 +26,9 @@ from sekd.questions import LETTERS
 from sekd.stop import Stop
 from sekd.store import Layout, Plan, Store
 from sekd.store.lock import ShardPart, hold
+from sekd.store.manifest import shard_name, temporary_name
 from stage1_teacher.config import TeacherConfig, check
+from stage1_teacher.look import looking
 from stage1_teacher.progress import Progress, Tolerance, named
 from stage1_teacher.summary import show_summary
 from stage1_teacher.teacher_modes import USES_LABELS, StoredAnswers
@@ -46,9 +48,9 @@ class Pass:
         return [index for index in self.store.missing() if self.part.takes(index)]
 
     @property
-    def places(self) -> list[int]:
-        """The examples without stored answers, by their index in the dataset."""
-        return [place for index in self.missing for place in self.store.plan.examples(index)]
+    def images(self) -> int:
+        """How many examples have no stored answers."""
+        return sum(len(self.store.plan.examples(index)) for index in self.missing)
 
 
 def prepare(config: TeacherConfig) -> Pass:
@@ -118,15 +120,18 @@ def run(config: TeacherConfig) -> Store:
         _announce(job, console)
         _estimate_memory(job, console)
         tolerance = Tolerance.of(store, job.dataset, share=config.unreadable_share)
+        columns = temporary_name(store.path.resolve() / "tmp", shard_name(job.part.index))
+        dataset = job.dataset.shared(columns)
         try:
-            with stop.at_once():
-                _check_images(job, tolerance, console)
-            with Progress(tolerance, images=len(job.places), shown=config.progress) as progress:
+            with (
+                looking(store, dataset, job.missing, tolerance, job.part, shown=config.progress, stop=stop),
+                Progress(tolerance, images=job.images, shown=config.progress) as progress,
+            ):
                 from stage1_teacher.worker import TeacherWorker
 
                 run_jobs(
                     job.missing,
-                    partial(TeacherWorker, config, store.path.resolve()),
+                    partial(TeacherWorker, config, store.path.resolve(), dataset),
                     progress,
                     engine=config.engine,
                     workers=config.workers,
@@ -142,6 +147,8 @@ def run(config: TeacherConfig) -> Store:
                 file=sys.stderr,
             )
             raise
+        finally:
+            remove(columns)
     _finish(job, progress, console, seconds=time.monotonic() - begun)
     return store
 
@@ -150,7 +157,7 @@ def _announce(job: Pass, console: Console) -> None:
     done = job.store.plan.n_shards - len(job.store.missing())
     part = f" of part {job.config.shard}" if job.config.shard else ""
     console.print(
-        f"{job.store.path}: {len(job.missing)} shards{part} to ask ({len(job.places)} images), {done} are there already"
+        f"{job.store.path}: {len(job.missing)} shards{part} to ask ({job.images} images), {done} are there already"
     )
     if job.config.data.by_descent:
         data, tree = job.config.data, job.dataset.taxonomy
@@ -196,15 +203,6 @@ def _estimate_memory(job: Pass, console: Console) -> None:
     if config.cluster is None:
         smaller = "engine.tensor_parallel_size=2 or more" if cuda else "fewer workers, a smaller engine.kv_cache_gb"
         estimate.check(f"take {smaller}, a smaller engine.max_model_len, or a smaller model")
-
-
-def _check_images(job: Pass, tolerance: Tolerance, console: Console) -> None:
-    """Find images that do not decode before an engine is started; an error if there are too many."""
-    paths = [job.dataset.image_path(job.dataset.examples[place]) for place in job.places]
-    if bad := undecodable(paths, progress=job.config.progress):
-        listed = named([f"{path} ({why})" for path, why in bad.items()], len(bad))
-        tolerance.check(len(bad), listed)
-        console.print(f"{job.config.data.name}: {len(bad)} images cannot be read and are left out{listed}")
 
 
 def _finish(job: Pass, progress: Progress, console: Console, *, seconds: float) -> None:

@@ -39,12 +39,12 @@ class TeacherWorker:
     """A worker of the pool, whose jobs are shards. Its engine starts in seconds on CPU, in a minute or two on GPU.
 
     Raises ``SekdError`` if the questions or their wording are not those of the store: this node may have other files
-    than the planner's.
+    than the planner's. ``dataset`` is the planner's, whose examples all workers share; read here if None.
     """
 
-    def __init__(self, config: TeacherConfig, path: Path) -> None:
+    def __init__(self, config: TeacherConfig, path: Path, dataset: Dataset | None = None) -> None:
         self._config, self._store = config, Store.open(path)
-        self._dataset = load_dataset(config.data, config.split)
+        self._dataset = dataset or load_dataset(config.data, config.split)
         prompter = Prompter.named(config.model.wording)
         for name, part in questioning(config, self._dataset, prompter).items():
             if self._store.identity[name] != part:

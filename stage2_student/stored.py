@@ -79,7 +79,9 @@ class SplitView:
     def places(self, shard: int) -> np.ndarray:
         """The examples of a shard, as positions among those that have rows."""
         entry = self.store.entry(shard)
-        present = np.array([number for number in range(*entry.examples) if number not in self.skipped], int)
+        present = np.arange(*entry.examples)
+        if entry.skipped:
+            present = present[[number not in self.skipped for number in present.tolist()]]
         assert len(present) == entry.examples[1] - entry.examples[0] - len(entry.skipped), "skipped fits the store"
         apart = present % self.stride == self.stride - 1 if self.stride else np.zeros(present.shape, bool)
         read = apart == self.held_out

@@ -6,11 +6,14 @@ To add a format, write ``read(config, part) -> Listing`` in a new file and add i
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
-from heapq import nsmallest
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from sekd.datasets import choices, class_trees, inat, photos
-from sekd.datasets.base import Dataset, Example, Listing
+from sekd.datasets.base import Dataset, Example, Examples, Listing
 from sekd.datasets.config import DataConfig, SplitPart, check_config, known_datasets, part_of
 from sekd.datasets.images import present
 from sekd.errors import SekdError
@@ -52,54 +55,61 @@ def load_dataset(config: DataConfig, split: str) -> Dataset:
     return dataset
 
 
-def in_share(examples: Iterable[Example], part: SplitPart) -> list[Example]:
+def in_share(examples: Iterable[Example], part: SplitPart) -> Examples:
     """The examples of a split's share. Depends only on the id, not on a seed or the files' order."""
+    found = Examples.of(examples)
     if (part.low, part.high) == (0, 100):
-        return list(examples)
-    return [each for each in examples if part.low <= 100 * _unit(f"split/{each.id}") < part.high]
+        return found
+    place = 100 * _units("split/", found)
+    return found.take((part.low <= place) & (place < part.high))
 
 
-def _of_classes(examples: Iterable[Example], classes: Sequence[str], taxonomy: Taxonomy) -> list[Example]:
+def _of_classes(examples: Examples, classes: Sequence[str], taxonomy: Taxonomy) -> Examples:
     """The examples whose path holds one of the names, at any level."""
     wanted = {fold(name) for name in classes}
     if unknown := wanted.difference(*map(fold_path, taxonomy.leaves)):
         raise SekdError(f"data.classes: the taxonomy holds no {', '.join(sorted(unknown))}")
-    return [example for example in examples if example.path and wanted.intersection(fold_path(example.path))]
+    chosen = np.array([bool(path and wanted.intersection(fold_path(path))) for path in examples.paths])
+    return examples.take(chosen[examples.leaves])
 
 
-def _in_asking_order(examples: Sequence[Example], config: DataConfig) -> list[Example]:
+def _in_asking_order(examples: Examples, config: DataConfig) -> Examples:
     """Shuffled by seed and cut to the limit. A smaller limit gives the first examples of a larger one."""
-
-    def place(example: Example) -> tuple[float, str]:
-        return _unit(f"order/{config.seed}/{example.id}"), example.id
-
-    return nsmallest(len(examples) if config.limit is None else config.limit, examples, key=place)
+    places = pa.table({"place": _units(f"order/{config.seed}/", examples), "id": examples.ids})
+    order = pc.sort_indices(places, sort_keys=[("place", "ascending"), ("id", "ascending")])
+    return examples.take(order.to_numpy()[: config.limit])
 
 
-def _unit(text: str) -> float:
-    """A fixed hash of the text, even over [0, 1)."""
-    return int.from_bytes(blake2b(text.encode(), digest_size=6).digest()) / 2**48
+def _units(prefix: str, examples: Examples) -> np.ndarray:
+    """A fixed hash of prefix and id, even over [0, 1), for each example."""
+    names = (name for part in examples.ids.chunks for name in part.to_pylist())
+    hashes = (blake2b(f"{prefix}{name}".encode(), digest_size=6).digest() for name in names)
+    return np.fromiter((int.from_bytes(hashed) / 2**48 for hashed in hashes), float, len(examples))
 
 
-def _without_absent(examples: list[Example], config: DataConfig) -> tuple[list[Example], list[str]]:
-    found = present(Path(config.root), (example.image for example in examples))
-    absent = [example for example in examples if example.image not in found]
-    if not absent:
+def _without_absent(examples: Examples, config: DataConfig) -> tuple[Examples, list[str]]:
+    found = present(Path(config.root), examples.images)
+    if found.all():
         return examples, []
-    counted = f"{len(absent)} of {len(examples)} listed images are absent from {config.root}, like {absent[0].image}"
-    if len(absent) > config.missing_share * len(examples):
+    first = examples[int(np.argmin(found))].image
+    count = len(found) - int(found.sum())
+    counted = f"{count} of {len(found)} listed images are absent from {config.root}, like {first}"
+    if count > config.missing_share * len(found):
         raise SekdError(
             f"data {config.name}: {counted}; complete the folder, or accept a larger share with data.missing_share "
             f"(now {config.missing_share})"
         )
-    return [example for example in examples if example.image in found], [f"{counted}, and left out"]
+    return examples.take(found), [f"{counted}, and left out"]
 
 
 def _narrow_levels(dataset: Dataset) -> list[str]:
     """Notes on the levels that offer fewer options than asked for, or no choice."""
     taxonomy, counts = dataset.taxonomy, Counter[tuple[str, bool]]()
-    by_path = Counter(example.path or () for example in dataset.examples if example.questions is None)
-    for path, count in by_path.items():
+    examples = Examples.of(dataset.examples)
+    if examples.given is not None:
+        return []
+    used, images = np.unique(examples.leaves, return_counts=True)
+    for path, count in zip((examples.paths[leaf] or () for leaf in used), images.tolist(), strict=True):
         for depth in range(taxonomy.skip, len(path)):
             names = taxonomy.distinct_names(depth, path[: taxonomy.skip])
             if names < dataset.config.options:

@@ -1,13 +1,15 @@
 """Image files: whether they exist, whether they decode, and their pixels. No other file opens images."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
@@ -77,14 +79,18 @@ def undecodable(paths: Sequence[Path], *, whole: bool = False, progress: bool = 
         return {path: fault for path, fault in zip(paths, faults, strict=True) if fault}
 
 
-def present(root: Path, images: Iterable[Path]) -> set[Path]:
-    """Those of the images, relative to root, that are on disk. Lists each folder once."""
-
-    @cache
-    def names(folder: Path) -> set[str]:
-        return {entry.name for entry in os.scandir(root / folder)} if (root / folder).is_dir() else set()
-
-    return {image for image in images if image.name in names(image.parent)}
+def present(root: Path, images: pa.ChunkedArray) -> np.ndarray:
+    """Which of the images (text, relative to root) are on disk, as a mask [N]. Lists each folder once."""
+    folders = {name[: name.rfind("/") + 1] for part in images.chunks for name in part.to_pylist()}
+    listed = [
+        pa.array(
+            [os.fsencode(folder) + entry.name for entry in os.scandir(os.fsencode(root / folder))], pa.large_binary()
+        )
+        for folder in folders
+        if (root / folder).is_dir()
+    ]
+    found = pc.is_in(images.cast(pa.large_binary()), value_set=pa.chunked_array(listed, pa.large_binary()))
+    return found.to_numpy()
 
 
 def image_files(folder: Path) -> list[str]:

@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sekd.datasets.base import Example, Listing
+import msgspec
+import pyarrow as pa
+
+from sekd.datasets.base import Examples, Listing, example_columns
 from sekd.datasets.config import DataConfig, SplitPart
-from sekd.datasets.tables import read_json
+from sekd.datasets.tables import JsonFile
 from sekd.errors import SekdError
 from sekd.taxonomy import Names, Taxonomy, fold
 
@@ -17,12 +20,30 @@ LEVELS = ("kingdom", "phylum", "class", "order", "family", "genus", "species")
 COLUMNS = {"species": "name"}  # the species' own column holds its epithet alone
 
 
+class Layout(msgspec.Struct):
+    """What a split's file holds."""
+
+    images: msgspec.Raw
+    annotations: msgspec.Raw
+    categories: list[dict[str, Any]]
+
+
+class Image(msgspec.Struct, gc=False):
+    id: int | str
+    file_name: str
+
+
+class Annotation(msgspec.Struct, gc=False):
+    image_id: int | str
+    category_id: int | str
+
+
 def read(config: DataConfig, part: SplitPart) -> Listing:
     """Every annotated image of ``<root>/<part>`` whose category has the configured values."""
     file = Path(config.root) / part.source
-    table = read_json(file, holds=("images", "annotations", "categories"))
+    table = (json := JsonFile(file)).read(Layout)
     levels = config.levels or LEVELS
-    kept = table["categories"]
+    kept = table.categories
     for column, values in config.within.items():
         held, wanted = {str(category.get(column)) for category in kept}, set(map(fold, values))
         kept = [category for category in kept if fold(str(category.get(column))) in wanted]
@@ -32,15 +53,24 @@ def read(config: DataConfig, part: SplitPart) -> Listing:
                 "set data.within"
             )
     paths = {category["id"]: _path(category, levels, file) for category in kept}
-    labels = {annotation["image_id"]: annotation["category_id"] for annotation in table["annotations"]}
-    if stray := set(labels.values()) - {category["id"] for category in table["categories"]}:
-        raise SekdError(f"{file}: annotations name the category {min(stray)}, which is not among its categories")
-    examples = [
-        Example.at(image["file_name"], paths.get(labels.get(image["id"], -1)))
-        for image in table["images"]
-        if config.by_descent or labels.get(image["id"]) in paths  # without labels, none chooses an image
-    ]
-    unlabelled = sum(image["id"] not in labels for image in table["images"])
+    known = {category["id"] for category in table.categories}
+    leaves = {category: number for number, category in enumerate(paths)}
+    labels: dict[int | str, int] = {}  # image -> leaf, -1 for one that is not kept
+    for annotations in json.rows(table.annotations, Annotation):
+        if stray := {each.category_id for each in annotations} - known:
+            raise SekdError(f"{file}: annotations name the category {min(stray)}, which is not among its categories")
+        labels.update((each.image_id, leaves.get(each.category_id, -1)) for each in annotations)
+    unlabelled, columns = 0, []
+    for images in json.rows(table.images, Image):
+        found = [labels.get(image.id) for image in images]
+        unlabelled += found.count(None)
+        rows = [
+            (image.file_name, -1 if leaf is None else leaf)
+            for image, leaf in zip(images, found, strict=True)
+            if config.by_descent or (leaf is not None and leaf >= 0)  # without labels, none chooses an image
+        ]
+        columns.append(example_columns(*zip(*rows, strict=True)) if rows else example_columns((), ()))
+    examples = Examples(pa.concat_tables(columns), (*paths.values(), None))
     notes = [f"{unlabelled} images of {file} have no annotation"] if unlabelled and not config.by_descent else []
     return Listing(Taxonomy(paths.values(), skip=config.skip, level_names=levels), examples, notes)
 

@@ -23,6 +23,7 @@ TARGETS = "targets.parquet"
 HIDDEN = "hidden.zarr"
 SCALE = "scale.zarr"
 ENTRY = "shard.json"
+LOOKED = "provenance/looked-"  # while a pass is not complete: which images were found to decode
 FOLDERS = ("shards", "provenance", "tmp", "locks")
 
 

@@ -49,6 +49,7 @@ class Store:
         self.manifest = manifest
         self.identity, self.plan, self.layout = manifest.identity, manifest.plan, manifest.layout
         self.fingerprint = manifest.fingerprint
+        self._entries: dict[int, m.Entry] = {}  # those read so far: a shard never changes
 
     @property
     def paradigm(self) -> str:
@@ -118,7 +119,9 @@ class Store:
         """The entry of shard ``index``: its rows, its files, the examples skipped and why."""
         if not m.shard_folder(self.path, index).exists():
             raise SekdError(f"{self.path}: shard {index} of {self.plan.n_shards} is missing; run `make teacher`")
-        return m.read_entry(self.path, index, self.manifest)
+        if index not in self._entries:
+            self._entries[index] = m.read_entry(self.path, index, self.manifest)
+        return self._entries[index]
 
     def write_shard(
         self,

@@ -5,11 +5,15 @@ deletes faulty shards, so that the next teacher pass repeats only those.
 """
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +29,7 @@ from sekd.store.manifest import DamagedStoreError
 from sekd.store.schema import row_faults, schema
 from sekd.store.store import Store
 
-THREADS = 4
+MANY = 64  # shards from which on all cores check
 Found = tuple[Path, str]  # a file and what is wrong with it
 
 
@@ -51,12 +55,13 @@ def verify(store: Store | Path, *, progress: bool = False) -> list[Fault]:
     opened = None if any(fault.file == m.MANIFEST for fault in faults) else Store.open(path)
     shards = range(opened.plan.n_shards) if opened else m.listed(path)  # without a manifest: those that are there
 
-    def check(index: int) -> list[Fault]:
-        found = _shard_faults(path, index, opened)
-        return [Fault(index, file.relative_to(path).as_posix(), what) for file, what in found]
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        checked = pool.map(check, shards)
+    check = partial(_checked, path, opened)
+    cores = len(os.sched_getaffinity(0))
+    with ExitStack() as stack:
+        checked: Iterator[list[Fault]] = map(check, shards)
+        if len(shards) >= MANY and cores > 1:  # less is done before the processes have started
+            pool = stack.enter_context(ProcessPoolExecutor(cores, get_context("spawn")))
+            checked = pool.map(check, shards, chunksize=4)
         for found in tqdm(checked, total=len(shards), unit="shard", desc=str(path), disable=not progress):
             faults += found
     return faults + list(_stray_files(path, set(shards)))
@@ -105,6 +110,11 @@ def _raised(check: Callable[..., Any], *arguments: Any) -> list[Found]:
 def _metadata_faults(path: Path) -> list[Fault]:
     found = _raised(m.read_manifest, path) + _raised(m.read_sealed, path / m.CREATED)
     return [Fault(None, file.relative_to(path).as_posix(), what) for file, what in found]
+
+
+def _checked(path: Path, store: Store | None, index: int) -> list[Fault]:
+    found = _shard_faults(path, index, store)
+    return [Fault(index, file.relative_to(path).as_posix(), what) for file, what in found]
 
 
 def _shard_faults(path: Path, index: int, store: Store | None) -> list[Found]:
@@ -166,7 +176,12 @@ def _stray_files(path: Path, shards: set[int]) -> Iterator[Fault]:
     expected = {m.MANIFEST, m.CREATED, PASS_FILE, *(f"provenance/{name}.json" for name in names)}
     for file in m.files_below(path):
         top, _, rest = file.partition("/")
-        if file in expected or top == "locks" or (top == "shards" and rest.partition("/")[0] in names):
+        if (
+            file in expected
+            or top == "locks"
+            or file.startswith(m.LOOKED)
+            or (top == "shards" and rest.partition("/")[0] in names)
+        ):
             continue
         if top != "tmp":
             yield Fault(None, file, "not of this store: neither its manifest nor a shard lists it")

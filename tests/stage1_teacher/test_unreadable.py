@@ -13,7 +13,7 @@ from sekd.datasets import load_dataset
 from sekd.errors import SekdError
 from sekd.inference import schedule
 from sekd.store.verify import verify
-from stage1_teacher import generate
+from stage1_teacher import look
 from stage1_teacher import worker as worker_module
 from stage1_teacher.config import Teacher, TeacherConfig
 from stage1_teacher.generate import prepare, run
@@ -98,7 +98,7 @@ def test_a_complete_store_is_not_made_to_look_at_its_images_again(
     config: TeacherConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(config)
-    monkeypatch.setattr(generate, "undecodable", lambda *_, **__: pytest.fail("images were opened"))
+    monkeypatch.setattr(look, "undecodable", lambda *_, **__: pytest.fail("images were opened"))
     run(config)
 
 
