@@ -35,7 +35,7 @@ TRAINER |= {"disable_tqdm": True, "lr_scheduler_type": "cosine", "warmup_steps":
 def examples(images: int) -> tuple[Dataset, list[Example]]:
     """The images that ``data.limit`` gives our own pass."""
     dataset = load_dataset(replace(DATA, limit=images), "train")
-    return dataset, dataset.examples
+    return dataset, list(dataset.examples)
 
 
 def lora() -> Any:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sekd.datasets import choices, class_trees, inat, photos
-from sekd.datasets.base import Dataset, Example, Examples, Listing
+from sekd.datasets.base import Dataset, Example, Examples, Listing, texts
 from sekd.datasets.config import DataConfig, SplitPart, check_config, known_datasets, part_of
 from sekd.datasets.images import present
 from sekd.errors import SekdError
@@ -82,8 +82,7 @@ def _in_asking_order(examples: Examples, config: DataConfig) -> Examples:
 
 def _units(prefix: str, examples: Examples) -> np.ndarray:
     """A fixed hash of prefix and id, even over [0, 1), for each example."""
-    names = (name for part in examples.ids.chunks for name in part.to_pylist())
-    hashes = (blake2b(f"{prefix}{name}".encode(), digest_size=6).digest() for name in names)
+    hashes = (blake2b(f"{prefix}{name}".encode(), digest_size=6).digest() for name in texts(examples.ids))
     return np.fromiter((int.from_bytes(hashed) / 2**48 for hashed in hashes), float, len(examples))
 
 

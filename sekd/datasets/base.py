@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import cycle
+from itertools import cycle, repeat
 from pathlib import Path
 from typing import Any, overload
 
@@ -38,6 +38,12 @@ class Example:
 def example_columns(ids: Sequence[str], leaves: Sequence[int]) -> pa.Table:
     """The columns of ``Examples``."""
     return pa.table({"id": pa.array(ids, pa.large_string()), "leaf": pa.array(leaves, pa.int32())})
+
+
+def texts(column: pa.ChunkedArray) -> Iterator[str]:
+    """The texts of a column, of which few are objects at a time."""
+    for start in range(0, len(column), AT_ONCE):
+        yield from column[start : start + AT_ONCE].to_pylist()
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,16 +137,16 @@ class Examples(Sequence[Example]):
 
     def digest(self, *, ids_only: bool = False) -> str:
         """SHA-256 of the ids, and of paths and given questions, as one line of JSON an example."""
-        encode = json.JSONEncoder(ensure_ascii=False).encode
-        paths, leaves, total = [encode(path) for path in self.paths], self.leaves.tolist(), hashlib.sha256()
+        encode, total = json.JSONEncoder(ensure_ascii=False).encode, hashlib.sha256()
+        paths, leaves = [encode(path) for path in self.paths], self.leaves.tolist()
         for start in range(0, len(self), AT_ONCE):
             ids = map(encode, self.ids[start : start + AT_ONCE].to_pylist())
             if ids_only:
                 lines = [f"[{name}]\n" for name in ids]
             else:
-                given = cycle(((),)) if self.given is None else self.given[start : start + AT_ONCE]
+                given = self.given[start : start + AT_ONCE] if self.given else ()
                 asked = (encode([vars(question) for question in questions or ()]) for questions in given)
-                rows = zip(ids, leaves[start : start + AT_ONCE], asked, strict=False)
+                rows = zip(ids, leaves[start : start + AT_ONCE], asked if given else repeat("[]"), strict=False)
                 lines = [f"[{name}, {paths[leaf]}, {questions}]\n" for name, leaf, questions in rows]
             total.update("".join(lines).encode())
         return total.hexdigest()

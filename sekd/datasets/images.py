@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
+from sekd.datasets.base import texts
 from sekd.errors import SekdError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -80,17 +80,15 @@ def undecodable(paths: Sequence[Path], *, whole: bool = False, progress: bool = 
 
 
 def present(root: Path, images: pa.ChunkedArray) -> np.ndarray:
-    """Which of the images (text, relative to root) are on disk, as a mask [N]. Lists each folder once."""
-    folders = {name[: name.rfind("/") + 1] for part in images.chunks for name in part.to_pylist()}
-    listed = [
-        pa.array(
-            [os.fsencode(folder) + entry.name for entry in os.scandir(os.fsencode(root / folder))], pa.large_binary()
-        )
-        for folder in folders
-        if (root / folder).is_dir()
-    ]
-    found = pc.is_in(images.cast(pa.large_binary()), value_set=pa.chunked_array(listed, pa.large_binary()))
-    return found.to_numpy()
+    """Which of the images (text, relative to root) are on disk, as a mask [N]. Lists each folder once.
+
+    Compares hashes of 64 bits: of millions of names the texts would take gigabytes.
+    """
+    folders = {name[: name.rfind("/") + 1] for name in texts(images)}
+    there = [folder for folder in folders if (root / folder).is_dir()]
+    listed = np.fromiter((hash(folder + entry.name) for folder in there for entry in os.scandir(root / folder)), int)
+    wanted = np.fromiter((hash(name) for name in texts(images)), int, len(images))
+    return np.isin(wanted, listed)
 
 
 def image_files(folder: Path) -> list[str]:

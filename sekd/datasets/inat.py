@@ -70,7 +70,8 @@ def read(config: DataConfig, part: SplitPart) -> Listing:
             if config.by_descent or (leaf is not None and leaf >= 0)  # without labels, none chooses an image
         ]
         columns.append(example_columns(*zip(*rows, strict=True)) if rows else example_columns((), ()))
-    examples = Examples(pa.concat_tables(columns), (*paths.values(), None))
+    # In one piece: putting them in order would else copy them twice.
+    examples = Examples(pa.concat_tables(columns).combine_chunks(), (*paths.values(), None))
     notes = [f"{unlabelled} images of {file} have no annotation"] if unlabelled and not config.by_descent else []
     return Listing(Taxonomy(paths.values(), skip=config.skip, level_names=levels), examples, notes)
 

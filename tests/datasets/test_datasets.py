@@ -1,17 +1,22 @@
 """Every dataset as published: what is read from it, how it is split and cut, and what each fault says."""
 
+import hashlib
 import json
+import pickle
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from miniatures import BIRDS, FOODS, config, inat_categories, write_image
 
-from sekd.datasets import Dataset, Example, in_share, known_datasets, load_dataset
+from sekd.datasets import Dataset, Example, in_share, inat, known_datasets, load_dataset, tables
+from sekd.datasets.base import Examples
 from sekd.datasets.config import SPLITS, SplitPart
 from sekd.datasets.images import open_image
+from sekd.datasets.tables import JsonFile
 from sekd.embedded.kingdoms import IN_DOMAIN, UNSEEN
 from sekd.errors import SekdError
 from sekd.taxonomy import fold
@@ -196,3 +201,32 @@ def test_identity_follows_the_items_and_the_questions_and_not_the_place(load: Lo
 def leaves(dataset: Dataset) -> dict[str, str]:
     """Class folder -> last name of the path."""
     return {example.image.parent.name: (example.path or ("",))[-1] for example in dataset.examples}
+
+
+def test_columns_are_the_examples_they_were_made_of_in_memory_and_in_a_file(
+    load: Load, tmp_path: Path, name: str
+) -> None:
+    rows = list(load(name).examples)
+    examples = Examples.of(iter(rows))
+    shared = pickle.loads(pickle.dumps(examples.saved(tmp_path / "columns")))
+    lines = [[each.id, each.path, [vars(question) for question in each.questions or ()]] for each in rows]
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    for columns in (examples, shared):
+        assert list(columns) == columns[:] == rows
+        assert (columns[-1], columns[1:9:3]) == (rows[-1], rows[1:9:3])
+        assert columns.digest() == hashlib.sha256(text.encode()).hexdigest()
+        assert list(columns.take(np.array([3, 1]))) == [rows[3], rows[1]]
+
+
+@pytest.mark.parametrize("size", [1, 7, 60, 10**6])
+@pytest.mark.parametrize("space", [None, 1])
+def test_a_long_list_is_read_in_pieces_that_lose_and_repeat_no_object(
+    tmp_path: Path, size: int, space: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "PIECE", size)
+    images = [{"id": n, "file_name": 'a}, {"b": [{' * (n % 3), "more": {"x": [{}, {"y": "}"}]}} for n in range(20)]
+    whole = {"images": images, "annotations": [], "categories": []}
+    (tmp_path / "set.json").write_text(json.dumps(whole, indent=space), encoding="utf-8-sig")
+    file = JsonFile(tmp_path / "set.json")
+    rows = [row for piece in file.rows(file.read(inat.Layout).images, inat.Image) for row in piece]
+    assert [(row.id, row.file_name) for row in rows] == [(each["id"], each["file_name"]) for each in images]

@@ -1,6 +1,8 @@
 """Images that do not decode: told before an engine starts, counted, and too many of them stop the pass."""
 
 import shutil
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +14,14 @@ from PIL import Image
 from sekd.datasets import load_dataset
 from sekd.errors import SekdError
 from sekd.inference import schedule
+from sekd.stop import Stop
+from sekd.store.lock import WHOLE
 from sekd.store.verify import verify
 from stage1_teacher import look
 from stage1_teacher import worker as worker_module
 from stage1_teacher.config import Teacher, TeacherConfig
 from stage1_teacher.generate import prepare, run
+from stage1_teacher.look import looking
 from stage1_teacher.progress import Tolerance
 from stage1_teacher.teacher_modes import ON_POLICY, TEACHER_MODES
 
@@ -100,6 +105,48 @@ def test_a_complete_store_is_not_made_to_look_at_its_images_again(
     run(config)
     monkeypatch.setattr(look, "undecodable", lambda *_, **__: pytest.fail("images were opened"))
     run(config)
+
+
+def test_a_look_goes_on_where_it_was_interrupted_and_looks_again_at_what_was_bad(
+    damaged: TeacherConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, seen = prepare(damaged), []
+    tolerance = Tolerance.of(job.store, job.dataset, share=0.12)
+    find = look.undecodable
+    monkeypatch.setattr(look, "AT_ONCE", 4)  # a shard
+    monkeypatch.setattr(look, "undecodable", lambda paths: seen.append(paths) or find(paths))
+
+    def at(shards: list[int]) -> None:
+        with Stop() as stop, looking(job.store, job.dataset, shards, tolerance, WHOLE, shown=False, stop=stop):
+            pass
+
+    at([0, 1, 2])  # images 1 and 5 are bad: shards 0 and 1
+    at([0, 1, 2, 3, 4])
+    assert [len(paths) for paths in seen] == [4, 4, 4, 4, 4, 4, 2]
+    assert seen[3:5] == seen[:2]
+    assert [fault.file for fault in verify(job.store) if fault.shard is None] == []
+
+
+def test_faults_that_are_found_late_end_the_pass_while_the_engines_start(
+    damaged: TeacherConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, find, starting = prepare(damaged), look.undecodable, threading.Event()
+    tolerance = Tolerance.of(job.store, job.dataset, share=0.0)
+    monkeypatch.setattr(look, "FIRST_SECONDS", 0.0)
+    monkeypatch.setattr(look, "undecodable", lambda paths: find(paths) if starting.wait(60) else {})
+
+    def wait(stop: Stop) -> None:
+        starting.set()
+        for _ in range(600):
+            stop.check()
+            time.sleep(0.1)
+
+    with (
+        Stop() as stop,
+        looking(job.store, job.dataset, job.missing, tolerance, WHOLE, shown=False, stop=stop),
+        pytest.raises(SekdError, match=r"2 of 18 images cannot be read"),
+    ):
+        wait(stop)
 
 
 @pytest.mark.usefixtures("lent")
