@@ -102,10 +102,8 @@ def show_full(images: int = IMAGES) -> None:
         _, imports = child(root, "")
         seconds, peak = child(root, "plan")
         print(f"{images} images, {(root / 'train.json').stat().st_size / 1e9:.2f} GB of metadata", flush=True)
-        print(
-            f"to the first question, without the engine: {seconds:.0f} s (limit 60), {peak:.2f} GB (limit 2)",
-            flush=True,
-        )
+        limits = f"{seconds:.0f} s (limit 60), {peak:.2f} GB (limit 2)"
+        print(f"to the first question, without the engine: {limits}", flush=True)
         seconds, peak = child(root, "ask")
         print(f"a worker's dataset: {1000 * (peak - imports):.0f} MB (limit 300)", flush=True)
         paths = [
@@ -116,5 +114,5 @@ def show_full(images: int = IMAGES) -> None:
         print(f"images looked at: {len(paths) / (time.perf_counter() - begin):.0f} a second", flush=True)
         fill(root, "large", images, SHARD, 0)
         child(root, "first_batch")
-        fill(root, "hidden", 64 * 128, 128, 3584)
+        fill(root, "hidden", 256 * 128, 128, 3584)
         child(root, "check")
