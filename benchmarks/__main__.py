@@ -7,6 +7,7 @@ online    a pass and two students against TRL's online distillation and against 
 scale     hours and bytes on 1 to 64 GPUs: the project's pool over simulated nodes
 front     what one engine's process can be fed, with a core that answers at once
 occupancy how full the engine is over a pass: the project's scheduling over a simulated engine
+bytes     size, reading speed and cost of each type of hidden states; needs a pass over the demo
 full      seconds and memory of a dataset of 2.7 million images and its store
 """
 
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.bytes import show_bytes
 from benchmarks.front_end import show_front_end
 from benchmarks.full_size import show_full
 from benchmarks.large import measure_large
@@ -32,7 +34,7 @@ from benchmarks.teacher import compare_passes
 from sekd.provenance import machine, software
 
 ONLINE = 2000  # images
-PARTS = ("teacher", "student", "large", "online", "scale", "front", "occupancy", "full")
+PARTS = ("teacher", "student", "large", "online", "scale", "front", "occupancy", "bytes", "full")
 
 
 def measure(parts: Sequence[str], images: Sequence[int], rounds: int) -> Iterator[Comparison]:
@@ -57,6 +59,8 @@ def measure(parts: Sequence[str], images: Sequence[int], rounds: int) -> Iterato
         show_front_end()
     if "occupancy" in parts:
         show_occupancy()
+    if "bytes" in parts:
+        show_bytes(rounds)
     if "full" in parts:
         show_full()
 

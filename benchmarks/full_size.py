@@ -79,8 +79,8 @@ def check(root: Path) -> None:
         print(f"{size:.0f} MB {what}: {size / (time.perf_counter() - begin):.0f} MB/s", flush=True)
 
 
-def child(root: Path, name: str) -> tuple[float, float]:
-    """Seconds and peak GB of one of the functions above, in a process of its own; "" only imports."""
+def child(root: Path, name: str) -> tuple[str, float]:
+    """Seconds, as text, and peak GB of one of the functions above, in a process of its own; "" only imports."""
     command = (
         f"import benchmarks.full_size as f, pathlib; f.{name}(pathlib.Path({str(root)!r}))"
         if name
@@ -91,7 +91,8 @@ def child(root: Path, name: str) -> tuple[float, float]:
     _, status, used = os.wait4(process.pid, 0)
     if status:
         raise RuntimeError(f"{name} failed")
-    return time.perf_counter() - begin, used.ru_maxrss / 1e6
+    cores = used.ru_utime + used.ru_stime
+    return f"{time.perf_counter() - begin:.0f} s, {cores:.0f} s of a core", used.ru_maxrss / 1e6
 
 
 def show_full(images: int = IMAGES) -> None:
@@ -102,7 +103,7 @@ def show_full(images: int = IMAGES) -> None:
         _, imports = child(root, "")
         seconds, peak = child(root, "plan")
         print(f"{images} images, {(root / 'train.json').stat().st_size / 1e9:.2f} GB of metadata", flush=True)
-        limits = f"{seconds:.0f} s (limit 60), {peak:.2f} GB (limit 2)"
+        limits = f"{seconds} (limit 60), {peak:.2f} GB (limit 2)"
         print(f"to the first question, without the engine: {limits}", flush=True)
         seconds, peak = child(root, "ask")
         print(f"a worker's dataset: {1000 * (peak - imports):.0f} MB (limit 300)", flush=True)

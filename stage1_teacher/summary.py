@@ -11,7 +11,7 @@ from rich.table import Table
 
 from sekd.datasets import Dataset
 from sekd.evaluation.certainty import JUDGED, path_certainties
-from sekd.metrics import METRICS, score
+from sekd.metrics import METRICS, per_path
 from sekd.questions import LETTERS
 from sekd.store import Layout, Store
 from sekd.store.schema import SCORED, TOPK, topk_matrix
@@ -27,7 +27,7 @@ def show_summary(store: Store, dataset: Dataset, console: Console) -> None:
     labels = {example.id: example.path for example in dataset.examples if example.path} if descent else {}
     size, reasons, answers = 0, Counter[bool](), Counter[int]()
     levels: dict[str, Any] = {}  # sums over steps of what ``_steps`` returns
-    paths: list[tuple[list[str], list[str]]] = []  # an image's true names, none if unknown, and answered ones
+    images, scored = 0, list[dict[str, np.ndarray]]()  # the metrics of a shard's paths whose truth is known
     judged: list[tuple[float, bool | None]] = []
     for index in range(store.plan.n_shards):
         entry = store.entry(index)
@@ -40,9 +40,12 @@ def show_summary(store: Store, dataset: Dataset, console: Console) -> None:
             levels[name] = levels.get(name, 0) + steps[names == name].sum(axis=0)
         judged += path_certainties(rows, labels) if descent else []
         by_sample = groupby(rows.drop_columns(list(TOPK)).to_pylist(), lambda row: row["sample"])
-        paths += [_path(list(path), labels.get(sample)) for sample, path in by_sample]
+        paths = [_path(list(path), labels.get(sample)) for sample, path in by_sample]
+        images += len(paths)
+        if labelled := [path for path in paths if path[0]]:
+            scored.append(per_path(*zip(*labelled, strict=True)))
     left_out = f", {reasons[False]} unreadable images left out" if reasons[False] else ""
-    console.print(f"{len(paths)} images, {answers.total()} steps, {size / 1e6:.1f} MB{left_out}")
+    console.print(f"{images} images, {answers.total()} steps, {size / 1e6:.1f} MB{left_out}")
     shares = (f"{LETTERS[answer]} {100 * n / answers.total():.1f} %" for answer, n in sorted(answers.items()))
     console.print(f"answers: {'  '.join(shares)}")
     console.print(_table(levels))
@@ -53,10 +56,10 @@ def show_summary(store: Store, dataset: Dataset, console: Console) -> None:
         known = [right for right in kept if right is not None]
         share = f", {100 * sum(known) / len(known):.1f} % of those with a label are right" if known else ""
         console.print(f"path probability ≥ {threshold}: {100 * len(kept) / len(judged):.1f} % of the images{share}")
-    if scored := [path for path in paths if path[0]]:
-        scores = score(*zip(*scored, strict=True))
-        shown = "  ".join(f"{name.upper().replace('_', '-')} {scores[name]:.2f}" for name in METRICS)
-        console.print(f"the teacher's paths against the truth (percent of {scores['n']}): {shown}")
+    if scored:
+        metrics = {name: np.concatenate([part[name] for part in scored]) for name in METRICS}
+        shown = "  ".join(f"{name.upper().replace('_', '-')} {100 * metrics[name].mean():.2f}" for name in METRICS)
+        console.print(f"the teacher's paths against the truth (percent of {len(metrics['hca'])}): {shown}")
 
 
 def _table(levels: dict[str, Any]) -> Table:
