@@ -5,6 +5,7 @@ every error message by module, ``<!-- tests -->`` what each test file holds. mkd
 """
 
 import ast
+import builtins
 import os
 import re
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ ELSEWHERE = {
     "sekd/embedded/base/README.md": "base_model.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
+    "SECURITY.md": "security.md",
 }
 INCLUDE = re.compile(r'^<!-- include (\S+) "(.+)" -->$', re.MULTILINE)
 LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)#\s]+)")
@@ -50,6 +52,15 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
     return text
 
 
+def on_post_page(output: str, **_: Any) -> str:
+    """The page with a name for the theme's search dialog, which screen readers announce."""
+    return output.replace('role="dialog"', 'role="dialog" aria-label="Search"')
+
+
+def on_post_template(output: str, **_: Any) -> str:
+    return on_post_page(output)  # the page of an absent address
+
+
 def relinked(markdown: str, source: str) -> str:
     """A file's text with its links to files of the repository as links of a page of docs/."""
 
@@ -75,40 +86,42 @@ def below(heading: str, file: Path) -> str:
 
 
 def errors() -> Iterator[str]:
-    """Every message of a ``SekdError`` in the source, by module, with "…" for what is filled in."""
+    """Every message of this project's errors in the source, by module; what a message fills in is in italics."""
     for file in (file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py"))):
         tree = ast.parse(file.read_text())
-        messages = [
-            words for node in ast.walk(tree) if isinstance(node, ast.Raise) for words in _message(node) if " " in words
-        ]
-        if messages:
+        raised = [node.exc for node in ast.walk(tree) if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call)]
+        own = [call for call in raised if call.args and _is_own_error(ast.unparse(call.func))]
+        messages = [" ".join(_words(call.args[-1]).split()) for call in own]
+        if told := [message for message in dict.fromkeys(messages) if " " in message]:
             yield f"\n### {_purpose(tree)}\n\n`{file.relative_to(ROOT)}`\n"
-            yield from (f"- {words}" for words in dict.fromkeys(messages))
+            yield from (f"- {message}" for message in told)
 
 
 def tests() -> Iterator[str]:
-    """Every test file, with the first sentence of its docstring or the names of its tests, which are sentences."""
+    """Every test file: the number of its tests, and its docstring's first sentence or its first test's name."""
     for file in sorted((ROOT / "tests").rglob("test_*.py")):
         tree = ast.parse(file.read_text())
-        names = [node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name[:5] == "test_"]
-        yield f"- `{file.relative_to(ROOT / 'tests')}`, {len(names)} tests: {_purpose(tree)}"
+        names = [node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+        names = [name.removeprefix("test_").replace("_", " ") for name in names if name.startswith("test_")]
+        yield f"- `{file.relative_to(ROOT / 'tests')}` ({len(names)}): {_purpose(tree) or names[0]}"
 
 
-def _message(node: ast.Raise) -> Iterator[str]:
-    call = node.exc
-    if isinstance(call, ast.Call) and ast.unparse(call.func).endswith("Error") and call.args:
-        # A message has no markup of its own but code in backticks.
-        yield re.sub(r"([*_<>\[\]])", r"\\\1", " ".join(_words(call.args[-1]).split()))
+def _is_own_error(name: str) -> bool:
+    return name.endswith("Error") and not hasattr(builtins, name)
 
 
 def _words(node: ast.expr) -> str:
-    """The text of a string as the source builds it, "…" for every part that is not a literal."""
+    """The text of a string as the source builds it, as Markdown: variables by name in italics, "…" for all else."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return node.value
+        return re.sub(r"([*_<>\[\]])", r"\\\1", node.value)  # a message has no markup but code in backticks
     if isinstance(node, ast.JoinedStr):
         return "".join(_words(part) for part in node.values)
+    if isinstance(node, ast.FormattedValue):
+        return _words(node.value)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         return _words(node.left) + _words(node.right)
+    if isinstance(node, ast.Name | ast.Attribute):
+        return f"*{ast.unparse(node).rpartition('.')[2].strip('_').replace('_', ' ').lower()}*"
     return "…"
 
 
