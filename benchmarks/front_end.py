@@ -29,6 +29,8 @@ sys.path.append(str(Path(__file__).parents[1] / "tests"))
 SIZES = ((500, 375), (1200, 900))
 STEPS, TOPK, FILES, IMAGES = 6, 32, 16, 192
 ENGINE = EngineConfig(in_process=False, max_model_len=8192, max_num_seqs=64, image_cache_gb=2, kv_cache_gb=0.125)
+PARTS = {"tokenize": "tokenizing", "render": "rendering", "render_cmpl": "pixels"}
+PARTS |= {"add_request": "handing over", "step": "answers"}
 
 
 class Immediate:
@@ -98,17 +100,11 @@ def show_front_end() -> None:
         with Engine(model, ENGINE) as engine:
             vllm: Any = engine._vllm
             vllm.engine_core = Immediate(vllm.engine_core)
-            watched = {"render_cmpl": (vllm.renderer, "pixels"), "tokenize": (engine._rendering, "tokenizing")}
-            watched |= {
-                "render": (strategies.prompter, "rendering"),
-                "add_request": (vllm, "handing over"),
-                "step": (vllm, "answers"),
-            }
-            for method, (owner, part) in watched.items():
-                setattr(owner, method, clock.watched(getattr(owner, method), part))
-            drive = clock.watched(
-                lambda subjects: list(engine.drive(map(strategies.conditioned, subjects))), "scheduling"
-            )
+            watched = {"tokenize": engine._rendering, "render": strategies.prompter, "render_cmpl": vllm.renderer}
+            watched |= {"add_request": vllm, "step": vllm}
+            for method, owner in watched.items():
+                setattr(owner, method, clock.watched(getattr(owner, method), PARTS[method]))
+            drive = clock.watched(lambda given: list(engine.drive(map(strategies.conditioned, given))), "scheduling")
             ways = {"ahead": engine.prepare, "on the feeding thread": lambda request, image: image}
             for (width, height), way in product(SIZES, ways):
                 vars(engine)["prepare"] = ways[way]
