@@ -61,8 +61,10 @@ class Estimate:
             raise SekdError(f"{self}: this cannot fit; {advice}")
 
 
-def read_size(model: ModelConfig) -> ModelSize:
+def read_size(model: ModelConfig, *, count: bool = True) -> ModelSize:
     """A model's size from its folder, without reading a weight; its type is the one that "auto" stands for.
+
+    Without ``count`` the parameters are 0, and no file of weights need be there.
 
     Raises:
         SekdError: the folder has no configuration or no safetensors files.
@@ -79,7 +81,7 @@ def read_size(model: ModelConfig) -> ModelSize:
     heads = text.num_attention_heads
     width = getattr(text, "head_dim", None) or text.hidden_size // heads
     return ModelSize(
-        parameters=_count_parameters(folder),
+        parameters=_count_parameters(folder) if count else 0,
         layers=text.num_hidden_layers,
         hidden=text.hidden_size,
         intermediate=text.intermediate_size,

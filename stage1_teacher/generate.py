@@ -84,7 +84,7 @@ def layout(config: TeacherConfig, prompter: Prompter) -> Layout:
     Raises:
         SekdError: layers that the model does not have, or a letter that is not one token.
     """
-    size, asked = read_size(config.taught_by), config.layers
+    size, asked = read_size(config.taught_by, count=False), config.layers
     layers = sorted({layer if layer >= 0 else size.layers + 1 + layer for layer in asked})
     if any(not 0 <= layer <= size.layers for layer in layers):
         raise SekdError(

@@ -1,5 +1,7 @@
 """The notebook runs from its first cell to its last, with fewer images."""
 
+import os
+import sys
 from pathlib import Path
 
 import nbformat
@@ -13,6 +15,7 @@ NOTEBOOK = Path(__file__).parents[1] / "examples/demo.ipynb"
 def test_the_notebook_runs_and_shows_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IMAGES", "96")
     monkeypatch.setenv("TESTED", "6")
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")  # of `sekd`
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
