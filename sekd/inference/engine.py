@@ -189,7 +189,7 @@ class Engine:
         }
         return StepResult(
             token_ids=tuple(answer.token_ids),
-            text=answer.text,
+            text="" if letters else self._decode(answer.token_ids),
             topk_ids=ids[0, 1:],
             topk_logprobs=logprobs[0, 1:],
             topk_ids_by_token=ids[:, 1:],
@@ -201,6 +201,9 @@ class Engine:
             cached_tokens=output.num_cached_tokens or 0,
             latency=time.perf_counter() - since,
         )
+
+    def _decode(self, token_ids: Sequence[int]) -> str:
+        return self._vllm.renderer.get_tokenizer().decode(token_ids, skip_special_tokens=True)
 
     def _hidden(self, output: Any) -> np.ndarray:
         from sekd.inference.connector import STAMP

@@ -137,7 +137,7 @@ def sampling_params(request: StepRequest) -> SamplingParams:
         logprobs=request.topk or None,
         allowed_token_ids=list(request.letter_ids) if request.letter_ids else None,
         flat_logprobs=True,
-        detokenize=request.letter_ids is None,
+        detokenize=False,  # vLLM's own fails at a candidate without a token: a head may have more rows than words
         output_kind=RequestOutputKind.FINAL_ONLY,
         extra_args={"kv_transfer_params": {CAPTURE: True}} if request.capture else None,
         skip_clone=True,  # shared by requests that differ only in their prompt; never modified

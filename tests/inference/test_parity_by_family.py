@@ -123,6 +123,23 @@ def test_pixels_and_tokens_are_those_of_the_student_s_processor_bit_for_bit(serv
                     assert torch.equal(pixels.flatten(), expected["pixel_values"].flatten()), kind
 
 
+def test_a_free_reply_is_the_text_of_its_tokens_and_vllm_names_no_candidate(served: Served) -> None:
+    subject, processor = served.subjects["odd"], served.reference.processor
+    prompter = Prompter.named("taxonomist")
+    text = prompter.render(processor, prompter.joint(subject.questions))
+    request = StepRequest(text, decode(subject.image), "free", max_tokens=8, topk=K)
+
+    def conversation() -> Conversation[StepResult]:
+        (result,) = yield [request]
+        return result
+
+    (result,) = served.engine.drive([conversation()])
+    assert result.text == processor.tokenizer.decode(result.token_ids, skip_special_tokens=True)
+    assert result.topk_ids_by_token.shape == (len(result.token_ids), K)
+    # A model's head may have more rows than its tokenizer has words: vLLM fails at such a candidate if it names them.
+    assert not served.engine._sampling_params(request).detokenize
+
+
 def test_an_adapter_answers_as_in_peft(served: Served, tmp_path: Path) -> None:
     from peft import LoraConfig, get_peft_model
 
