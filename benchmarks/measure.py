@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,9 @@ class Comparison:
 def take_turns(arms: Mapping[str, Callable[[], float]], *, rounds: int) -> dict[str, list[float]]:
     """Arm -> seconds [round]. The arms alternate, so that a slow phase of the machine affects all of them."""
     seconds: dict[str, list[float]] = {name: [] for name in arms}
-    for number in range(rounds):
-        for name in list(arms)[:: -1 if number % 2 else 1]:
-            seconds[name].append(arms[name]())
+    turns = [name for number in range(rounds) for name in list(arms)[:: -1 if number % 2 else 1]]
+    for name in tqdm(turns, desc="benchmark", unit="arm"):
+        seconds[name].append(arms[name]())
     return seconds
 
 
