@@ -36,11 +36,12 @@ $(READY): pyproject.toml
 	$(PYTHON) -m uv pip install --python $(PYTHON) --compile-bytecode $(TORCH) -e '.[$(ENGINE),dev]'
 	@touch $@
 
-# lmms-eval pins versions that do not fit this project's. Hard links: the copy takes a second and no disk space.
+# lmms-eval pins versions that do not fit this project's, and patches a module that filelock 4 no longer has.
+# Hard links: the copy takes a second and no disk space.
 $(GENERAL): $(READY)
 	@test -x .venv-general/bin/python || { rm -rf .venv-general.partial && mkdir .venv-general.partial \
 	  && cp -al .venv/. .venv-general.partial && rm .venv-general.partial/.ready && mv .venv-general.partial .venv-general; }
-	$(PYTHON) -m uv pip install --python .venv-general/bin/python $(TORCH) 'lmms-eval>=0.7.3'
+	$(PYTHON) -m uv pip install --python .venv-general/bin/python $(TORCH) 'lmms-eval>=0.7.3' 'filelock<4'
 	@touch $@
 
 # What the bench compares with. TRL's own pins do not touch this project's.

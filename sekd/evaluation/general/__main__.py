@@ -26,8 +26,8 @@ from sekd.store import fingerprint
 OWN = Path(".venv-general")
 LEAST = (0, 7, 3)  # earlier releases lack a dependency of their vLLM model
 HOW_TO_GET_IT = (
-    f"`python3 -m venv {OWN} && {OWN}/bin/pip install 'lmms-eval>={'.'.join(map(str, LEAST))}' vllm`, then run the "
-    "same command again"
+    f"`python3 -m venv {OWN} && {OWN}/bin/pip install 'lmms-eval>={'.'.join(map(str, LEAST))}' 'filelock<4' vllm`, "
+    "then run the same command again"
 )
 MERGED = "merged"
 ASKED = "asked.json"  # identifies a folder's results and their file; written last
