@@ -51,7 +51,7 @@ LEARN = (
 )
 STEP = f"{LEARN} trainer.precision=bf16-mixed validation.times=0"
 # A share of the machine's memory; without torchvision there is no video processor.
-ON_CPU = 'gpu_memory_utilization=0.05,enforce_eager=True,limit_mm_per_prompt={"video":0}'
+ON_CPU = 'gpu_memory_utilization=0.1,enforce_eager=True,limit_mm_per_prompt={"video":0}'
 HARNESS = f"--max-model-len 4096 --arguments '{ON_CPU}'"
 
 
