@@ -14,8 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from sekd.inference.config import EngineConfig
-from sekd.models import SETTINGS, ModelConfig, load_processor
-from standins import FAMILIES as FOLDERS
+from sekd.models import SETTINGS, load_processor
 from standins import build, write_photos
 
 REPOSITORY = Path(__file__).parents[2]
@@ -158,9 +157,8 @@ def supported(family: str) -> dict[str, str]:
     """What vLLM's class of the model and its image processor can do."""
     from sekd.inference.engine import prepare_environment
 
-    folder = Path(tempfile.mkdtemp(prefix=family))
-    FOLDERS[family](folder, "bfloat16")
-    model, engine = ModelConfig(name=family, path=str(folder), dtype="bfloat16"), EngineConfig()
+    model = build(family, Path(tempfile.mkdtemp(prefix=family)) / "model", dtype="bfloat16")
+    engine = EngineConfig()
     prepare_environment(model, engine)
     from vllm import EngineArgs
     from vllm.model_executor.models.interfaces import supports_eagle3, supports_lora
