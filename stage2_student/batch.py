@@ -54,16 +54,15 @@ class Candidates(OnDevice):
 
 @dataclass(frozen=True)
 class Requests(OnDevice):
-    """Other requests about some of a batch's images; the reply's first token is trained to stay the base's.
+    """Other requests about a batch's images; the reply's first token is trained to stay the base's.
 
-    ``replies_A`` is the prompt's last position, after which the reply begins. ``shares_A`` is the weight of each, that
-    of a whole path; ``names`` are the images'.
+    They are about the batch's first images, one each. ``replies_A`` is the prompt's last position, after which the
+    reply begins. ``shares_A`` is the weight of each, that of a whole path.
     """
 
     inputs: dict[str, Tensor]
     replies_A: Tensor
     shares_A: Tensor
-    names: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -133,13 +133,11 @@ class Encoder:
 
     def _requests(self, paths: Sequence[TeacherPath], pictures: list[Image.Image], share: float) -> Requests:
         """The requests about the first images of a batch: one for each image, always the same."""
-        own = tuple(path.image for path in paths[: self._rehearsal.images])
-        known = self._rehearsal.requests
+        own, known = [path.image for path in paths[: self._rehearsal.images]], self._rehearsal.requests
         asked = [request(known[crc32(name.encode()) % len(known)]) for name in own]
         texts = [self._prompter.render(self._processor, prompt) for prompt in asked]
         inputs = self._process(texts, pictures[: len(own)])
-        replies_A = inputs["attention_mask"].sum(dim=1) - 1
-        return Requests(inputs, replies_A, torch.full((len(own),), share), own)
+        return Requests(inputs, inputs["attention_mask"].sum(dim=1) - 1, torch.full((len(own),), share))
 
     def _process(
         self, texts: list[str], images: list[Image.Image], *, padding_side: str = "right"

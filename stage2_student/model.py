@@ -4,9 +4,11 @@ Shape legend: B images, T tokens, N answer positions, M other answer tokens, R l
 A other requests.
 """
 
+import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,13 @@ from torch import Tensor, nn
 from torch.distributed import DeviceMesh
 
 from sekd.errors import SekdError
-from stage2_student.batch import Batch, Requests
+from stage2_student.batch import Batch
 from stage2_student.config import LoraSettings
 from stage2_student.decode import PromptBatch, answer, decode_greedily
-from stage2_student.vision import VisionCache, takes_vision
+
+SEEN = "mm_encoder_outputs"  # the input of transformers' forward that replaces pixels by the vision tower's output
+DEEP = "deepstack_features"  # Qwen3-VL: outputs of earlier layers of the tower
+Inputs = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -85,10 +90,12 @@ class Student(nn.Module):
 
     def forward(self, batch: Batch, *, layers: Sequence[int] = (), with_format: bool = True) -> States:
         """States at the answer positions; ``layers`` as the store numbers them."""
-        # The tower computes an image once for its path and all requests about it.
-        vision = VisionCache() if batch.requests is not None and takes_vision(self.base.model) else None
-        joint = vision.inputs(self.base.model, batch.inputs, batch.names) if vision else batch.inputs
-        replies = None if batch.requests is None else self._replies(batch.requests, vision)
+        joint, replies = batch.inputs, None
+        if batch.requests is not None:
+            asked = batch.requests.inputs
+            if takes_vision(self.base.model):
+                joint, asked = seen_once(self.base.model, joint, asked)
+            replies = self._replies(asked, batch.requests.replies_A)
         with self._layer_outputs(layers) as seen:
             last_BTD = self._last(joint)
         answers, others = ((at.rows, at.places) for at in (batch.answer_positions, batch.format_positions))
@@ -122,15 +129,14 @@ class Student(nn.Module):
         register_fsdp_forward_method(self, "answer")
         self.sharded = True
 
-    def _replies(self, requests: Requests, vision: VisionCache | None) -> tuple[Tensor, Tensor]:
+    def _replies(self, inputs: Inputs, replies_A: Tensor) -> tuple[Tensor, Tensor]:
         """The student's and its base's last states where each reply begins, [A, D] each."""
-        inputs = vision.inputs(self.base.model, requests.inputs, requests.names) if vision else requests.inputs
-        rows_A = torch.arange(len(requests.replies_A), device=requests.replies_A.device)
+        rows_A = torch.arange(len(replies_A), device=replies_A.device)
         with torch.no_grad(), self.vlm.disable_adapter():
-            base_AD = self._last(inputs)[rows_A, requests.replies_A]
-        return self._last(inputs)[rows_A, requests.replies_A], base_AD
+            base_AD = self._last(inputs)[rows_A, replies_A]
+        return self._last(inputs)[rows_A, replies_A], base_AD
 
-    def _last(self, inputs: dict[str, Any]) -> Tensor:
+    def _last(self, inputs: Inputs) -> Tensor:
         """The last states [B, T, D] of every token, after the final norm."""
         return self.base.model(**inputs, use_cache=False).last_hidden_state
 
@@ -170,3 +176,38 @@ def target_pattern(vlm: Any, targets: Sequence[str]) -> str:
     if unknown := sorted(set(targets) - found) or not targets:
         raise SekdError(f"lora.targets: the language model has no linear layers {unknown}; it has {sorted(found)}")
     return rf"{re.escape(prefix)}\..*\.({'|'.join(map(re.escape, targets))})"
+
+
+def takes_vision(body: Any) -> bool:
+    """Whether a model of transformers takes its vision tower's output as an input."""
+    takes = SEEN in inspect.signature(body.forward).parameters and hasattr(body, "get_image_features")
+    return takes and hasattr(getattr(body, "config", None), "image_token_id")
+
+
+def seen_once(body: Any, inputs: Inputs, asked: Inputs) -> tuple[Inputs, Inputs]:
+    """Both inputs with the frozen tower's output in place of pixels, so that it computes an image once.
+
+    Args:
+        body: a model of transformers that ``takes_vision``.
+        inputs: those of a batch, one image a row; ``asked``: those of a prompt about each of its first images.
+    """
+    takes = inspect.signature(body.get_image_features).parameters
+    others = {name: value for name, value in inputs.items() if name in takes and name != "pixel_values"}
+    with torch.no_grad():
+        seen = body.get_image_features(inputs["pixel_values"], **others, return_dict=True)
+    tokens = int((asked["input_ids"] == body.config.image_token_id).sum())
+
+    def first(output: Any) -> Any:
+        """The part about the first images: of the tokens of all images in line, or of a list by image."""
+        in_line = isinstance(output, Tensor)
+        return output.flatten(0, -2)[:tokens] if in_line else output[: len(asked["input_ids"])]
+
+    part = copy(seen)
+    part.pooler_output = first(seen.pooler_output)
+    if deep := getattr(seen, DEEP, None):
+        setattr(part, DEEP, [first(layer) for layer in deep])
+    return _with(inputs, seen), _with(asked, part)
+
+
+def _with(inputs: Inputs, seen: Any) -> Inputs:
+    return {SEEN: {"image": seen}, **{name: value for name, value in inputs.items() if name != "pixel_values"}}

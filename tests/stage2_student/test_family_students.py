@@ -24,10 +24,9 @@ from stage2_student.config import LossConfig, SoftConfig, StreamConfig, Validati
 from stage2_student.decode import PromptBatch, answer
 from stage2_student.encode import Encoder
 from stage2_student.merge import merge
-from stage2_student.model import Student
+from stage2_student.model import Student, seen_once, takes_vision
 from stage2_student.stored import TeacherPath
 from stage2_student.training import train
-from stage2_student.vision import VisionCache, takes_vision
 
 FAMILIES = ("qwen2_5_vl", "qwen3_vl", "internvl3", "llava_onevision")
 ALSO = ("qwen2_5_vl_tied", "internvl2_5", "llava1_5", "llava1_6")
@@ -97,23 +96,20 @@ def test_a_processor_that_pads_where_it_likes_is_refused(
 
 
 @every_family
-def test_kept_images_change_nothing(standin: Standin, family: str, few: Photos, paths: list[TeacherPath]) -> None:
+def test_what_the_tower_computes_once_changes_nothing(
+    standin: Standin, family: str, few: Photos, paths: list[TeacherPath]
+) -> None:
+    """In the batch's prompts and in those about its first image alone."""
     model = standin(family)
     encoder, body = Encoder(model, few.root), load_vlm(model).model
-    batch, some = batch_of(encoder, paths), batch_of(encoder, paths[1:2])
+    batch, first = batch_of(encoder, paths).inputs, batch_of(encoder, paths[:1]).inputs
     assert takes_vision(body)
-    cache = VisionCache()
-    real = batch.inputs["attention_mask"].bool()
     with torch.no_grad():
-        expected = body(**batch.inputs, use_cache=False).last_hidden_state[real]
-        cache.inputs(body, some.inputs, some.names)  # so that the next batch is kept in part
-        for _ in range(2):
-            kept = body(**cache.inputs(body, batch.inputs, batch.names), use_cache=False).last_hidden_state[real]
-            torch.testing.assert_close(kept, expected, atol=1e-4, rtol=1e-4)
-    seen: list[Any] = []
-    body.get_image_features = lambda *_, **__: seen.append(1)
-    cache.inputs(body, batch.inputs, batch.names)
-    assert not seen, "an image was computed again"
+        for inputs, shared in zip((batch, first), seen_once(body, batch, first), strict=True):
+            assert "pixel_values" not in shared
+            real = inputs["attention_mask"].bool()
+            own, kept = (body(**each, use_cache=False).last_hidden_state[real] for each in (inputs, shared))
+            torch.testing.assert_close(kept, own, atol=1e-4, rtol=1e-4)
 
 
 def joint_answers(
