@@ -15,7 +15,8 @@ import argparse
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -26,7 +27,7 @@ from benchmarks.full_size import show_full
 from benchmarks.large import measure_large
 from benchmarks.measure import Comparison
 from benchmarks.occupancy import show_occupancy
-from benchmarks.online import compare_online
+from benchmarks.online import show_online
 from benchmarks.scale import show_scale
 from benchmarks.setup import MODELS, prepare
 from benchmarks.student import compare_steps
@@ -34,7 +35,6 @@ from benchmarks.teacher import compare_passes
 from sekd.errors import SekdError
 from sekd.provenance import machine, software
 
-ONLINE = 2000  # images
 PARTS = ("teacher", "student", "large", "online", "scale", "front", "occupancy", "bytes", "full")
 
 
@@ -51,22 +51,16 @@ def measure(parts: Sequence[str], images: Sequence[int], rounds: int) -> Iterato
         yield measure_large(rounds=rounds)
     elif "large" in parts:
         print("large: not measured, there is no GPU")
-    if "online" in parts:
-        with tempfile.TemporaryDirectory(prefix="sekd-online-") as folder:
-            compare_online(Path(folder), images=ONLINE)
-    if "scale" in parts:
-        show_scale()
-    if "front" in parts:
-        show_front_end()
-    if "occupancy" in parts:
-        show_occupancy()
-    if "bytes" in parts:
-        try:
-            show_bytes(rounds)
-        except SekdError as error:
-            print(f"bytes: not measured, {error}")
-    if "full" in parts:
-        show_full()
+    shown: dict[str, Callable[[], None]] = {
+        **{"online": show_online, "scale": show_scale, "front": show_front_end, "occupancy": show_occupancy},
+        **{"bytes": partial(show_bytes, rounds), "full": show_full},
+    }
+    for part, show in shown.items():
+        if part in parts:
+            try:
+                show()
+            except SekdError as error:
+                print(f"{part}: not measured, {error}")
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.measure import take_turns, timed
+from benchmarks.measure import run_apart, take_turns, timed
 from sekd.store import Plan, Store, as_float32
 from stage2_student.losses import hidden as hidden_loss
 
@@ -60,9 +60,7 @@ def train(store: Store, root: Path) -> dict[str, float]:
     """The validation of a short run of the student's command."""
     command = [sys.executable, "-m", "stage2_student", "model=tiny", "data=demo", f"store={store.path}"]
     short = [f"trainer.max_steps={STEPS}", "validation.images=400", "validation.times=0", "trainer.progress=false"]
-    done = subprocess.run([*command, *short, f"runs={root}", "name=run"], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(done.stderr)
+    run_apart([*command, *short, f"runs={root}", "name=run"], stdout=subprocess.DEVNULL)
     return json.loads(next(root.rglob("metrics.json")).read_text())["val"]
 
 

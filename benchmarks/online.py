@@ -7,9 +7,10 @@ over transformers for the answers, then HF's ``Trainer``. Every part is a proces
 import os
 import subprocess
 import sys
-import time
+import tempfile
 from pathlib import Path
 
+from benchmarks.measure import run_apart
 from benchmarks.online_arms import BATCH, DATA, MODEL, RATE
 from sekd.datasets import load_dataset
 from sekd.models import load_vlm
@@ -17,20 +18,25 @@ from sekd.models import load_vlm
 TRL = Path(".venv-trl/bin/python")
 OFF = ("validation.images=0", "validation.times=0", "validation.held_out=0", "trainer.progress=false")
 ARMS = "benchmarks.online_arms"
-TESTED = 300
+IMAGES, TESTED = 2000, 300
 
 
-def compare_online(folder: Path, *, images: int) -> None:
+def show_online() -> None:
     """Print every part's time and peak memory, and the HCA of every student."""
-    print(f"\nonline distillation, {images} images, one epoch")
+    print(f"\nonline distillation, {IMAGES} images, one epoch")
     print(f"base, one pass: HCA {hca():.1f} %")
-    for arm, part, python, command, adapter in _parts(folder, images):
+    with tempfile.TemporaryDirectory(prefix="sekd-online-") as folder:
+        _show_parts(Path(folder))
+
+
+def _show_parts(folder: Path) -> None:
+    for arm, part, python, command, adapter in _parts(folder, IMAGES):
         if not python.exists():
             print(f"{arm}: not measured, {python} is missing (`make bench` builds it)")
             continue
-        seconds, peak = measured([str(python), "-m", *command])
-        score = f", HCA {hca(adapter):.1f} %" if adapter else ""
-        print(f"{arm:<26}{part:<16}{seconds:6.1f} s, {peak / 1e9:.2f} GB at most in a process{score}", flush=True)
+        seconds, used = run_apart([str(python), "-m", *command], stdout=subprocess.DEVNULL)
+        score, peak = f", HCA {hca(adapter):.1f} %" if adapter else "", used.ru_maxrss * 1024 / 1e9
+        print(f"{arm:<26}{part:<16}{seconds:6.1f} s, {peak:.2f} GB at most in a process{score}", flush=True)
 
 
 def _parts(folder: Path, images: int) -> list[tuple[str, str, Path, list[str], Path | None]]:
@@ -53,19 +59,6 @@ def _parts(folder: Path, images: int) -> list[tuple[str, str, Path, list[str], P
         ("SEKD", "student", here, *student("first")),
         ("SEKD", "second student", here, *student("second", "loss.soft.weight=0.5")),
     ]
-
-
-def measured(command: list[str]) -> tuple[float, int]:
-    """Wall seconds, and the largest resident size of the process or one that it waited for, in bytes."""
-    begin = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    errors = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{errors}")
-    return time.perf_counter() - begin, usage.ru_maxrss * 1024
 
 
 def hca(adapter: Path | None = None) -> float:

@@ -11,21 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 
 from benchmarks.loop import HfLoop
 from sekd.datasets import DataConfig, Dataset, Example, load_dataset
 from sekd.datasets.images import decode
+from sekd.evaluation.predict import compose
 from sekd.models import ModelConfig, load_processor, load_vlm
 from sekd.prompts import Prompter
 
-
-def _settings(kind: type, file: str) -> Any:
-    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), OmegaConf.load(file)))
-
-
-DATA: DataConfig = _settings(DataConfig, "conf/data/demo.yaml")
-MODEL: ModelConfig = _settings(ModelConfig, "conf/model/tiny.yaml")
+DATA: DataConfig = compose("data", "demo", DataConfig)
+MODEL: ModelConfig = compose("model", "tiny", ModelConfig)
 BATCH, RATE = 32, 3e-3
 TRAINER: dict[str, Any] = {"per_device_train_batch_size": BATCH, "learning_rate": RATE, "num_train_epochs": 1}
 TRAINER |= {"bf16": False, "use_cpu": not torch.cuda.is_available(), "report_to": "none", "save_strategy": "no"}

@@ -98,13 +98,10 @@ def show_scale(*, seeds: int = 10) -> None:
     print("|---|---|---|---|---|---|---|---|---|")
     for name, images in SIZES.items():
         for gpus in GPUS:
-            hours, work, again = (sum(each) / seeds for each in zip(*_passes(images, gpus, seeds), strict=True))
+            passes = [simulate(images, gpus, seed=seed) for seed in range(seeds)]
+            hours, work, again = (sum(each) / seeds for each in zip(*passes, strict=True))
             array = sum(simulate_array(images, gpus, seed=seed) for seed in range(seeds)) / seeds
             print(
                 f"| {name} | {gpus} | {images / RATE / gpus / 3600:.2f} h | {hours:.2f} h | {work:.0%} | {again:.1f} | "
                 f"{array:.2f} h | {images / STUDENT_RATE / gpus / 3600:.1f} h | {images * BYTES / 1e9:.0f} GB |"
             )
-
-
-def _passes(images: int, gpus: int, seeds: int) -> list[tuple[float, float, int]]:
-    return [simulate(images, gpus, seed=seed) for seed in range(seeds)]

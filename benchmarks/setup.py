@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from benchmarks.measure import run_apart
 from sekd.datasets import DataConfig, Dataset, Example, load_dataset
 from sekd.datasets.images import decode
 from sekd.embedded.world import write_world
@@ -50,9 +51,7 @@ class Setup:
         """Run a stage's command on the model and images, with further Hydra settings."""
         fixed = (f"model.path={self.model.path}", f"data.root={self.data.root}")
         command = [sys.executable, "-m", module, "model=tiny", "data=demo", *fixed, *overrides]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
+        run_apart(command, stdout=subprocess.DEVNULL)
 
 
 def workers() -> int:
