@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
-from sekd.errors import SekdError
 from sekd.questions import LETTERS, Question
 from sekd.taxonomy import fold
 
@@ -44,13 +43,9 @@ def parse_single(text: str, question: Question, *, parser: Parser = "lenient") -
     Args:
         parser: "benchmark" takes the first of A to D found anywhere, as the benchmark's reference script does, which
             reads "Answer: C" as A.
-
-    Raises:
-        SekdError: there is no such parser.
     """
-    chooser = _chooser(parser)
     answers = _from_json(text, [question]) if parser == "lenient" else None
-    return answers[0] if answers is not None else chooser(text, question)
+    return answers[0] if answers is not None else CHOOSERS[parser](text, question)
 
 
 def parse_joint(text: str, questions: Sequence[Question], *, parser: Parser = "lenient") -> list[int | None]:
@@ -59,9 +54,8 @@ def parse_joint(text: str, questions: Sequence[Question], *, parser: Parser = "l
     Understands numbered answers in any order, answers that name their level, a JSON object or list, and as many bare
     letters, or lines, as there are questions.
     """
-    chooser = _chooser(parser)
     answers = _from_json(text, questions) if parser == "lenient" else None
-    return answers if answers is not None else [option for option, _ in _read(text, questions, chooser)]
+    return answers if answers is not None else [option for option, _ in _read(text, questions, CHOOSERS[parser])]
 
 
 def letter_places(text: str, questions: Sequence[Question]) -> list[int | None]:
@@ -109,10 +103,7 @@ def _choose(text: str, question: Question) -> int | None:
     return _only(marked or named or alone)
 
 
-def _chooser(parser: str) -> Choose:
-    if parser not in ("lenient", "benchmark"):
-        raise SekdError(f"parser={parser!r} is unknown: choose lenient or benchmark")
-    return _choose if parser == "lenient" else _choose_first_letter
+CHOOSERS: dict[Parser, Choose] = {"lenient": _choose, "benchmark": _choose_first_letter}
 
 
 def _is_choice(match: re.Match[str]) -> bool:

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from huggingface_hub import DatasetCardData, EvalResult, ModelCard, ModelCardData, try_to_load_from_cache
 
 from sekd.evaluation.report import sections
@@ -15,6 +14,7 @@ from sekd.evaluation.report.document import Section, Table, as_markdown, images
 from sekd.evaluation.rescore import FILE, read_scores
 from sekd.evaluation.students import STUDENT, TrainedStudent, find_students
 from sekd.evaluation.table import METRIC_TITLES, sentence, trees
+from sekd.recent import read_settings
 from sekd.store import Store
 
 EVALUATED = "\n# Evaluation\n"  # begins the part of a card that an evaluation adds
@@ -31,7 +31,7 @@ def model_card(training: Path, licence: str | None) -> tuple[str, dict[str, byte
     student, scores = _scores(training)
     if EVALUATED in card.text and not scores:
         return card.content, {}
-    settings = yaml.safe_load((training / "config.yaml").read_text(encoding="utf-8"))
+    settings = read_settings(training)
     base, data = settings["model"]["path"], settings["data"]["name"]
     in_one_pass = {tree: models[STUDENT]["joint"] for _, tree, models in trees(scores)} if scores else {}
     results = [

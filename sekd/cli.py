@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sekd.errors import SekdError, exit_on_error
-from sekd.machine import engine_extra
+from sekd.machine import engine_extra, usual_engines
 
 # Command -> its module, the words it takes, and its line of help.
 COMMON = "DATA MODEL ROOT TAXONOMY"
@@ -46,6 +46,8 @@ KEEP_MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": "8589934592",
     "MALLOC_TOP_PAD_": "268435456",
 }
+SETTINGS = {"DATA": "data", "MODEL": "model", "ROOT": "data.root", "TAXONOMY": "data.hierarchy", "RUN": "name"}
+SETTINGS["CLUSTER"] = "cluster"
 WORLD = Path("data/demo/test.json")
 Words = dict[str, str]
 Step = tuple[str, ...]  # a module and its arguments
@@ -53,7 +55,7 @@ Step = tuple[str, ...]  # a module and its arguments
 
 def plan(command: str, words: Words, own: Sequence[str]) -> Iterator[Step]:
     """The steps of a command, given its words and its own settings."""
-    module, common = COMMANDS[command][0], [*_common(words), *own]
+    module, given = COMMANDS[command][0], [*_settings(words), *own]
     if command == "demo":
         if own:
             raise SekdError(f"demo takes no settings, such as {own[0]}: `make teacher` and `make student` take them")
@@ -62,23 +64,19 @@ def plan(command: str, words: Words, own: Sequence[str]) -> Iterator[Step]:
         yield from plan("student", {"DATA": "demo"}, ())
         for each in ("general", "evaluate", "report"):
             yield from plan(each, demo, ())
-    elif command in ("preview", "lmms-task"):
-        yield from _world(common)
-        yield module, *common
-    elif command == "teacher":
-        yield from _world(common)
-        cluster = [f"cluster={words['CLUSTER']}"] if "CLUSTER" in words else []
-        yield module, *_common(words), *_workers(words, own), *cluster, *own
+    elif command in ("preview", "lmms-task", "teacher"):
+        yield from _world(given)
+        yield module, *_settings(words), *(_workers(words, own) if command == "teacher" else []), *own
     elif command == "student":
-        yield module, *_common(words), *_name(words), *own
+        yield module, *given
     elif command == "sweep":
-        yield module, "--multirun", *_common(words), *(own or ("loss=all,hard,soft,hidden", "seed=0,1,2"))
+        yield module, "--multirun", *given, *(() if own else ("loss=all,hard,soft,hidden", "seed=0,1,2"))
     elif command == "evaluate":
         from sekd.recent import newest_run
 
         newest = newest_run(Path("runs"))
-        yield from _world(common if _data(common) or newest is None else newest.overrides)
-        yield module, *_common(words), *_name(words), *own
+        yield from _world(given if _data(given) or newest is None else newest.overrides)
+        yield module, *given
     elif command == "controls":
         yield from _controls(words, own)
     elif command == "general" and ("TASKS" in words or any(each.startswith("--tasks") for each in own)):
@@ -107,7 +105,7 @@ def _controls(words: Words, own: Sequence[str]) -> Iterator[Step]:
     from sekd.recent import inherited, newest_pass
 
     shared = [each for each in own if each.lstrip("+~").startswith(("data.", "data=", "model.", "model="))]
-    given = [*_common(words), *shared]
+    given = [*_settings(words), *shared]
     chosen = [*inherited(given, newest_pass(Path("artifacts"), given)), *given]
     paradigms = words.get("PARADIGMS", "conditioned independent joint shuffled truth").replace(",", " ").split()
     yield from _world(chosen)
@@ -119,14 +117,10 @@ def _controls(words: Words, own: Sequence[str]) -> Iterator[Step]:
     yield ("sekd.evaluation.report",)
 
 
-def _common(words: Words) -> list[str]:
-    settings = {"data": "DATA", "model": "MODEL", "data.root": "ROOT", "data.hierarchy": "TAXONOMY"}
-    given = {name: words[word] for name, word in settings.items() if word in words}
+def _settings(words: Words) -> list[str]:
+    """The words that are settings of a command that Hydra composes."""
+    given = {name: words[word] for word, name in SETTINGS.items() if word in words}
     return [f"{name}={Path(value).expanduser() if '.' in name else value}" for name, value in given.items()]
-
-
-def _name(words: Words) -> list[str]:
-    return [f"name={words['RUN']}"] if "RUN" in words else []
 
 
 def _run(words: Words) -> list[str]:
@@ -142,8 +136,7 @@ def _workers(words: Words, own: Sequence[str]) -> list[str]:
     """Engines of a pass: on CPU one a core, up to four; on GPU as many as are asked for."""
     if any(each.startswith("workers=") for each in own):
         return []
-    cores = 1 if engine_extra() == "gpu" else min(4, len(os.sched_getaffinity(0)))
-    return [f"workers={words.get('WORKERS', cores)}"]
+    return [f"workers={words.get('WORKERS', 1 if engine_extra() == 'gpu' else usual_engines())}"]
 
 
 def _data(settings: Sequence[str]) -> str | None:

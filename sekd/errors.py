@@ -22,6 +22,11 @@ class Stopped(KeyboardInterrupt):
         return signal.Signals(self.signum).name
 
 
+def first_line(error: BaseException) -> str:
+    """Of an error's message; its type where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def as_typed(text: str) -> str:
     """The text with commands as they are typed here: `sekd …` where no Makefile is, with the same words as `make …`."""
     return text if Path("Makefile").is_file() else text.replace("`make ", "`sekd ")

@@ -1,5 +1,6 @@
 """Defaults for this machine: the entry of ``conf/engine``, the model, and the recipe of a model's student."""
 
+import os
 import shutil
 import subprocess
 from functools import cache
@@ -11,6 +12,7 @@ from sekd.errors import SekdError
 DRIVER_SECONDS = 60.0  # a driver that is not kept loaded takes some seconds
 LARGE_GIB = 64  # a card of at least this size takes the settings written for 80 GB
 SEVEN_B_GIB = 22  # a card of at least this size takes a model of 7 B parameters in 16 bits
+MOST_ON_CPU = 4  # engines; each holds the model and a KV cache
 SIZES = {"3b": "3b", "4b": "3b", "7b": "7b", "8b": "8b"}  # model size -> the recipe that serves it
 
 
@@ -37,6 +39,11 @@ def ask_driver(what: str) -> list[str]:
 def engine_extra() -> str:
     """The extra of this package that has the engine for this machine; the driver is not asked."""
     return "gpu" if shutil.which("nvidia-smi") else "cpu"
+
+
+def usual_engines(threads: int = 1) -> int:
+    """Engines at a time where nobody says: on CPU one a core (or ``threads`` of them), up to ``MOST_ON_CPU``."""
+    return max(1, min(len(os.sched_getaffinity(0)) // threads, MOST_ON_CPU))
 
 
 def install_engine() -> str:

@@ -6,17 +6,15 @@ Weights are counted from the headers of the safetensors files, everything else f
 Shape legend: L decoder layers, D hidden size, F intermediate size, Q and K widths of queries and of keys.
 """
 
-import json
 import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sekd.errors import SekdError
 from sekd.machine import card_gib
-from sekd.models import ModelConfig, model_folder, unreadable
+from sekd.models import ModelConfig, model_folder, tensor_shapes, unreadable
 
 GIB = 2**30
 RESERVED_GIB = 1.0
@@ -94,13 +92,8 @@ def read_size(model: ModelConfig, *, count: bool = True) -> ModelSize:
 
 def _count_parameters(folder: Path) -> int:
     """Parameters in a folder's safetensors files, from the files' headers."""
-    count = 0
-    for file in sorted(folder.glob("*.safetensors")):
-        with file.open("rb") as stream:
-            header: dict[str, Any] = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-        header.pop("__metadata__", None)
-        count += sum(math.prod(tensor["shape"]) for tensor in header.values())
-    if not count:
+    shapes = (shape for file in folder.glob("*.safetensors") for shape in tensor_shapes(file).values())
+    if not (count := sum(map(math.prod, shapes))):
         raise SekdError(f"{folder} holds no *.safetensors: expected a model saved by transformers")
     return count
 

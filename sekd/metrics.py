@@ -124,19 +124,25 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """The 95 % percentile interval of the mean, by resampling the N values with replacement.
 
-    Values that repeat are drawn as counts of a multinomial: the same distribution, in less time.
+    Values that repeat are drawn together: the same distribution, in less time.
     """
     if not len(values_N):
         raise SekdError("nothing to resample: expected at least one value")
-    rng = np.random.default_rng(seed)
     distinct, counts = np.unique(np.asarray(values_N, float), return_counts=True)
-    at_once = max(1, AT_ONCE // len(distinct))
-    sums = [
-        rng.multinomial(len(values_N), counts / len(values_N), size=min(at_once, resamples - done)) @ distinct
+    sums_R = resampled_sums(distinct, counts, resamples=resamples, seed=seed)
+    low, high = np.percentile(sums_R / len(values_N), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def resampled_sums(values: np.ndarray, counts: np.ndarray, *, resamples: int, seed: int) -> np.ndarray:
+    """Sums [R, …] of as many draws with replacement as there are items; ``counts`` of them have each of the values."""
+    rng, n = np.random.default_rng(seed), int(counts.sum())
+    at_once = max(1, AT_ONCE // len(values))
+    drawn = [
+        rng.multinomial(n, counts / n, size=min(at_once, resamples - done)) @ values
         for done in range(0, resamples, at_once)
     ]
-    low, high = np.percentile(np.concatenate(sums) / len(values_N), [2.5, 97.5])
-    return float(low), float(high)
+    return np.concatenate(drawn)
 
 
 def paired_difference(

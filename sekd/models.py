@@ -127,6 +127,17 @@ def model_folder(model: ModelConfig) -> Path:
         raise unreadable(model, "model", error) from error
 
 
+def tensor_shapes(file: Path) -> dict[str, list[int]]:
+    """Names and shapes of a safetensors file's tensors, from its header alone; ``SekdError`` for another file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, "numpy") as tensors:
+            return {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise SekdError(f"{file} is no safetensors file ({error}): it may be cut off; copy it again") from error
+
+
 def digest(folder: Path, patterns: tuple[str, ...]) -> str:
     """SHA-256 over the names and bytes of a folder's files that match any of the patterns.
 

@@ -3,9 +3,7 @@
 The page is one file with the images inside. A model's chat template adds its own markup to the texts shown.
 """
 
-import base64
 from dataclasses import dataclass, replace
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ import jinja2
 from omegaconf import MISSING
 
 from sekd.datasets import DataConfig, Dataset, Example, load_dataset
-from sekd.datasets.images import open_image
+from sekd.datasets.images import data_uri, open_image
 from sekd.descent import count_calls
 from sekd.entry import entry
 from sekd.errors import SekdError
@@ -76,11 +74,9 @@ def _shown(dataset: Dataset, prompter: Prompter, example: Example) -> dict[str, 
     }
     image = open_image(dataset.image_path(example))
     image.thumbnail((SIDE, SIDE))
-    jpeg = BytesIO()
-    image.save(jpeg, "JPEG", quality=85)
     return {
         "example": example,
-        "image": f"data:image/jpeg;base64,{base64.b64encode(jpeg.getvalue()).decode()}",
+        "image": data_uri(image, quality=85),
         "questions": questions,
         "prompts": prompts,
         "reply": prompter.joint_answer(questions, answers)[0],

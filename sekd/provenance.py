@@ -30,7 +30,10 @@ def software() -> dict[str, Any]:
 
 @cache
 def machine() -> dict[str, Any]:
-    return {"host": socket.gethostname(), "system": platform.platform(), "processor": _processor()}
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    processor = next(names, platform.machine())
+    return {"host": socket.gethostname(), "system": platform.platform(), "processor": processor}
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
@@ -42,11 +45,3 @@ def git_state(folder: Path) -> dict[str, Any] | None:
         return None
     commit, _, dirty = done.stdout.strip().partition("-")
     return {"commit": commit, "changed": bool(dirty)} if done.returncode == 0 else None
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

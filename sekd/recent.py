@@ -1,13 +1,17 @@
 """The data and model of the newest pass and run, so that a command need not repeat another's settings.
 
 The teacher records its choices beside the pass, the student beside the run. A later command that does not set data or
-model takes the newest record: the student that of a pass, evaluation and later commands that of a run.
+model takes the newest record: the student that of a pass, evaluation and later commands that of a run. A run also keeps
+all its settings.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from sekd import machine
 from sekd.errors import SekdError
@@ -15,6 +19,7 @@ from sekd.files import write_whole
 
 PASS_FILE = "provenance/choices.json"  # in artifacts/<dataset>/<fingerprint>
 RUN_FILE = "choices.json"  # in runs/<name>
+CONFIG = "config.yaml"  # there too: every setting, resolved
 GROUPS = ("data", "model")
 
 
@@ -64,6 +69,21 @@ def run_folder(given: Path | None, runs: Path = Path("runs"), *, whole_group: bo
 
 def group_of(run: Path, runs: Path) -> str:
     return run.relative_to(runs).parts[0]
+
+
+def read_settings(run: Path) -> dict[str, Any]:
+    """The settings of the run in a folder; empty where there is none."""
+    file = run / CONFIG
+    return yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings as dotted names and values."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
 
 
 def inherited(overrides: Sequence[str], newest: Recent | None) -> list[str]:

@@ -13,20 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
-
 from sekd.cards import dataset_card, model_card
 from sekd.errors import SekdError, exit_on_error
 from sekd.files import atomic, remove, sync, sync_tree
 from sekd.places import LIST, Content, already_there, digest, find, one_sentence, progress, refuse_outside, send, url_of
-from sekd.recent import RUN_FILE, run_folder
+from sekd.recent import CONFIG, RUN_FILE, read_settings, run_folder
 from sekd.store import Store
 from sekd.store import manifest as m
 from sekd.store.verify import verify
 
 CARD = "README.md"
 STUDENT, STORE = "student", "store"
-RUN_FILES = ("config.yaml", "metrics.json", RUN_FILE)  # sent below run/; beside them are the adapter's files
+RUN_FILES = (CONFIG, "metrics.json", RUN_FILE)  # sent below run/; beside them are the adapter's files
 SUFFIXES = {".json", ".md", ".png", ".safetensors", ".yaml"}  # of a student's files: numbers, text and plots
 
 
@@ -67,8 +65,7 @@ def parcel(what: Path, licence: str | None = None) -> Parcel:
         **{f"plots/{name}": plot for name, plot in plots.items()},
         CARD: text.encode(),
     }
-    name = yaml.safe_load((training / "config.yaml").read_text(encoding="utf-8"))["name"]
-    return Parcel.of(STUDENT, name, contents, {})
+    return Parcel.of(STUDENT, read_settings(training)["name"], contents, {})
 
 
 def _store(path: Path, licence: str | None) -> Parcel:

@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from sekd.errors import SekdError
 
@@ -63,13 +64,10 @@ def darwin_core_paths(path: Path) -> tuple[list[str], Paths]:
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            tabs = "\t" in file.readline()
-            file.seek(0)
             # Tables with tabs hold quotes as they are; a short row's last cells are empty.
-            if tabs:
-                table = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE, restval=""))
-            else:
-                table = list(csv.DictReader(file, restval=""))
+            tabs: Any = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if "\t" in file.readline() else {}
+            file.seek(0)
+            table = list(csv.DictReader(file, restval="", **tabs))
     except (ValueError, csv.Error) as error:
         raise SekdError(f"{path} is not a table in UTF-8 ({error}): save it as one") from error
     by_id = {row.get("taxonID") or "": row for row in table}

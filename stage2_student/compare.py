@@ -12,7 +12,8 @@ from statistics import mean, stdev
 from typing import Any
 
 from sekd.errors import SekdError, exit_on_error
-from stage2_student.runs import CONFIG, RunFolder, digest, essential, flat, read_settings
+from sekd.recent import CONFIG, flat, read_settings
+from stage2_student.runs import RunFolder, digest, essential
 
 # Key in metrics.json and column of the compared scores.
 COLUMNS = {
@@ -47,7 +48,7 @@ def read_rows(runs: Path) -> list[Row]:
     rows: dict[str, Row] = {}
     for file in sorted(runs.rglob(CONFIG)):
         settings = read_settings(file.parent)
-        metrics = RunFolder(file.parent, settings or {}).metrics()
+        metrics = RunFolder(file.parent, settings).metrics()
         if settings and metrics:
             seedless = {**settings, "seed": None}
             row = rows.setdefault(digest(seedless), Row(seedless))

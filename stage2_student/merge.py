@@ -7,8 +7,8 @@ from typing import Any
 
 from sekd.errors import SekdError, exit_on_error
 from sekd.models import PROCESSOR_FILES, ModelConfig, load_vlm, model_folder
-from sekd.recent import run_folder
-from stage2_student.runs import ADAPTER, read_settings
+from sekd.recent import read_settings, run_folder
+from stage2_student.runs import ADAPTER
 
 MERGED = "merged"
 
@@ -22,7 +22,7 @@ def merge(run: Path, *, dtype: Any = "auto") -> Path:
     from peft import PeftModel
 
     settings = read_settings(run)
-    if settings is None or not (run / ADAPTER).is_dir():
+    if not settings or not (run / ADAPTER).is_dir():
         raise SekdError(f"{run} holds no student: expected config.yaml and {ADAPTER}/ in it; `make student` makes them")
     model = ModelConfig(**settings["model"])
     merged = PeftModel.from_pretrained(load_vlm(model, dtype=dtype), str(run / ADAPTER)).merge_and_unload()

@@ -77,13 +77,9 @@ class Order:
     def steps_per_epoch(self) -> int:
         return -(-sum(self.counts) // (self.batch_size * self.world))
 
-    @property
-    def blocks_per_epoch(self) -> int:
-        return -(-self.steps_per_epoch // self.steps_per_block)
-
     def blocks(self, epoch: int, *, first: int = 0) -> Iterator[Block]:
         """The rank's blocks of one epoch in order, from number ``first`` on."""
-        shares = [self._shares(number) for number in range(self.blocks_per_epoch)]
+        shares = [self._shares(number) for number in range(-(-self.steps_per_epoch // self.steps_per_block))]
         pieces = _cut(self._chunks(epoch), (share for block in shares for share in block))
         for number, of_ranks in enumerate(shares):
             runs = [next(pieces) for _ in of_ranks]

@@ -13,7 +13,6 @@ import os
 import pickle
 import signal
 import socket
-import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -153,11 +152,8 @@ def _messages(part: Part, number: int, processes: int) -> Iterator[tuple[bytes, 
 
 
 def _pickled(item: Any) -> IO[bytes]:
-    """A file in memory with the pickled item; on systems without such files, an unnamed one on disk."""
-    if hasattr(os, "memfd_create"):
-        file: Any = os.fdopen(os.memfd_create("item"), "w+b")
-    else:
-        file = tempfile.TemporaryFile()  # noqa: SIM115  it is closed once it is sent
+    """A file in memory with the pickled item."""
+    file = os.fdopen(os.memfd_create("item"), "w+b")
     _Pickler(file, protocol=5).dump(item)
     file.flush()
     return file

@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,24 +21,18 @@ import yaml
 from sekd.errors import SekdError
 from sekd.files import write_whole
 from sekd.machine import default_model
+from sekd.recent import CONFIG, flat, read_settings
 from stage2_student.config import StudentConfig
 
 CARD = Path(__file__).with_name("model_card.md")
-CONFIG, METRICS, ADAPTER, LOGS, CHECKPOINTS = "config.yaml", "metrics.json", "adapter", "logs", "checkpoints"
+METRICS, ADAPTER, LOGS, CHECKPOINTS = "metrics.json", "adapter", "logs", "checkpoints"
 
-# Settings that change neither training nor validation; vision_cache_gb is one of earlier runs.
+# Settings that change neither training nor validation; the last is one of earlier runs.
 INCIDENTAL = {
     "": ("name", "runs", "artifacts", "store", "force", "tracker"),
     "stream": ("workers", "ahead"),
     "rehearsal": ("store",),
-    "trainer": (
-        "name",
-        "loggers",
-        "log_every",
-        "checkpoint_every",
-        "progress",
-        "vision_cache_gb",
-    ),  # the last is of earlier runs
+    "trainer": ("name", "loggers", "log_every", "checkpoint_every", "progress", "vision_cache_gb"),
 }
 # Overrides that a run's name leaves out: it has the dataset and the seed in fixed places; the others are paths.
 NAMED_APART = ("data", "model", "seed", *INCIDENTAL[""], "data.root", "model.path")
@@ -78,8 +72,8 @@ class RunFolder:
             SekdError: the folder holds a run of other settings, complete or with a checkpoint.
         """
         there = read_settings(self.path)
-        same, whole = there is not None and digest(there) == self.digest, self.metrics() is not None
-        if there is not None and not force:
+        same, whole = bool(there) and digest(there) == self.digest, self.metrics() is not None
+        if there and not force:
             if same and whole:
                 return False
             if not same and (whole or self.last_checkpoint()):
@@ -88,7 +82,7 @@ class RunFolder:
                     f"{self.path} holds {kind} with other settings ({_differences(there, self.settings)}): "
                     "give this one another name=…, or force=true to replace that one"
                 )
-        if there is not None and (force or not same):  # other runs may be in folders below
+        if there and (force or not same):  # other runs may be in folders below
             for name in (METRICS, "general.json"):  # a later `make general` would keep the former student's tasks
                 (self.path / name).unlink(missing_ok=True)
             for name in (ADAPTER, LOGS, CHECKPOINTS):
@@ -117,12 +111,6 @@ class RunFolder:
     def last_checkpoint(self) -> Path | None:
         files = self.checkpoints.glob("*.ckpt")
         return max(files, key=lambda file: file.stat().st_mtime_ns, default=None)
-
-
-def read_settings(run: Path) -> dict[str, Any] | None:
-    """The settings of the run in a folder; None where there is none."""
-    file = run / CONFIG
-    return yaml.safe_load(file.read_text()) if file.exists() else None
 
 
 def digest(settings: Mapping[str, Any]) -> str:
@@ -158,15 +146,6 @@ def name_of(data: str, model: str, overrides: Sequence[str], seed: int) -> str:
     short = safe if len(safe) <= 80 else f"{safe[:64]}-{hashlib.sha256(label.encode()).hexdigest()[:8]}"
     base = data if model == default_model(data) else f"{data}-{model}"
     return "/".join(filter(None, (base, short, f"seed{seed}" if "seed" in chosen else "")))
-
-
-def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested settings as dotted names and values."""
-    for name, value in settings.items():
-        if isinstance(value, Mapping) and value:
-            yield from flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:

@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sekd.answers import parse_joint, parse_single
-from sekd.errors import SekdError
 from sekd.prompts import Prompter, load_wordings
 from sekd.questions import LETTERS, Question
 
@@ -184,11 +183,6 @@ def test_the_benchmark_parser_takes_the_first_letter_anywhere() -> None:
     assert parse_single("the answer: C", ORDER, parser="benchmark") == 2
     assert parse_single("it is (b)", ORDER, parser="benchmark") is None
     assert parse_joint("Q1: The Best is C\nQ2: D", QUESTIONS[:2], parser="benchmark") == [1, 3]
-
-
-def test_an_unknown_parser_is_an_error() -> None:
-    with pytest.raises(SekdError, match="lenient or benchmark"):
-        parse_single("A", ORDER, parser="strict")  # type: ignore[arg-type]
 
 
 def test_parsing_takes_time_in_proportion_to_the_text() -> None:

@@ -1,10 +1,12 @@
 """Image files: whether they exist, whether they decode, and their pixels. No other file opens images."""
 
+import base64
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 from sekd.datasets.base import texts
-from sekd.errors import SekdError
+from sekd.errors import SekdError, first_line
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 # The ending of a complete file of a format; cameras may append bytes.
@@ -31,7 +33,7 @@ def open_image(path: Path | str) -> Image.Image:
     except FileNotFoundError:
         raise SekdError(f"image {path} is absent: put it back, or remove it from the dataset's list") from None
     except DECODE_ERRORS as error:
-        raise SekdError(f"image {path} does not decode ({_first_line(error)}): copy it again or remove it") from error
+        raise SekdError(f"image {path} does not decode ({_why(error)}): copy it again or remove it") from error
 
 
 def decode(path: Path | str) -> Image.Image:
@@ -48,6 +50,13 @@ def decode(path: Path | str) -> Image.Image:
         if image.mode.startswith("I;16"):  # scaled to eight bits: Pillow's own conversion clips nearly all to white
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         return image.convert("RGB")
+
+
+def data_uri(image: Image.Image, *, quality: int) -> str:
+    """The image as JPEG, for a page that is one file."""
+    jpeg = BytesIO()
+    image.save(jpeg, "JPEG", quality=quality, optimize=True)
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg.getvalue()).decode()}"
 
 
 def image_size(path: Path | str) -> tuple[int, int]:
@@ -114,11 +123,9 @@ def _fault(path: Path, *, whole: bool) -> str | None:
             file.seek(place)
             image.load()
     except DECODE_ERRORS as error:
-        return _first_line(error)
+        return _why(error)
     return None
 
 
-def _first_line(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        return "no image format known"
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _why(error: Exception) -> str:
+    return "no image format known" if isinstance(error, UnidentifiedImageError) else first_line(error)

@@ -26,7 +26,7 @@ def read(config: DataConfig, part: SplitPart) -> Listing:
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(name for name in files if not name.startswith(".")):
-            if not _is_text(name):
+            if name != name.encode(errors="replace").decode():  # the store's columns are UTF-8
                 others["names that are not UTF-8"] += 1
             elif not name.lower().endswith(SUFFIXES):
                 others[Path(name).suffix.lower() or "no suffix"] += 1
@@ -38,15 +38,6 @@ def read(config: DataConfig, part: SplitPart) -> Listing:
         )
     notes = [f"{others.total()} other files are left out ({', '.join(sorted(others))})"] if others else []
     return Listing(taxonomy, examples, [*notes, *_like_labels(examples, taxonomy), *_odd_leaves(taxonomy)])
-
-
-def _is_text(name: str) -> bool:
-    """Whether a file's name is UTF-8, as the store's columns are."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _like_labels(examples: list[Example], taxonomy: Taxonomy) -> list[str]:

@@ -25,7 +25,6 @@ class EvaluateConfig:
             ``sekd.inference.strategies``).
         limit: most images of each dataset; null is all.
         topk: most likely tokens reported with each generated token, which give the letters' probabilities.
-        parser: the parser of answers; "benchmark" is the reference script's rule.
         part_size: images stored at a time; an interruption loses at most these.
         workers: engines, one process each; null: on CPU one a core, up to four, and one on GPU.
         unreadable_share: more unreadable images than this share stop the evaluation.
@@ -45,7 +44,6 @@ class EvaluateConfig:
     usual_student: dict[str, list[str]] = field(default_factory=dict)
     limit: int | None = None
     topk: int = 20
-    parser: str = "lenient"
     part_size: int = 512
     workers: int | None = None
     unreadable_share: float = 0.01

@@ -8,7 +8,6 @@ nor an added image changes a digest, and an evaluation never changes another one
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
@@ -25,7 +24,7 @@ from sekd.evaluation.students import TrainedStudent, check_adapter, find_student
 from sekd.evaluation.workers import EvalTask, check_share, generate_all
 from sekd.inference.strategies import ANSWER_LENGTH, STRATEGIES
 from sekd.machine import require_vllm
-from sekd.models import ADAPTER_FILES, ModelConfig, digest, model_identity
+from sekd.models import ADAPTER_FILES, digest, model_identity
 from sekd.prompts import Prompter
 from sekd.provenance import software
 from sekd.store import fingerprint
@@ -45,15 +44,7 @@ def evaluate(config: EvaluateConfig, *, unseen: list[DataConfig]) -> Scores:
     students = find_students(run)
     for student in students:
         check_adapter(student.adapter, config.model)
-    planned = plan(
-        config.model,
-        datasets,
-        students,
-        base=config.base,
-        student=config.asked_of_students,
-        decoding={"topk": config.topk, "temperature": 0},
-        generations=run / "generations",
-    )
+    planned = plan(config, datasets, students)
     if any(task.examples for task in planned):
         require_vllm()
     left_out = _unreadable(config, planned)
@@ -81,26 +72,18 @@ def evaluate(config: EvaluateConfig, *, unseen: list[DataConfig]) -> Scores:
     # The tree of a question file is read from its true paths alone, so it may lack nodes that are among the options.
     trees = {each.name: each.taxonomy for _, each in datasets if each.examples[0].questions is None}
     list_cells(run, [each.cell for each in planned], keys, trees)
-    return write_scores(run, bootstrap=Bootstrap(config.resamples), parser=config.parser)  # type: ignore[arg-type]
+    return write_scores(run, bootstrap=Bootstrap(config.resamples))
 
 
 def plan(
-    model: ModelConfig,
-    datasets: Sequence[tuple[str, Dataset]],
-    students: Sequence[TrainedStudent],
-    *,
-    base: Sequence[str],
-    student: Sequence[str],
-    decoding: dict[str, Any],
-    generations: Path,
+    config: EvaluateConfig, datasets: Sequence[tuple[str, Dataset]], students: Sequence[TrainedStudent]
 ) -> list[EvalTask]:
-    """Every cell in the order of the table: by tree, then base and students, then paradigm.
-
-    ``base`` and ``student`` are their paradigms; the folder ``generations`` keeps the cells' folders.
-    """
+    """Every cell in the order of the table: by tree, then base and students, then paradigm."""
+    model, run = config.model, Path(config.runs) / config.name
     wording = {"wording": model.wording, **Prompter.named(model.wording).identity()}
     weights = model_identity(model)
-    who = [(BASE, "", None, base), *((each.name, each.seed, each.adapter, student) for each in students)]
+    asked_of = config.asked_of_students
+    who = [(BASE, "", None, config.base), *((each.name, each.seed, each.adapter, asked_of) for each in students)]
     tasks = []
     for part, dataset in datasets:
         data = {name: value for name, value in dataset.identity().items() if name != "items"}
@@ -110,7 +93,7 @@ def plan(
                 "model": {**weights, "adapter": digest(adapter, ADAPTER_FILES)} if adapter else weights,
                 "prompts": wording,
                 "data": data,
-                "decoding": decoding,
+                "decoding": {"topk": config.topk, "temperature": 0},
             }
             facts = {**identity, "base": model.path, "versions": software()["versions"]}
             for paradigm in paradigms:
@@ -118,7 +101,7 @@ def plan(
                 if paradigm == "joint":
                     asked["answer_length"] = ANSWER_LENGTH
                 cell = Cell(part, dataset.name, name, seed, paradigm, fingerprint(asked), str(dataset.root), facts)
-                folder = generations / cell.folder
+                folder = run / "generations" / cell.folder
                 kept = kept_keys(folder)
                 missing = [example for example in dataset.examples if keys[example.id] not in kept]
                 tasks.append(EvalTask(cell, dataset, adapter, keys, folder, missing))

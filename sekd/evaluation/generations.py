@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sekd.errors import SekdError
+from sekd.errors import SekdError, first_line
 from sekd.files import atomic, write_whole
 from sekd.questions import Question
 from sekd.taxonomy import Taxonomy
@@ -219,8 +219,7 @@ def _table(part: Path, columns: list[str] | None = None) -> pa.Table:
 
 def _not_ours(part: Path, error: Exception) -> SekdError:
     return SekdError(
-        f"{part} is no part of kept generations ({str(error).splitlines()[0] if str(error) else error!r}). "
-        "Move it away and run the evaluation again."
+        f"{part} is no part of kept generations ({first_line(error)}). Move it away and run the evaluation again."
     )
 
 

@@ -13,18 +13,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from sekd.config_folders import CONF, entries, register
+from sekd.datasets import load_dataset
+from sekd.datasets.class_trees import read_hierarchy
 from sekd.datasets.config import SPLITS, DataConfig
 from sekd.datasets.images import SUFFIXES
 from sekd.descent import PartialPath, check_threshold
 from sekd.errors import SekdError, exit_on_error
 from sekd.evaluation.students import check_adapter, read_base, read_data
 from sekd.inference.config import EngineConfig
+from sekd.inference.engine import Engine
 from sekd.inference.requests import UnreadableImageError
 from sekd.inference.schedule import Conversation
 from sekd.inference.strategies import Strategies, Subject
 from sekd.machine import engine_of_this_machine, require_vllm
-from sekd.models import ModelConfig
+from sekd.models import ModelConfig, load_processor
+from sekd.prompts import Prompter
 from sekd.questions import LETTERS
 from sekd.recent import run_folder
 from sekd.taxonomy import Names, Taxonomy, fold, load_taxonomy
@@ -103,14 +109,6 @@ def _predict(arguments: argparse.Namespace) -> None:
     if adapter:
         check_adapter(adapter, model)
     require_vllm()
-
-    # Imported after all checks, because vLLM takes seconds to import.
-    from tqdm import tqdm
-
-    from sekd.inference.engine import Engine
-    from sekd.models import load_processor
-    from sekd.prompts import Prompter
-
     strategies = Strategies(Prompter.named(model.wording), load_processor(model), topk=4 * arguments.options)
     one = partial(
         predict,
@@ -210,9 +208,6 @@ def roots_of(taxonomy: Taxonomy, name: str | None) -> Sequence[Names]:
 
 def read_taxonomy(arguments: argparse.Namespace, adapter: Path | None) -> Taxonomy:
     """The tree of a file, or of a dataset of ``conf/data``, as that dataset asks about it."""
-    from sekd.datasets import load_dataset
-    from sekd.datasets.class_trees import read_hierarchy
-
     if arguments.taxonomy and Path(arguments.taxonomy).suffix:
         levels = arguments.levels.split(",") if arguments.levels else None
         return load_taxonomy(arguments.taxonomy, skip=arguments.skip, level_names=levels)

@@ -8,7 +8,7 @@ import argparse
 import json
 from pathlib import Path
 
-from sekd.answers import Parser
+from sekd.answers import CHOOSERS, Parser
 from sekd.errors import SekdError, exit_on_error
 from sekd.evaluation.scores import Bootstrap, Scores, read_run, score_run
 from sekd.evaluation.table import print_table, trees
@@ -53,7 +53,7 @@ def read_scores(run: Path) -> Scores:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m sekd.evaluation.rescore", description=__doc__)
     parser.add_argument("run", nargs="?", type=Path, help="as runs/demo; by default the newest student's")
-    parser.add_argument("--parser", default="lenient", choices=("lenient", "benchmark"), help="how answers are read")
+    parser.add_argument("--parser", default="lenient", choices=[*CHOOSERS], help="how answers are read")
     parser.add_argument("--resamples", type=int, default=2000, help="bootstrap resamples behind the intervals")
     arguments = parser.parse_args()
     with exit_on_error():

@@ -19,13 +19,13 @@ from sekd.evaluation.generations import CALL_COLUMNS, Cell, Generation, read_cel
 from sekd.evaluation.students import STUDENT
 from sekd.evaluation.table import INTERVENTIONS
 from sekd.metrics import (
-    AT_ONCE,
     METRICS,
     RESAMPLES,
     bootstrap_interval,
     invalid_edges,
     paired_difference,
     per_path,
+    resampled_sums,
     score,
     treecut_accuracy,
 )
@@ -186,7 +186,8 @@ def recovered(student: np.ndarray, joint: np.ndarray, teacher: np.ndarray, boots
     """
     if len(student) == 0 or teacher.mean() <= joint.mean():
         return None
-    gains, gaps = resampled_sums(np.stack([student - joint, teacher - joint], 1), bootstrap).T  # [resample] each
+    both = np.stack([student - joint, teacher - joint], 1)
+    gains, gaps = resampled_sums(both, np.ones(len(both)), **vars(bootstrap)).T  # [resample] each
     there = gaps > 0
     if not there.any():
         return None
@@ -195,22 +196,11 @@ def recovered(student: np.ndarray, joint: np.ndarray, teacher: np.ndarray, boots
     return {"value": float(value), "low": float(low), "high": float(high), "without_gap": int((~there).sum())}
 
 
-def resampled_sums(values: np.ndarray, bootstrap: Bootstrap) -> np.ndarray:
-    """Sums [resample, column] of rows drawn with replacement from values [image, column]."""
-    rng, n = np.random.default_rng(bootstrap.seed), len(values)
-    at_once = max(1, AT_ONCE // n)  # bounds the memory that the counts take
-    drawn = [
-        rng.multinomial(n, np.full(n, 1 / n), size=min(at_once, bootstrap.resamples - done)) @ values
-        for done in range(0, bootstrap.resamples, at_once)
-    ]
-    return np.concatenate(drawn)
-
-
 def difference(first: np.ndarray, second: np.ndarray, bootstrap: Bootstrap) -> Scores | None:
     """Second minus first over the same images, with its interval; None where there is no image."""
     if len(first) == 0:
         return None
-    found = paired_difference(first, second, resamples=bootstrap.resamples, seed=bootstrap.seed)
+    found = paired_difference(first, second, **vars(bootstrap))
     return {"value": found["difference"], "low": found["low"], "high": found["high"]}
 
 
@@ -218,7 +208,7 @@ def interval(values: np.ndarray, bootstrap: Bootstrap) -> list[float] | None:
     """The interval of the mean over images [image]; None where there is no image."""
     if len(values) == 0:
         return None
-    return list(bootstrap_interval(values, resamples=bootstrap.resamples, seed=bootstrap.seed))
+    return list(bootstrap_interval(values, **vars(bootstrap)))
 
 
 def _score_training(result: CellResult) -> Scores:

@@ -15,7 +15,8 @@ import yaml
 
 from sekd.datasets.config import DataConfig
 from sekd.errors import SekdError
-from sekd.models import ADAPTER_FILES, ModelConfig, model_folder
+from sekd.models import ADAPTER_FILES, ModelConfig, model_folder, tensor_shapes
+from sekd.recent import CONFIG, read_settings
 
 STUDENT = "student"
 SEED = re.compile(r"seed[-_]?\d+")
@@ -74,16 +75,14 @@ def read_data(training: Path) -> DataConfig:
 
 
 def _recorded(training: Path, group: str, schema: Any) -> Any:
-    file = training / "config.yaml"
+    if not (training / CONFIG).is_file():
+        raise SekdError(f"{training} holds no {CONFIG} that says which {group} its adapter was trained with")
     try:
-        return schema(**yaml.safe_load(file.read_text(encoding="utf-8"))[group])
-    except FileNotFoundError:
-        raise SekdError(
-            f"{training} holds no config.yaml that says which {group} its adapter was trained with"
-        ) from None
+        return schema(**read_settings(training)[group])
     except (yaml.YAMLError, KeyError, TypeError) as error:
         raise SekdError(
-            f"{file} does not say which {group} it was trained with: expected an entry {group!r} as in conf/{group}"
+            f"{training / CONFIG} does not say which {group} it was trained with: expected an entry {group!r} as in "
+            f"conf/{group}"
         ) from error
 
 
@@ -111,7 +110,7 @@ def check_adapter(adapter: Path, model: ModelConfig) -> None:
     base = _language_layers(folder.glob("*.safetensors"))
     if not base:  # weights in another format: the engine checks them
         return
-    for name, shape in _shapes(weights).items():
+    for name, shape in tensor_shapes(weights).items():
         layer = _layer(name)
         inner, at = ("input", 1) if "lora_A" in name else ("output", 0)
         if layer not in base or shape[at] != base[layer][at]:
@@ -122,23 +121,12 @@ def check_adapter(adapter: Path, model: ModelConfig) -> None:
             )
 
 
-def _shapes(file: Path) -> dict[str, list[int]]:
-    """Names and shapes of a safetensors file's tensors, from its header alone."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, "numpy") as tensors:
-            return {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise SekdError(f"{file} is no safetensors file ({error}): it may be cut off; copy it again") from error
-
-
 def _language_layers(files: Iterable[Path]) -> dict[str, list[int]]:
     """The language model's matrices by the common part of all namings: "layers.0.self_attn.q_proj" -> shape."""
     return {
         _layer(name): shape
         for file in files
-        for name, shape in _shapes(file).items()
+        for name, shape in tensor_shapes(file).items()
         if LAYER.search(name) and len(shape) == 2 and "visual" not in name and "vision" not in name
     }
 

@@ -4,6 +4,11 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
 from sekd.evaluation.students import STUDENT
 
 METRIC_TITLES = {
@@ -48,11 +53,6 @@ def rows(models: Scores) -> Iterator[tuple[str, str, Scores]]:
 
 def print_table(scores: Scores) -> None:
     """Print the table in at most 80 columns, and the sentence below it."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     table = Table(title="Percent; HCA: the whole path is right", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
     for i, column in enumerate(("", "HCA", "leaf", "POR", "S-POR", "TOR", "unread", "calls", "ms")):
         table.add_column(column, justify="right" if i else "left", no_wrap=True)

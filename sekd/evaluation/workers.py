@@ -4,7 +4,6 @@ One engine serves the base and every adapter, so each worker starts one engine f
 one core; several engines scale better than more threads.
 """
 
-import os
 import sys
 import time
 from collections import Counter
@@ -24,12 +23,12 @@ from sekd.inference.pool import run_jobs
 from sekd.inference.requests import StepResult, UnreadableImageError, UnusableImageError
 from sekd.inference.schedule import Conversation
 from sekd.inference.strategies import Strategies, Subject
+from sekd.machine import usual_engines
 from sekd.models import adapter_rank, load_processor
 from sekd.prompts import Prompter
 from sekd.questions import LETTERS, Question
 from sekd.stop import Stop
 
-MOST_ON_CPU = 4  # engines; each holds the model and a KV cache
 Done = Callable[[str, int], None]  # (task's title, images answered)
 
 
@@ -91,8 +90,7 @@ def worker_count(config: EvaluateConfig, tasks: int) -> int:
         return min(config.workers, tasks)
     if config.engine.device != "cpu":
         return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores // config.engine.threads, MOST_ON_CPU, tasks))
+    return min(usual_engines(config.engine.threads), tasks)
 
 
 class EvalWorker:

@@ -183,13 +183,13 @@ class Engine:
     def _result(self, output: Any, request: StepRequest, since: float) -> StepResult:
         answer = output.outputs[0]
         ids, logprobs = _flat_logprobs(answer, request.topk)
-        letters = set(request.letter_ids or ())
+        letters, tokenizer = set(request.letter_ids or ()), self._vllm.renderer.get_tokenizer()
         mass = {
             token: np.exp(value) for token, value in zip(ids[0].tolist(), logprobs[0], strict=True) if token in letters
         }
         return StepResult(
             token_ids=tuple(answer.token_ids),
-            text="" if letters else self._decode(answer.token_ids),
+            text="" if letters else tokenizer.decode(answer.token_ids, skip_special_tokens=True),
             topk_ids=ids[0, 1:],
             topk_logprobs=logprobs[0, 1:],
             topk_ids_by_token=ids[:, 1:],
@@ -201,9 +201,6 @@ class Engine:
             cached_tokens=output.num_cached_tokens or 0,
             latency=time.perf_counter() - since,
         )
-
-    def _decode(self, token_ids: Sequence[int]) -> str:
-        return self._vllm.renderer.get_tokenizer().decode(token_ids, skip_special_tokens=True)
 
     def _hidden(self, output: Any) -> np.ndarray:
         from sekd.inference.connector import STAMP

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sekd.errors import SekdError
+from sekd.errors import SekdError, first_line
 from sekd.inference.config import EngineConfig
 from sekd.inference.pool import Job, Message, Worker, serve
 from sekd.stop import Stop
@@ -36,11 +36,11 @@ def ray_actors(open_worker: Callable[[], Worker], engine: EngineConfig) -> Itera
     try:
         ray.init(address=address, log_to_driver=False, configure_logging=False)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise SekdError(f"no Ray cluster at RAY_ADDRESS={address}: {_first_line(error)}") from error
+        raise SekdError(f"no Ray cluster at RAY_ADDRESS={address}: {first_line(error)}") from error
     try:
         yield RayPool(open_worker, engine)
     except ray.exceptions.RayError as error:
-        raise SekdError(f"Ray failed ({_first_line(error)}); what was written stays, run the same command") from error
+        raise SekdError(f"Ray failed ({first_line(error)}); what was written stays, run the same command") from error
     finally:
         ray.shutdown()
 
@@ -95,7 +95,7 @@ class RayPool:
             return name, "failed", f"{error.cause or error}"
         except ray.exceptions.RayActorError as error:
             self.kill(name)  # an unreachable one must not continue beside its replacement
-            return name, "lost", _first_line(error)
+            return name, "lost", first_line(error)
         return name, "lost", "it ended by itself"
 
     def kill(self, name: str) -> None:
@@ -146,7 +146,3 @@ class Actor:
             return jobs
 
         serve(open_worker, say=say, take=take, stop=Stop())
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

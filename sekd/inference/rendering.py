@@ -13,6 +13,7 @@ from typing import Any
 
 from PIL import Image
 
+from sekd.errors import first_line
 from sekd.inference.requests import StepRequest, UnusableImageError
 
 
@@ -184,4 +185,4 @@ def _first_cause(error: BaseException) -> str:
     """The processor's own error in one line; vLLM wraps it in one with all arguments."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return first_line(error)

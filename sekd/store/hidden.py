@@ -121,45 +121,34 @@ def chunk_rows(rows: int) -> int:
 
 def write_hidden(folder: Path, hidden: np.ndarray, layout: Layout, attributes: dict[str, Any]) -> None:
     """Write encoded hidden states ``[R, L, H]`` as a new Zarr array. The same values give the same bytes."""
-    import zarr
-    from zarr.codecs import Crc32cCodec
-
     rows, *shape = hidden.shape
     chunk = chunk_rows(rows)
-    array = zarr.create_array(
-        store=str(folder),
-        shape=hidden.shape,
-        dtype=STORED_AS[layout.hidden_dtype],
-        chunks=(chunk, *shape),
-        shards=(max(-(-rows // chunk), 1) * chunk, *shape),
-        filters=None,
-        compressors=[Crc32cCodec()],
-        fill_value=FILLS.get(layout.hidden_dtype, float("nan")),
-        dimension_names=("row", "layer", "hidden"),
-        attributes=attributes,
-        zarr_format=3,
-    )
-    array[:] = hidden
+    whole = (max(-(-rows // chunk), 1) * chunk, *shape)
+    fill = FILLS.get(layout.hidden_dtype, float("nan"))
+    dtype = STORED_AS[layout.hidden_dtype]
+    _write(folder, hidden, attributes, dtype=dtype, chunks=(chunk, *shape), shards=whole, fill_value=fill)
 
 
 def write_scales(folder: Path, scale: np.ndarray, attributes: dict[str, Any]) -> None:
     """Write the rows' scales ``[R, L]`` as a new Zarr array of one chunk."""
+    _write(folder, scale, attributes, dtype="<f4", chunks=(max(len(scale), 1), scale.shape[1]), fill_value=float("nan"))
+
+
+def _write(folder: Path, values: np.ndarray, attributes: dict[str, Any], **options: Any) -> None:
     import zarr
     from zarr.codecs import Crc32cCodec
 
     array = zarr.create_array(
         store=str(folder),
-        shape=scale.shape,
-        dtype="<f4",
-        chunks=(max(len(scale), 1), scale.shape[1]),
+        shape=values.shape,
         filters=None,
         compressors=[Crc32cCodec()],
-        fill_value=float("nan"),
-        dimension_names=("row", "layer"),
+        dimension_names=("row", "layer", "hidden")[: values.ndim],
         attributes=attributes,
         zarr_format=3,
+        **options,
     )
-    array[:] = scale
+    array[:] = values
 
 
 @dataclass(frozen=True)

@@ -288,13 +288,8 @@ def test_another_tree_another_limit_or_a_moved_folder_change_no_cell(config: Eva
     def cells(*configs: DataConfig, **changed: object) -> dict:
         datasets = [("in_domain", load_dataset(each, "test")) for each in configs]
         paradigms = ["joint", "independent", "guided"]
-        decoding = {"topk": 20, "temperature": 0, **changed}
-        return {
-            (each.cell.tree, each.cell.paradigm): (each.cell.digest, dict(each.keys))
-            for each in plan(
-                config.model, datasets, [], base=paradigms, student=[], decoding=decoding, generations=tmp_path
-            )
-        }
+        planned = plan(replace(config, base=paradigms, runs=str(tmp_path), **changed), datasets, [])
+        return {(each.cell.tree, each.cell.paradigm): (each.cell.digest, dict(each.keys)) for each in planned}
 
     alone = cells(config.data)
     beside = cells(config.data, data(moved, UNSEEN[0]))
@@ -327,11 +322,10 @@ def test_the_base_is_hashed_once_for_all_students(config: EvaluateConfig, monkey
     monkeypatch.setattr(
         hashlib, "file_digest", lambda stream, kind: read.append(Path(stream.name)) or hashing(stream, kind)
     )
-    run = run_folder(config)
-    students, joint = find_students(run), ["joint"]
+    students = find_students(run_folder(config))
     assert len(students) == 2
     datasets = [("in_domain", load_dataset(config.data, "test"))]
-    planned = plan(config.model, datasets, students, base=joint, student=joint, decoding={}, generations=run)
+    planned = plan(replace(config, base=["joint"], student=["joint"]), datasets, students)
     assert sum(file.parent == Path(config.model.path) and file.suffix == ".safetensors" for file in read) == 1
     assert len({each.cell.facts["model"]["adapter"] for each in planned}) == 3
 

@@ -197,15 +197,13 @@ def test_scores_of_an_earlier_version_are_to_be_written_again(tmp_path: Path) ->
 def test_every_promised_section_is_there(run: Path, page: Checked) -> None:
     scored = ["headline", "arms", "depth", "cases", "metrics", "cost", "mistakes", "calibration"]
     sections = [link.removeprefix("#") for link in page.links if link.startswith("#")][1:]
-    assert sections[:10] == [*scored, "training", "provenance"]
+    assert sections[:9] == [*scored, "training"]
     told = tables(run)
     assert "minus student, points" in told["Students side by side, in one pass"][0]
-    assert told["Trainings"][1:] == [["student seed0", str(run / "seed0"), "0123456789abcdef"]]
     assert [row[:2] for row in told["Training curves, first and last logged values"][1:]] == [
         ["train/loss", "student seed0"],
         ["train/hard", "student seed0"],
     ]
-    assert len(told["Kept generations"]) == 1 + 2 * (3 + 2 * 2)
 
 
 def test_images_that_were_repaired_are_counted_and_shown_with_all_answers(run: Path) -> None:
@@ -314,7 +312,7 @@ def test_the_table_on_the_terminal_shows_names_as_they_are(tmp_path: Path, capsy
 
 
 def test_hostile_names_stay_text(tmp_path: Path) -> None:
-    write_run(tmp_path, n=10, trees=("<script>alert(1)</script>",))
+    write_run(tmp_path, n=10, trees=("demo", "<script>alert(1)</script>"))
     report(tmp_path)
     text = (tmp_path / "report.html").read_text()
     assert "<script>" not in text

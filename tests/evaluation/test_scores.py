@@ -20,11 +20,10 @@ from sekd.evaluation.scores import (
     paths,
     read_run,
     recovered,
-    resampled_sums,
     score_run,
 )
 from sekd.evaluation.table import sentence
-from sekd.metrics import METRICS, score
+from sekd.metrics import METRICS, resampled_sums, score
 from sekd.taxonomy import Taxonomy
 
 QUICK = Bootstrap(resamples=200)
@@ -265,12 +264,12 @@ def test_resamples_without_a_gap_are_counted_and_told(tmp_path: Path) -> None:
 
 def test_many_images_are_resampled_in_bounded_memory_to_the_same_sums(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(0).random((1000, 2))
-    at_once = resampled_sums(values, Bootstrap(resamples=300))
+    at_once = resampled_sums(values, np.ones(1000), resamples=300, seed=0)
     expected = np.random.default_rng(0).multinomial(1000, np.full(1000, 1 / 1000), size=300) @ values
     np.testing.assert_allclose(at_once, expected)
-    monkeypatch.setattr("sekd.evaluation.scores.AT_ONCE", 50_000)
+    monkeypatch.setattr("sekd.metrics.AT_ONCE", 50_000)
     tracemalloc.start()
-    bounded = resampled_sums(values, Bootstrap(resamples=300))
+    bounded = resampled_sums(values, np.ones(1000), resamples=300, seed=0)
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     np.testing.assert_allclose(bounded, expected)

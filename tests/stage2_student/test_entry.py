@@ -18,10 +18,11 @@ from sekd import machine
 from sekd.config_folders import CONF
 from sekd.datasets import DataConfig
 from sekd.models import ModelConfig
+from sekd.recent import read_settings
 from sekd.store import Store
 from stage2_student.config import StudentConfig
 from stage2_student.module import learning_rate_factor
-from stage2_student.runs import RunFolder, read_settings
+from stage2_student.runs import RunFolder
 from stage2_student.training import assemble
 
 REPOSITORY = Path(__file__).parents[2]

@@ -19,8 +19,9 @@ from test_training import losses_of
 
 from sekd.datasets import DataConfig
 from sekd.models import ModelConfig
+from sekd.recent import read_settings
 from sekd.store import Store
-from stage2_student.runs import RunFolder, read_settings
+from stage2_student.runs import RunFolder
 
 REPOSITORY = Path(__file__).parents[2]
 SAID = "error: reader-0, a process that reads the store, was killed by SIGKILL"

@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
 
 from sekd.errors import SekdError
 from sekd.files import write_whole
@@ -150,10 +153,6 @@ def read_outcomes(run: Path) -> list[Outcome]:
 
 
 def print_outcomes(outcomes: list[Outcome]) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
     title = "Other skills, each in its own unit; differences with their paired 95 % interval"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
     for i, column in enumerate(("task", "metric", "base", "student", "student − base", "interval", "samples")):

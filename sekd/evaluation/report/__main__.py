@@ -27,11 +27,7 @@ def write_report(run: Path) -> list[Path]:
     """
     students = find_students(run)
     if (data := run_files.data_of(students)) and not data.labelled:
-        content = [
-            run_files.certainty(students),
-            training_curves(students),
-            run_files.provenance([], students),
-        ]
+        content = [run_files.certainty(students), training_curves(students)]
         return _write(run, WORDS["unlabelled"]["summary"], content, students)
     cells, scores = read_listed(run), read_scores(run)
     roots = {tree_name(each.cell.part, each.cell.tree): Path(each.cell.root) for each in cells}
@@ -48,7 +44,6 @@ def write_report(run: Path) -> list[Path]:
         sections.calibration(scores),
         run_files.certainty(students),
         training_curves(students),
-        run_files.provenance(cells, students),
     ]
     return _write(run, sentence(scores), content, students)
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from sekd.errors import SekdError
 from sekd.evaluation.generations import Generation
@@ -19,6 +18,7 @@ from sekd.evaluation.students import find_students
 from sekd.evaluation.table import INTERVENTIONS, METRIC_TITLES
 from sekd.metrics import METRICS
 from sekd.questions import Question
+from sekd.recent import flat, read_settings
 
 Way = tuple[str, str, str]  # tree, model, paradigm
 Compared = dict[str, tuple[np.ndarray, np.ndarray]]  # metric -> both runs' scores of each image
@@ -127,22 +127,10 @@ def _settings(run: Path, other: Path, names: tuple[str, str]) -> Section | None:
     rows = []
     for name in first:
         if name in second:
-            ours, theirs = (_flat(each[name].training) for each in (first, second))
+            ours, theirs = (
+                {key: str(value) for key, value in flat(read_settings(each[name].training))} for each in (first, second)
+            )
             keys = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
             rows += [(name, key, ours.get(key, "–"), theirs.get(key, "–")) for key in keys if key not in APART]
     title = "Settings of the first training that are not the same"
     return section("against-settings", [Table(title, ("student", "setting", *names), rows)] if rows else [])
-
-
-def _flat(training: Path) -> dict[str, str]:
-    """A training's settings by dotted names."""
-    file = training / "config.yaml"
-    todo = [("", yaml.safe_load(file.read_text(encoding="utf-8")))] if file.is_file() else []
-    found = {}
-    while todo:
-        key, value = todo.pop(0)
-        if isinstance(value, dict) and value:
-            todo += [(f"{key}.{name}".lstrip("."), each) for name, each in value.items()]
-        else:
-            found[key] = str(value)
-    return found

@@ -1,26 +1,23 @@
-"""The sections that show a run's files beside its scores: images, the teacher's pass, and folders."""
+"""The sections that show a run's files beside its scores: images, and the teacher's pass."""
 
-import base64
-import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from PIL import Image
 
 from sekd.datasets import DataConfig, load_dataset
-from sekd.datasets.images import DECODE_ERRORS, decode
+from sekd.datasets.images import DECODE_ERRORS, data_uri, decode
 from sekd.errors import SekdError
 from sekd.evaluation.behaviour import CHANGES
 from sekd.evaluation.certainty import JUDGED, choose_threshold, coverage_curve, path_certainties
-from sekd.evaluation.generations import Listed
 from sekd.evaluation.report import plots
 from sekd.evaluation.report.document import WORDS, Case, Section, Table, Value, section
 from sekd.evaluation.report.sections import base_and_student, name_of
 from sekd.evaluation.students import TrainedStudent, read_data
+from sekd.recent import read_settings
 from sekd.store import Store
 
 LARGEST = 320  # pixels on an image's longer side, sharp also on a high-resolution screen
@@ -77,9 +74,7 @@ def _embed(file: Path) -> str | None:
     longest = max(picture.size)
     scale = LARGEST / longest if longest > LARGEST else max(1.0, SMALLEST / longest)
     width, height = (max(1, round(side * scale)) for side in picture.size)
-    buffer = io.BytesIO()
-    picture.resize((width, height), Image.Resampling.LANCZOS).save(buffer, format="JPEG", quality=82, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return data_uri(picture.resize((width, height), Image.Resampling.LANCZOS), quality=82)
 
 
 def certainty(students: Sequence[TrainedStudent]) -> Section | None:
@@ -91,7 +86,7 @@ def certainty(students: Sequence[TrainedStudent]) -> Section | None:
     if data is None or not data.by_descent:
         return None
     labels = {example.id: example.path for example in load_dataset(data, "train").examples if example.path}
-    settings = _settings(students[0])
+    settings = read_settings(students[0].training)
     store = Store.open(Path(settings["artifacts"], data.name, settings["fingerprint"]))
     shards = (store.read_targets(shard, list(JUDGED)) for shard in range(store.plan.n_shards))
     judged = [path for rows in shards for path in path_certainties(rows, labels)]
@@ -126,18 +121,3 @@ def data_of(students: Sequence[TrainedStudent]) -> DataConfig | None:
         return read_data(students[0].training) if students else None
     except SekdError:
         return None
-
-
-def provenance(cells: Sequence[Listed], students: Sequence[TrainedStudent]) -> Section | None:
-    kept = [(str(each.folder), len(each.keys)) for each in cells]
-    trained = [(each.title, str(each.training), _settings(each).get("fingerprint")) for each in students]
-    tables = [
-        Table("Kept generations", ("folder", "images"), kept),
-        Table("Trainings", ("student", "folder", "the teacher's store"), trained),
-    ]
-    return section("provenance", [table for table in tables if table.rows])
-
-
-def _settings(student: TrainedStudent) -> dict[str, Any]:
-    file = student.training / "config.yaml"
-    return yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
