@@ -46,8 +46,9 @@ KEEP_MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": "8589934592",
     "MALLOC_TOP_PAD_": "268435456",
 }
+# Word -> the setting that it stands for.
 SETTINGS = {"DATA": "data", "MODEL": "model", "ROOT": "data.root", "TAXONOMY": "data.hierarchy", "RUN": "name"}
-SETTINGS["CLUSTER"] = "cluster"
+SETTINGS |= {"CLUSTER": "cluster"}
 WORLD = Path("data/demo/test.json")
 Words = dict[str, str]
 Step = tuple[str, ...]  # a module and its arguments
