@@ -1,8 +1,8 @@
 """``make families``: every command on a stand-in of every family, as it is typed; the outcome goes to docs/models.md.
 
 Each family has a folder of its own with its stand-in, a few photos, and what the commands make there. A cell is "ok" or
-the first line of the error. With --folder families can be run one by one: what ended well is not run again, and the
-page is written from all outcomes in the folder.
+the first line of the error. With --folder families can be run one by one: what ended well is not run again, and what
+was not run keeps its cell on the page.
 """
 
 import argparse
@@ -180,6 +180,20 @@ def supported(family: str) -> dict[str, str]:
     }
 
 
+def read_page(text: str) -> dict[str, dict[str, str]]:
+    """By family what a page holds in its tables, by the tables' columns."""
+    families = {f"`{entry}`": family for family, entry in FAMILIES.items()}
+    found: dict[str, dict[str, str]] = {family: {} for family in FAMILIES}
+    head: list[str] = []
+    for line in text.splitlines():
+        first, *cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if first == "`MODEL=`":
+            head = cells
+        elif first in families:
+            found[families[first]] |= dict(zip(head, cells, strict=True))
+    return found
+
+
 def page(ran: dict[str, dict[str, str]], able: dict[str, dict[str, str]]) -> str:
     """The page, from each family's outcomes by command, and what it supports."""
     typed = [name for name, _ in commands(Path(), "") if name not in TRIED]
@@ -237,7 +251,9 @@ def main() -> None:
 
 
 def write_page(folder: Path) -> None:
-    ran = {family: read_outcomes(folder / family) for family in FAMILIES}
+    """Write the page from the folder's outcomes; what was not run there keeps the outcome that the page has."""
+    before = read_page(PAGE.read_text())
+    ran = {family: before[family] | read_outcomes(folder / family) for family in FAMILIES}
     PAGE.write_text(page(ran, {family: supported(family) for family in FAMILIES}))
 
 
