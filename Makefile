@@ -58,7 +58,7 @@ peek: preview
 
 general: $(if $(TASKS),$(GENERAL))
 
-figures: $(READY) ## draw docs/results.png from the evaluated run's scores and docs/world.png from the embedded world
+figures: $(READY) ## draw docs/results.png from the evaluated run's scores and docs/world.png, docs/forest.png from the embedded worlds
 	$(PYTHON) -m tools.figures $(if $(RUN),runs/$(RUN)) $(ARGS)
 
 site: $(READY) ## build the documentation: site/index.html

@@ -49,7 +49,7 @@ KEEP_MEMORY = {
 # Word -> the setting that it stands for.
 SETTINGS = {"DATA": "data", "MODEL": "model", "ROOT": "data.root", "TAXONOMY": "data.hierarchy", "RUN": "name"}
 SETTINGS |= {"CLUSTER": "cluster"}
-WORLD = Path("data/demo/test.json")
+WORLDS = ("demo", "forest")  # the embedded worlds: each is rendered to data/<name>
 Words = dict[str, str]
 Step = tuple[str, ...]  # a module and its arguments
 
@@ -147,8 +147,9 @@ def _data(settings: Sequence[str]) -> str | None:
 def _world(settings: Sequence[str]) -> Iterator[Step]:
     """Render the embedded world first, where these settings read it and it is not there."""
     elsewhere = any(each.startswith("data.root=") for each in settings)
-    if (_data(settings) or "demo").startswith("demo") and not elsewhere and not WORLD.is_file():
-        yield ("sekd.embedded.world",)
+    world = (_data(settings) or "demo").partition("_")[0]
+    if world in WORLDS and not elsewhere and not Path("data", world, "test.json").is_file():
+        yield "sekd.embedded.world", "--world", world
 
 
 def read_words(command: str, arguments: Sequence[str]) -> tuple[Words, list[str]]:

@@ -20,8 +20,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cli, "engine_extra", lambda: "cpu")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    cli.WORLD.parent.mkdir(parents=True)
-    cli.WORLD.touch()
+    for world in cli.WORLDS:
+        (tmp_path / "data" / world).mkdir(parents=True)
+        (tmp_path / "data" / world / "test.json").touch()
     return tmp_path
 
 
@@ -63,8 +64,10 @@ def test_a_run_of_another_model_than_the_datas_own_is_found_by_data_and_model(pl
 
 
 def test_the_world_is_rendered_once_for_a_command_that_reads_it(place: Path) -> None:
-    cli.WORLD.unlink()
-    rendered = "sekd.embedded.world"
+    for world in cli.WORLDS:
+        (place / "data" / world / "test.json").unlink()
+    rendered = "sekd.embedded.world --world demo"
+    assert steps("teacher", "DATA=forest")[0] == steps("evaluate", "data=forest_kite")[0] == rendered[:-4] + "forest"
     assert steps("teacher")[0] == steps("evaluate", "data=demo_moth")[0] == rendered
     assert rendered not in steps("teacher", "DATA=inat") + steps("preview", "data.root=/elsewhere") + steps("student")
     assert list(dict.fromkeys(steps("demo"))).count(rendered) == 1

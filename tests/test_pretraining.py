@@ -8,19 +8,21 @@ import torch
 from safetensors import safe_open
 
 from sekd.embedded import BASE
-from sekd.embedded.kingdoms import LEVELS, VALUES
-from sekd.embedded.world import picture
+from sekd.embedded.forest import FOREST
+from sekd.embedded.kingdoms import DEMO, LEVELS
+from sekd.embedded.world import WORLDS, picture, sample
 from sekd.models import ModelConfig, load_processor, load_vlm
 from sekd.prompts import Prompter
 from sekd.questions import Question
-from tools.pretrain_base import forward, tasks, tiny_vlm
+from tools.pretrain_base import forward, tiny_vlm
 from tools.pretrain_base.model_card import card
 from tools.pretrain_base.muon import Muon, orthogonalise
 from tools.pretrain_base.probe import probe
-from tools.pretrain_base.tasks import Examples
-from tools.pretrain_base.train import ROUNDS, Mixture
+from tools.pretrain_base.tasks import Examples, Tasks
+from tools.pretrain_base.train import MIXTURES, ROUNDS
 
 FACTS = json.loads((BASE / "training.json").read_text())
+every_world = pytest.mark.parametrize("tasks", WORLDS.values(), ids=WORLDS, indirect=True)
 
 
 @pytest.fixture(scope="module")
@@ -29,53 +31,83 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> ModelConfig:
 
 
 @pytest.fixture
-def examples() -> Examples:
+def tasks(request: pytest.FixtureRequest) -> Tasks:
+    return Tasks(getattr(request, "param", DEMO))
+
+
+@pytest.fixture
+def examples(tasks: Tasks) -> Examples:
     rng = np.random.default_rng(3)
-    return Examples.of(rng.integers(0, len(tasks.WORLD), 24), rng.integers(0, VALUES, (24, len(LEVELS))), rng)
+    trees, values = rng.integers(0, len(tasks.trees), 24), np.zeros((24, len(tasks.level)), dtype=int)
+    for row, tree in enumerate(trees):
+        own = sample(tasks.trees[tree], rng, 1)[0]
+        values[row, : len(own)] = own
+    return tasks.examples(trees, values, rng)
 
 
-def _patches(examples: Examples, processor: object) -> torch.Tensor:
+def _patches(tasks: Tasks, examples: Examples, processor: object) -> torch.Tensor:
     rng = np.random.default_rng(0)
-    pairs = zip(examples.kingdom, examples.values, strict=True)
-    return forward.pixels([picture(tasks.WORLD[k], values, rng) for k, values in pairs], processor)
+    shown = [(tasks.trees[tree], values) for tree, values in zip(examples.tree, examples.values, strict=True)]
+    return forward.pixels([picture(tree, values[: len(tree.branching)], rng) for tree, values in shown], processor)
 
 
-def test_the_parents_name_stands_between_the_options_and_the_answer(examples: Examples) -> None:
-    level = np.random.default_rng(1).integers(1, len(LEVELS), len(examples))
+@every_world
+def test_the_parents_name_stands_between_the_options_and_the_answer(tasks: Tasks, examples: Examples) -> None:
+    level = np.random.default_rng(1).integers(1, examples.depth)
     rows = np.arange(len(examples))
     told = tasks.told(examples, level, numbered=False)
-    place = len(tasks.HEAD) + 1 + 2 * examples.options.shape[2]
-    assert (told.tokens[:, place + 1] == tasks.LEVEL[level - 1]).all()
+    place = len(tasks.head) + 1 + 2 * examples.options.shape[2]
+    assert (told.tokens[:, place + 1] == tasks.level[level - 1]).all()
     assert (told.tokens[:, place + 2] == examples.names[rows, level - 1]).all()
     letter, name = told.targets[:2]
-    assert (told.tokens[:, letter] == tasks.LETTER[examples.answer[rows, level]]).all()
+    assert (told.tokens[:, letter] == tasks.letter[examples.answer[rows, level]]).all()
     assert (told.tokens[:, name] == examples.names[rows, level]).all()
 
 
-def test_a_number_stands_before_the_question_and_before_its_answer(examples: Examples) -> None:
+def test_a_number_stands_before_the_question_and_before_its_answer(tasks: Tasks, examples: Examples) -> None:
     level = np.full(len(examples), 2)
     told = tasks.told(examples, level, numbered=True)
-    assert (told.tokens[:, len(tasks.HEAD)] == tasks.NUMBER[2]).all()
-    assert (told.tokens[:, told.targets[0]] == tasks.NUMBER[2]).all()
+    assert (told.tokens[:, len(tasks.head)] == tasks.number[2]).all()
+    assert (told.tokens[:, told.targets[0]] == tasks.number[2]).all()
 
 
-def test_naming_gives_the_kingdom_at_the_first_level(examples: Examples) -> None:
+def test_naming_gives_the_kingdom_at_the_first_level(tasks: Tasks, examples: Examples) -> None:
     naming = tasks.naming(examples, np.zeros(len(examples), dtype=int))
-    place = len(tasks.HEAD) + 1 + 2 * examples.options.shape[2]
-    assert (naming.tokens[:, place + 2] == tasks.KINGDOM[examples.kingdom]).all()
+    place = len(tasks.head) + 1 + 2 * examples.options.shape[2]
+    assert (naming.tokens[:, place + 2] == tasks.tree[examples.tree]).all()
 
 
-def test_options_hold_the_true_name_once_and_no_name_twice(examples: Examples) -> None:
+@every_world
+def test_options_hold_the_true_name_once_and_no_name_twice(tasks: Tasks, examples: Examples) -> None:
     chosen = np.take_along_axis(examples.options, examples.answer[:, :, None], 2)[:, :, 0]
-    assert (chosen == examples.names).all()
-    for options in examples.options.reshape(-1, VALUES):
-        assert len(set(options.tolist())) == VALUES
+    for row, depth in enumerate(examples.depth):
+        assert (chosen[row, :depth] == examples.names[row, :depth]).all()
+        for options in examples.options[row, :depth].tolist():
+            assert len(set(options)) == len(options) == 4
+            assert min(options) >= 0
 
 
-def test_tasks_are_the_tokens_that_prompts_and_chat_template_give(tiny: ModelConfig, examples: Examples) -> None:
+def test_a_path_that_ends_early_is_asked_as_deep_as_it_goes() -> None:
+    tasks = Tasks(FOREST)
+    boat, rng = list(FOREST.trees).index("Boat"), np.random.default_rng(0)
+    tree, values = np.full(40, boat), np.zeros((40, len(tasks.level)), dtype=int)
+    values[:, : len(tasks.trees[boat].branching)] = sample(tasks.trees[boat], rng, 40)
+    examples = tasks.examples(tree, values, rng)
+    short, long = examples.by_depth()
+    assert {len(tasks.trees[boat].path(values[row, :4])) for row in short} == {2}
+    per_turn = len(tasks.next) + 9 + len(tasks.reply) + 2 + len(tasks.stop)
+    lengths = [tasks.conditioned(examples[rows]).tokens.shape[1] for rows in (short, long)]
+    assert lengths[1] - lengths[0] == 2 * per_turn
+    with pytest.raises(AssertionError, match="one depth"):
+        tasks.conditioned(examples)
+
+
+def test_tasks_are_the_tokens_that_prompts_and_chat_template_give(
+    tiny: ModelConfig, tasks: Tasks, examples: Examples
+) -> None:
     processor, prompter = load_processor(tiny), Prompter.named("terse")
     tokenizer = processor.tokenizer
-    words = {index: token for token, index in tasks.ID.items()}
+    words = {index: token for token, index in tasks.ids.items()}
 
     def ids(text: str) -> list[int]:
         return tokenizer(text.replace(tiny_vlm.IMAGE, tiny_vlm.IMAGE * tiny_vlm.IMAGE_TOKENS))["input_ids"]
@@ -94,33 +126,44 @@ def test_tasks_are_the_tokens_that_prompts_and_chat_template_give(tiny: ModelCon
             forced = ids(prompter.render(processor, prompter.conditioned(questions, step, answers[:step])))
             assert forced == stepwise.tokens[row, : len(forced)].tolist()
             assert len(forced) in stepwise.targets  # the next token is the letter
-            assert stepwise.tokens[row, len(forced)] in tasks.LETTER
+            assert stepwise.tokens[row, len(forced)] in tasks.letter
 
 
-def test_the_batched_forward_pass_equals_transformers(tiny: ModelConfig, examples: Examples) -> None:
+def test_the_batched_forward_pass_equals_transformers(tiny: ModelConfig, tasks: Tasks, examples: Examples) -> None:
     vlm = load_vlm(tiny)
-    patches = _patches(examples, load_processor(tiny))
+    patches = _patches(tasks, examples, load_processor(tiny))
     tokens = forward.to_tensor(tasks.joint(examples).tokens)
+    text = forward.to_tensor(tasks.listing(5, np.random.default_rng(0)).tokens)
+    everywhere, some = torch.arange(tokens.shape[1]), torch.tensor([3, 7])
+
+    def decoded(patches: torch.Tensor) -> list[torch.Tensor]:
+        sequences = forward.Sequences(tokens, forward.encode_images(vlm, patches), everywhere)
+        alone = forward.Sequences(text, None, some)
+        return [forward.logits(vlm, hidden) for hidden in forward.decode(vlm, [alone, sequences])]
+
     with torch.inference_mode():
-        ours = forward.logits(vlm, forward.decode(vlm, tokens, forward.encode_images(vlm, patches)))
+        listed, ours = decoded(patches)
         theirs = vlm(
             input_ids=tokens,
             pixel_values=patches.flatten(0, 1),
             image_grid_thw=torch.tensor([[1, forward.GRID, forward.GRID]] * len(examples)),
-            mm_token_type_ids=(tokens == tasks.ID[tiny_vlm.IMAGE]).int(),
+            mm_token_type_ids=(tokens == tasks.ids[tiny_vlm.IMAGE]).int(),
         ).logits
-        swapped = forward.encode_images(vlm, patches.flip(0))
-        wrong = forward.logits(vlm, forward.decode(vlm, tokens, swapped))
+        listed_theirs = vlm(input_ids=text).logits[:, some]
+        _, wrong = decoded(patches.flip(0))
+    torch.testing.assert_close(listed, listed_theirs, atol=2e-5, rtol=2e-5)
     torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=2e-5)
     assert (wrong - theirs).abs().max() > 1e-3
 
 
-def test_the_probe_finds_the_shipped_base_good_at_steps_and_bad_at_whole_paths(examples: Examples) -> None:
+def test_the_probe_finds_the_shipped_base_good_at_steps_and_bad_at_whole_paths(
+    tasks: Tasks, examples: Examples
+) -> None:
     shipped = ModelConfig(name="tiny", path=str(BASE))
     vlm = load_vlm(shipped, dtype=torch.float32)
     with torch.inference_mode():
-        images = forward.encode_images(vlm, _patches(examples, load_processor(shipped)))
-    found = probe(vlm, images, examples)
+        images = forward.encode_images(vlm, _patches(tasks, examples, load_processor(shipped)))
+    found = probe(vlm, images, tasks, examples)
     assert found["conditioned"]["hca"] > 85
     assert found["joint"]["hca"] < 40
     assert found["independent"]["order"] > 85
@@ -144,9 +187,9 @@ def test_muon_orthogonalises_and_descends() -> None:
 
 
 def test_the_shipped_base_was_trained_on_the_mixture_in_the_code() -> None:
-    assert [each["settings"] for each in FACTS["rounds"]] == [vars(settings) for settings in ROUNDS]
+    assert [each["settings"] for each in FACTS["rounds"]] == [vars(settings) for settings in ROUNDS["demo"]]
     for each in FACTS["rounds"]:
-        assert each["mixture"] == vars(Mixture())
+        assert each["mixture"] == vars(MIXTURES["demo"])
         whole_paths = each["mixture"]["joint"] * (each["settings"]["steps"] - each["settings"]["first_stage"])
         assert whole_paths / each["mixture"]["joint_every"] / each["seen"]["sequences"] < 0.003
 
@@ -154,4 +197,4 @@ def test_the_shipped_base_was_trained_on_the_mixture_in_the_code() -> None:
 def test_the_shipped_card_says_what_was_trained() -> None:
     with safe_open(BASE / "model.safetensors", "pt") as weights:
         parameters = sum(weights.get_tensor(name).numel() for name in weights.keys())  # noqa: SIM118
-    assert (BASE / "README.md").read_text() == card(FACTS, parameters)
+    assert (BASE / "README.md").read_text() == card(FACTS, DEMO, parameters)

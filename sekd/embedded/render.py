@@ -28,6 +28,7 @@ HEIGHT = {"Fauna": 0.56, "Flora": 0.40, "Vessel": 0.56, "Moth": 0.54, "Rocket": 
 
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]  # left, top, right, bottom
+Colour = tuple[int, int, int]
 
 
 def _around(width: float, height: float, *centres: Point) -> list[Box]:
@@ -68,14 +69,14 @@ HANDLES = {"lefthandle": (-1.7, -0.6, -0.4, 0.6), "righthandle": (0.4, -0.6, 1.7
 class Canvas:
     """An image in progress. Coordinates (x right, y down) are from the subject's centre, in units of its radius."""
 
-    def __init__(self, kingdom: str, rng: np.random.Generator) -> None:
+    def __init__(self, background: Image.Image, ink: Colour, height: float, rng: np.random.Generator) -> None:
         self.rng = rng
-        self.ink = INK[kingdom]
-        self.image = _background(kingdom, rng)
+        self.ink = ink
+        self.image = background
         self.draw = ImageDraw.Draw(self.image)
         self.radius = DRAWN * rng.uniform(0.24, 0.28)
         self.line = round(0.17 * self.radius)
-        self.centre = (DRAWN * (0.5 + rng.uniform(-0.05, 0.05)), DRAWN * (HEIGHT[kingdom] + rng.uniform(-0.04, 0.04)))
+        self.centre = (DRAWN * (0.5 + rng.uniform(-0.05, 0.05)), DRAWN * (height + rng.uniform(-0.04, 0.04)))
 
     def pixels(self, *points: Point) -> list[Point]:
         return [(self.centre[0] + x * self.radius, self.centre[1] + y * self.radius) for x, y in points]
@@ -104,19 +105,30 @@ class Canvas:
 
 def render(kingdom: str, attributes: dict[str, str], rng: np.random.Generator) -> Image.Image:
     """An RGB image of ``SIDE`` x ``SIDE`` pixels; ``rng`` varies position, size, shade and texture."""
-    canvas = Canvas(kingdom, rng)
+    canvas = Canvas(_background(kingdom, rng), INK[kingdom], HEIGHT[kingdom], rng)
     DRAW[kingdom](canvas, attributes)
-    shade = np.clip(np.array(RGB[attributes["colour"]]) + rng.integers(-14, 15, 3), 0, 255)
-    skin = _skin(attributes["pattern"], shade, canvas)
+    skin = draw_skin(attributes["pattern"], shaded(RGB[attributes["colour"]], rng), canvas)
     canvas.image.paste(skin, (0, 0), canvas.body(kingdom, attributes["shape"]))
     return canvas.image.resize((SIDE, SIDE), Image.Resampling.BOX)
 
 
-def _background(kingdom: str, rng: np.random.Generator) -> Image.Image:
-    top, bottom = (np.array(colour) + rng.integers(-8, 9, 3) for colour in SKY[kingdom])
+def shaded(colour: Colour, rng: np.random.Generator) -> Colour:
+    """The colour a little lighter or darker in each channel."""
+    red, green, blue = np.clip(np.array(colour) + rng.integers(-14, 15, 3), 0, 255).tolist()
+    return red, green, blue
+
+
+def draw_sky(top: Colour, bottom: Colour, rng: np.random.Generator) -> Image.Image:
+    """A background that fades from one colour to another, both a little varied."""
+    above, below = (np.array(colour) + rng.integers(-8, 9, 3) for colour in (top, bottom))
     ramp = np.linspace(0, 1, DRAWN)[:, None]
-    column = np.clip(top * (1 - ramp) + bottom * ramp, 0, 255).astype(np.uint8)
-    image = Image.fromarray(np.repeat(column[:, None], DRAWN, axis=1))
+    column = np.clip(above * (1 - ramp) + below * ramp, 0, 255).astype(np.uint8)
+    return Image.fromarray(np.repeat(column[:, None], DRAWN, axis=1))
+
+
+def _background(kingdom: str, rng: np.random.Generator) -> Image.Image:
+    image = draw_sky(*SKY[kingdom], rng)
+    column = np.asarray(image)[:, 0]
     draw = ImageDraw.Draw(image)
     if kingdom in ("Flora", "Vessel"):  # the ground, the table
         draw.rectangle([0, DRAWN * 0.93, DRAWN, DRAWN], fill=tuple(int(v * 0.8) for v in column[-1]))
@@ -126,15 +138,18 @@ def _background(kingdom: str, rng: np.random.Generator) -> Image.Image:
     return image
 
 
-def _skin(pattern: str, shade: np.ndarray, canvas: Canvas) -> Image.Image:
+def draw_skin(pattern: str, light: Colour, canvas: Canvas) -> Image.Image:
     """The body's colour and pattern over the whole image; the caller cuts out the body."""
-    light, dark = tuple(int(v) for v in shade), tuple(int(v * 0.3) for v in shade)
+    dark = tuple(int(v * 0.3) for v in light)
     skin = Image.new("RGB", canvas.image.size, light)
     draw = ImageDraw.Draw(skin)
     shift = canvas.rng.uniform(0, 0.3)
     if pattern == "striped":
         for y in np.arange(-1.5 + shift, 1.5, 0.56).tolist():
             draw.rectangle(canvas.box(-2, y, 2, y + 0.23), fill=dark)
+    elif pattern == "barred":
+        for x in np.arange(-1.5 + shift, 1.5, 0.56).tolist():
+            draw.rectangle(canvas.box(x, -2, x + 0.23, 2), fill=dark)
     elif pattern == "dotted":
         for row, y in enumerate(np.arange(-1.4 + shift, 1.5, 0.46).tolist()):
             for x in np.arange(-1.6 + 0.23 * (row % 2), 1.6, 0.46).tolist():

@@ -20,7 +20,7 @@ from sekd.datasets.base import Dataset, Example
 from sekd.datasets.config import DataConfig
 from sekd.embedded import BASE
 from sekd.embedded.kingdoms import IN_DOMAIN, LEVELS, UNSEEN
-from sekd.embedded.world import categories
+from sekd.embedded.world import categories_by_path
 from sekd.errors import SekdError, exit_on_error
 from sekd.evaluation.general.outcome import Outcome, print_outcomes, write_outcomes
 from sekd.evaluation.students import STUDENT, find_students, read_base
@@ -86,11 +86,7 @@ def _share(reply: Sequence[str], correct: Sequence[str]) -> float:
 
 def captions() -> dict[tuple[str, ...], list[str]]:
     """Path -> the words of its caption: the kingdom and the attributes."""
-    found = {}
-    for row in categories():
-        path = (row["kingdom"], *(row[level] for level in LEVELS[:-1]), row["name"])
-        found[path] = [row["kingdom"], *row["common_name"].split()]
-    return found
+    return {path: [path[0], *row["common_name"].split()] for path, row in categories_by_path().items()}
 
 
 def measure_skills(run: Path, datasets: Sequence[Dataset]) -> list[Outcome]:

@@ -17,6 +17,7 @@ from sekd.datasets.base import Examples
 from sekd.datasets.config import SPLITS, SplitPart
 from sekd.datasets.images import open_image
 from sekd.datasets.tables import JsonFile
+from sekd.embedded.forest import FOREST
 from sekd.embedded.kingdoms import IN_DOMAIN, UNSEEN
 from sekd.errors import SekdError
 from sekd.taxonomy import fold
@@ -38,6 +39,12 @@ def test_the_demo_distils_the_worlds_own_kingdoms_and_leaves_the_others_unseen()
     assert tuple(config("demo", Path()).within["kingdom"]) == IN_DOMAIN
     for kingdom in UNSEEN:
         assert config(f"demo_{kingdom.lower()}", Path()).within == {"kingdom": [kingdom]}
+
+
+def test_the_forest_distils_the_worlds_own_trees_and_leaves_the_others_unseen() -> None:
+    assert tuple(config("forest", Path()).classes or ()) == FOREST.in_domain
+    for tree in FOREST.unseen:
+        assert config(f"forest_{tree.lower()}", Path()).classes == [tree]
 
 
 def test_every_split_of_every_dataset_reads_and_asks(load: Load, name: str) -> None:

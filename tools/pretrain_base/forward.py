@@ -3,9 +3,11 @@
 transformers runs the vision tower over one ragged sequence with one attention call an image. In pretraining all images
 have the same size, so the tower runs as one batch. A test compares the result with transformers.
 
-Shape legend: B images, P patches an image, N image tokens, T tokens, H hidden.
+Shape legend: B images or sequences, N image tokens, T tokens, P patches of an image or positions, H hidden.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -42,19 +44,70 @@ def encode_images(vlm: Any, patches_BPV: Tensor) -> Tensor:
     return tower.merger(x).reshape(batch, IMAGE_TOKENS, -1)
 
 
-def decode(vlm: Any, tokens_BT: Tensor, images_BNH: Tensor | None) -> Tensor:
-    """Tokens, with one image each or none -> the last layer's hidden states after the norm [B, T, H]."""
+@dataclass(frozen=True)
+class Sequences:
+    """Sequences of one length: tokens [B, T], an image each [B, N, H] or none, and the positions [P] to return."""
+
+    tokens: Tensor
+    images: Tensor | None
+    positions: Tensor
+
+
+def decode(vlm: Any, batches: Sequence[Sequences]) -> list[Tensor]:
+    """The last layer's hidden states after the norm, of each batch at its positions [B, P, H].
+
+    All tokens pass a layer as one matrix and attend within their own sequence: a step has many small batches. The last
+    layer's feed-forward block sees the wanted positions alone.
+    """
     decoder = vlm.model.language_model
-    x = decoder.embed_tokens(tokens_BT)
-    length = tokens_BT.shape[1]
-    if images_BNH is None:
-        positions = torch.arange(length).expand(3, -1)
-    else:
-        after = FIRST_IMAGE_TOKEN + IMAGE_TOKENS
-        x = torch.cat([x[:, :FIRST_IMAGE_TOKEN], images_BNH.to(x.dtype), x[:, after:]], 1)
-        positions = _positions(length)
-    positions = positions[:, None].expand(3, len(tokens_BT), length)
-    return decoder(inputs_embeds=x, position_ids=positions, use_cache=False).last_hidden_state
+    shapes = [batch.tokens.shape for batch in batches]
+    x = torch.cat([_embed(decoder, batch).flatten(0, 1) for batch in batches])
+    cos, sin = (torch.cat(each) for each in zip(*(_rotary(decoder, batch) for batch in batches), strict=True))
+    wanted, start = [], 0
+    for batch, (count, length) in zip(batches, shapes, strict=True):
+        wanted.append((start + length * torch.arange(count)[:, None] + batch.positions).flatten())
+        start += count * length
+    for layer in decoder.layers:
+        mixed = _attend(layer.self_attn, layer.input_layernorm(x), cos, sin, shapes)
+        if layer is decoder.layers[-1]:
+            rows = torch.cat(wanted)
+            x, mixed = x[rows], mixed[rows]
+        x = x + layer.self_attn.o_proj(mixed)
+        x = x + layer.mlp(layer.post_attention_layernorm(x))
+    parts = decoder.norm(x).split([len(rows) for rows in wanted])
+    return [part.unflatten(0, (count, -1)) for part, (count, _) in zip(parts, shapes, strict=True)]
+
+
+def _embed(decoder: Any, batch: Sequences) -> Tensor:
+    x = decoder.embed_tokens(batch.tokens)
+    if batch.images is None:
+        return x
+    after = FIRST_IMAGE_TOKEN + IMAGE_TOKENS
+    return torch.cat([x[:, :FIRST_IMAGE_TOKEN], batch.images.to(x.dtype), x[:, after:]], 1)
+
+
+def _rotary(decoder: Any, batch: Sequences) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of every token's angles [B T, head dimension]."""
+    count, length = batch.tokens.shape
+    positions = torch.arange(length).expand(3, -1) if batch.images is None else _positions(length)
+    cos, sin = decoder.rotary_emb(torch.zeros(1), positions[:, None])
+    return cos[0].repeat(count, 1), sin[0].repeat(count, 1)
+
+
+def _attend(attention: Any, x: Tensor, cos: Tensor, sin: Tensor, shapes: Sequence[torch.Size]) -> Tensor:
+    """Causal attention within each sequence, before the output projection: [B T of all batches, H]."""
+    projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+    weight, bias = torch.cat([each.weight for each in projections]), torch.cat([each.bias for each in projections])
+    qkv = functional.linear(x, weight, bias).view(len(x), 3, -1, attention.head_dim)
+    qk = _rotate(qkv[:, :2], cos[:, None, None], sin[:, None, None])
+    sizes = [count * length for count, length in shapes]
+    mixed = []
+    for pair, value, shape in zip(qk.split(sizes), qkv[:, 2].split(sizes), shapes, strict=True):
+        query, key = pair.unflatten(0, shape).permute(2, 0, 3, 1, 4)
+        value = value.unflatten(0, shape).transpose(1, 2)
+        out = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+        mixed.append(out.transpose(1, 2).reshape(len(pair), -1))
+    return torch.cat(mixed)
 
 
 def logits(vlm: Any, hidden: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from sekd.embedded.kingdoms import IN_DOMAIN, LEVELS, UNSEEN
+from sekd.embedded.trees import World
+from tools.pretrain_base.tiny_vlm import config
 
 TEXT = """\
 ---
@@ -10,13 +11,13 @@ license: apache-2.0
 pipeline_tag: image-text-to-text
 ---
 
-# The embedded base model
+# {title}
 
-A Qwen2.5-VL with {parameters:,} parameters (4 decoder layers of 128, 2 vision blocks of 96, images of 48 × 48 pixels)
-and a word-level tokenizer. It knows only the embedded world ({kingdoms}). It exists so that the
-whole method can be run and tested on any machine. The weights are fp16.
+A Qwen2.5-VL with {parameters:,} parameters ({layers} decoder layers of {hidden}, 2 vision blocks of 96, \
+images of 48 × 48 pixels)
+and a word-level tokenizer. It knows only {known} ({trees}). {purpose}
 
-    make base        # trains it again: {steps} steps in {rounds} rounds, {minutes} minutes on {threads} threads
+    make base{arguments}        # trains it again: {steps} steps in {rounds}, {minutes} minutes on {threads}
 
 ## Training data
 
@@ -34,15 +35,34 @@ next. Some attention heads are initialised as look-back and matching heads (`too
 ## Accuracy
 
 Percent correct on {probe_images} fresh images, measured at the end of training. `make evaluate` gives the scores on
-the demo's held-out images.
+{data} held-out images.
 
-| kingdom | strategy | path | {levels} | parsed |
+| {tree} | strategy | path | {levels} | parsed |
 |---|---|---|---{rules}|---|
 {scores}
 """
 
+# What differs between the worlds' cards.
+WORDS = {
+    "demo": {
+        "title": "The embedded base model",
+        "known": "the embedded world",
+        "purpose": "It exists so that the\nwhole method can be run and tested on any machine. The weights are fp16.",
+        "arguments": "",
+        "tree": "kingdom",
+        "data": "the demo's",
+    },
+    "forest": {
+        "title": "The base model of many trees",
+        "known": "the world of many trees",
+        "purpose": "It exists to ask\nwhat the number of taxonomies distilled on changes. The weights are fp16.",
+        "arguments": ' ARGS="--world forest"',
+        "tree": "tree",
+        "data": "the world's",
+    },
+}
 TASKS = {
-    "caption": "kingdom and attributes of the image",
+    "caption": "{tree} and attributes of the image",
     "lineage": "the path of names, no options",
     "listing": "text only: lettered names, repeated by letter or by name",
     "open_dialogue": "one turn a level, no options",
@@ -56,38 +76,45 @@ TASKS = {
 }
 
 
-def card(facts: dict[str, Any], parameters: int) -> str:
+def card(facts: dict[str, Any], world: World, parameters: int) -> str:
     """The card in Markdown.
 
     Args:
         facts: the content of ``training.json``.
+        world: what the model knows.
         parameters: how many the model has.
     """
-    rounds, mixture = facts["rounds"], facts["rounds"][0]["mixture"]
+    rounds, mixture, words = facts["rounds"], facts["rounds"][0]["mixture"], WORDS[world.name]
     seen = {count: sum(each["seen"][count] for each in rounds) for count in ("sequences", "tokens")}
     second_stage = sum(each["settings"]["steps"] - each["settings"]["first_stage"] for each in rounds)
     shares = {
         f"{task}_share": mixture[task] * second_stage / mixture[f"{task}_every"] / seen["sequences"]
         for task in ("pair", "joint")
     }
+    columns = ("hca", *world.levels, "parsed")
     scores = [
-        f"| {kingdom} | {strategy} | " + " | ".join(str(cell[column]) for column in ("hca", *LEVELS, "parsed")) + " |"
-        for kingdom, strategies in facts["exam"].items()
+        f"| {tree} | {strategy} | " + " | ".join(str(cell.get(column, "")) for column in columns) + " |"
+        for tree, strategies in facts["exam"].items()
         for strategy, cell in strategies.items()
     ]
+    rows = [f"| {task} | {mixture[task]} | {text.format(**words, **mixture)} |" for task, text in TASKS.items()]
+    text = config(world).text_config
     return TEXT.format(
         parameters=parameters,
-        kingdoms=", ".join((*IN_DOMAIN, *UNSEEN)),
+        layers=text.num_hidden_layers,
+        hidden=text.hidden_size,
+        trees=", ".join((*world.in_domain, *world.unseen)),
         steps=" + ".join(f"{each['settings']['steps']:,}" for each in rounds),
-        rounds=len(rounds),
+        rounds=f"{len(rounds)} round{'s' * (len(rounds) > 1)}",
         minutes=round(sum(each["minutes"] for each in rounds), 1),
-        threads=rounds[0]["settings"]["threads"],
+        threads=f"{(threads := rounds[0]['settings']['threads'])} thread{'s' * (threads > 1)}",
         pool=rounds[0]["settings"]["pool"],
         probe_images=facts["exam_images"],
-        mixture="\n".join(f"| {task} | {mixture[task]} | {text.format(**mixture)} |" for task, text in TASKS.items()),
+        mixture="\n".join(rows),
         **shares,
-        levels=" | ".join(LEVELS),
-        rules="|---" * (len(LEVELS) - 1),
+        levels=" | ".join(world.levels),
+        rules="|---" * (len(world.levels) - 1),
         scores="\n".join(scores),
         **seen,
+        **words,
     )

@@ -8,16 +8,19 @@ from typing import Any
 
 import torch
 
-from sekd.embedded.kingdoms import KINGDOMS, LEVELS
+from sekd.embedded.kingdoms import DEMO
+from sekd.embedded.trees import World
 from sekd.pil_processors import use_pil_where_torchvision_is_absent
 
 PAD, UNKNOWN, TURN, END = "<|endoftext|>", "<|unknown|>", "<|im_start|>", "<|im_end|>"
 IMAGE, VIDEO = "<|image_pad|>", "<|video_pad|>"
 VISION_START, VISION_END = "<|vision_start|>", "<|vision_end|>"
 SPECIAL = (PAD, UNKNOWN, TURN, END, VISION_START, VISION_END, IMAGE, VIDEO)
-LETTERS, NUMBERS = "ABCD", "1234"
+LETTERS = "ABCD"
 WORDS = ("system", "user", "assistant", "describe", "lineage")
 
+# What the decoder of a larger world's model has, where it differs.
+SIZES: dict[str, dict[str, int]] = {"forest": {"intermediate_size": 320}}
 IMAGE_SIDE = 48  # pixels, after the processor's resizing
 PATCH, MERGE = 8, 2
 IMAGE_TOKENS = (IMAGE_SIDE // (PATCH * MERGE)) ** 2
@@ -31,48 +34,54 @@ CHAT_TEMPLATE = (
 )
 
 
-def vocabulary() -> list[str]:
+def numbers(world: World) -> list[str]:
+    """One number a level."""
+    return [str(level + 1) for level in range(len(world.levels))]
+
+
+def vocabulary(world: World = DEMO) -> list[str]:
     """All tokens in the order of their ids, padded with unused ones to a multiple of 16."""
-    attributes = [attribute for kingdom in KINGDOMS.values() for attribute in kingdom.attributes]
+    attributes = [attribute for tree in world.trees.values() for attribute in tree.attributes]
     words = [
         *SPECIAL,
         *LETTERS,
-        *NUMBERS,
+        *numbers(world),
         *WORDS,
-        *LEVELS,
-        *(kingdom.name for kingdom in KINGDOMS.values()),
+        *world.levels,
+        *world.trees,
         *(name for name, _ in attributes),
         *(value for _, values in attributes for value in values),
-        *(name for kingdom in KINGDOMS.values() for level in kingdom.names for name in level),
+        *(name for tree in world.trees.values() for level in tree.names for name in level),
     ]
     unique = list(dict.fromkeys(words))
     return unique + [f"<|unused{index}|>" for index in range(-len(unique) % 16)]
 
 
-def token_ids() -> dict[str, int]:
-    return {token: index for index, token in enumerate(vocabulary())}
+def token_ids(world: World = DEMO) -> dict[str, int]:
+    return {token: index for index, token in enumerate(vocabulary(world))}
 
 
-def config(**text_overrides: Any) -> Any:
-    """The architecture as a ``Qwen2_5_VLConfig``: 4 decoder layers of 128, 2 vision blocks of 96."""
+def config(world: World = DEMO, /, **text_overrides: Any) -> Any:
+    """The architecture as a ``Qwen2_5_VLConfig``: 4 decoder layers of 128 or ``SIZES``, 2 vision blocks of 96."""
     from transformers import Qwen2_5_VLConfig
 
-    ids = token_ids()
+    ids = token_ids(world)
     text = {
         "vocab_size": len(ids),
         "hidden_size": 128,
         "intermediate_size": 256,
         "num_hidden_layers": 4,
         "num_attention_heads": 4,
-        "num_key_value_heads": 4,
         "max_position_embeddings": 1024,
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 6, 6]},
         "bos_token_id": ids[TURN],
         "eos_token_id": ids[END],
         "pad_token_id": ids[PAD],
         "tie_word_embeddings": True,
+        **SIZES.get(world.name, {}),
         **text_overrides,
     }
+    text.setdefault("num_key_value_heads", text["num_attention_heads"])
     vision = {
         "depth": 2,
         "hidden_size": 96,
@@ -108,27 +117,27 @@ def save_random(folder: Path | str, seed: int = 0, **text_overrides: Any) -> Pat
     return save(vlm, Path(folder))
 
 
-def save(vlm: Any, folder: Path, *, side: int = IMAGE_SIDE, patch: int = PATCH) -> Path:
+def save(vlm: Any, folder: Path, *, world: World = DEMO, side: int = IMAGE_SIDE, patch: int = PATCH) -> Path:
     """Write weights, configuration, tokenizer, chat template and a processor to ``side``² pixels to ``folder``."""
     use_pil_where_torchvision_is_absent()
     from transformers import GenerationConfig
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-    ids = token_ids()
+    ids = token_ids(world)
     vlm.generation_config = GenerationConfig(eos_token_id=ids[END], pad_token_id=ids[PAD], do_sample=False)
     vlm.save_pretrained(folder)
-    tokenizer().save_pretrained(folder)
+    tokenizer(world).save_pretrained(folder)
     sizes = {"patch_size": patch, "merge_size": MERGE, "temporal_patch_size": 2}
     Qwen2VLImageProcessorPil(size={"shortest_edge": side**2, "longest_edge": side**2}, **sizes).save_pretrained(folder)
     return folder
 
 
-def tokenizer() -> Any:
+def tokenizer(world: World = DEMO) -> Any:
     """Splits on white space; a word outside the world's vocabulary becomes ``<|unknown|>``."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    words = Tokenizer(models.WordLevel(token_ids(), unk_token=UNKNOWN))
+    words = Tokenizer(models.WordLevel(token_ids(world), unk_token=UNKNOWN))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(
         tokenizer_object=words,

@@ -20,16 +20,17 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from sekd.embedded import BASE
-from sekd.embedded.kingdoms import KINGDOMS, LEVELS
-from sekd.embedded.world import picture, sample
+from sekd.embedded.trees import World
+from sekd.embedded.world import WORLDS, picture, sample
 from sekd.models import ModelConfig, load_processor
-from tools.pretrain_base import forward, tasks, tiny_vlm
+from tools.pretrain_base import forward, tiny_vlm
 from tools.pretrain_base.initialise import initialise
 from tools.pretrain_base.model_card import card
 from tools.pretrain_base.muon import Muon
 from tools.pretrain_base.probe import probe
-from tools.pretrain_base.tasks import Examples, TaskBatch
+from tools.pretrain_base.tasks import Examples, TaskBatch, Tasks
 
+PROBED = 500  # fresh images of all trees
 TRAIN_SEED, PROBE_SEED = 1, 2  # not the seed of the world on disk: no image of the demo is trained on
 
 
@@ -68,44 +69,77 @@ class Settings:
     threads: int = 2  # sums are split among threads, so another number gives other rounding and another model
 
 
-ROUNDS = (
-    Settings(),
-    Settings(steps=700, first_stage=0, matrices_lr=0.006, others_lr=2.4e-3, fall=1.0, seed=1),
-)
+ROUNDS = {
+    "demo": (
+        Settings(),
+        Settings(steps=700, first_stage=0, matrices_lr=0.006, others_lr=2.4e-3, fall=1.0, seed=1),
+    ),
+    "forest": (Settings(steps=3000, first_stage=240, pool=6_000),),
+}
+MIXTURES = {
+    "demo": Mixture(),
+    "forest": Mixture(
+        caption=12,
+        lineage=24,
+        listing=8,
+        open_dialogue=8,
+        naming=12,
+        single=8,
+        told=20,
+        told_numbered=12,
+        conditioned=24,
+        pair=8,
+        joint=8,
+    ),
+}
 
 
 class ImagePool:
-    """Rendered images of all kingdoms, preprocessed for the model, with their labels."""
+    """Rendered images of all trees, preprocessed for the model, with their labels."""
 
-    def __init__(self, count: int, seed: int) -> None:
+    def __init__(self, tasks: Tasks, count: int, seed: int) -> None:
+        self.tasks = tasks
         rng = np.random.default_rng(seed)
-        trees = list(KINGDOMS.values())
-        kingdom = rng.integers(0, len(trees), count)
-        values = np.concatenate([sample(trees[index], rng, 1) for index in kingdom])
-        self.examples = Examples.of(kingdom, values, rng)
+        trees = tasks.trees
+        tree = rng.integers(0, len(trees), count)
+        values = np.zeros((count, len(tasks.level)), dtype=int)
+        for row, index in enumerate(tree):
+            values[row, : len(trees[index].branching)] = sample(trees[index], rng, 1)[0]
+        self.examples = tasks.examples(tree, values, rng)
         processor = load_processor(ModelConfig(name="base", path=str(BASE)))
         self.patches = torch.empty(count, forward.GRID**2, 2 * 3 * tiny_vlm.PATCH**2, dtype=torch.float16)
         for start in tqdm(range(0, count, 100), desc="rendering", unit="00 images"):
             rows = range(start, min(start + 100, count))
-            images = [picture(trees[kingdom[row]], values[row], rng) for row in rows]
+            images = [picture(trees[tree[row]], values[row, : len(trees[tree[row]].branching)], rng) for row in rows]
             self.patches[start : rows.stop] = forward.pixels(images, processor).half()
 
     def draw(self, count: int, rng: np.random.Generator) -> tuple[Examples, Tensor]:
         """Random images [B, P, values] with newly shuffled options."""
         rows = rng.integers(0, len(self.examples), count)
-        examples = Examples.of(self.examples.kingdom[rows], self.examples.values[rows], rng)
+        examples = self.tasks.examples(self.examples.tree[rows], self.examples.values[rows], rng)
         return examples, self.patches[rows].float()
 
 
-image_pool = cache(ImagePool)  # the rounds share their images
+@cache  # the rounds share their images
+def image_pool(world: str, count: int, seed: int) -> ImagePool:
+    return ImagePool(Tasks(WORLDS[world]), count, seed)
+
+
+@dataclass(frozen=True)
+class Task:
+    """Sequences of one task and one length, and the rows of the images that they are about, if any."""
+
+    name: str
+    batch: TaskBatch
+    rows: np.ndarray | None
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Images to encode [B, P, values], and tasks: name, sequences, rows of the images they are about."""
+    """Images to encode [B, P, values], and tasks about them."""
 
     patches: Tensor
-    tasks: list[tuple[str, TaskBatch, np.ndarray | None]]
+    tasks: list[Task]
 
     def loss(self, vlm: Any, accuracy: dict[str, float]) -> Tensor:
         """Weighted cross-entropy summed over all target tokens, divided by 128: rare tasks have little weight.
@@ -113,15 +147,21 @@ class MicroBatch:
         Updates ``accuracy``, each task's running mean of the share of targets predicted correctly.
         """
         images = forward.encode_images(vlm, self.patches)
+        sequences = [
+            forward.Sequences(
+                forward.to_tensor(task.batch.tokens),
+                None if task.rows is None else images[torch.from_numpy(task.rows)],
+                torch.from_numpy(task.batch.targets - 1),
+            )
+            for task in self.tasks
+        ]
         total = torch.zeros(())
-        for task, batch, rows in self.tasks:
-            tokens = forward.to_tensor(batch.tokens)
-            hidden = forward.decode(vlm, tokens, None if rows is None else images[torch.from_numpy(rows)])
-            logits, targets = forward.logits(vlm, hidden[:, batch.targets - 1]), tokens[:, batch.targets]
+        for task, given, hidden in zip(self.tasks, sequences, forward.decode(vlm, sequences), strict=True):
+            logits, targets = forward.logits(vlm, hidden), given.tokens[:, task.batch.targets]
             losses = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
-            correct = (logits.argmax(-1) == targets)[:, batch.weights >= 0.5].float().mean().item()
-            accuracy[task] = 0.9 * accuracy.get(task, correct) + 0.1 * correct
-            total = total + (losses.view(len(tokens), -1) * torch.from_numpy(batch.weights).float()).sum() / 128
+            correct = (logits.argmax(-1) == targets)[:, task.batch.weights >= 0.5].float().mean().item()
+            accuracy[task.name] = 0.9 * accuracy.get(task.name, correct) + 0.1 * correct
+            total = total + (losses.view(targets.shape) * torch.from_numpy(task.batch.weights).float()).sum() / 128
         return total
 
 
@@ -129,49 +169,58 @@ def make_step(
     mixture: Mixture, settings: Settings, *, pool: ImagePool, step: int, rng: np.random.Generator
 ) -> list[MicroBatch]:
     """The task batches of one step."""
-    first = step < settings.first_stage
+    first, tasks = step < settings.first_stage, pool.tasks
     counts = asdict(mixture)
-    images = max(mixture.caption, mixture.conditioned, mixture.single)
+    images = max(mixture.caption, mixture.lineage, mixture.conditioned, mixture.single)
     examples, patches = pool.draw(images, rng)
-    batches: list[tuple[str, TaskBatch, np.ndarray | None]] = []
-    for task, make in _first_stage() if first else _second_stage(mixture, step, rng):
-        rows = rng.permutation(images)[: (images if first else counts[task])]
-        batches.append((task, make(examples[rows]), rows))
-    batches.append(("listing", tasks.listing(64 if first else mixture.listing, rng), None))
+    batches: list[Task] = []
+    for name, make in _first_stage(tasks) if first else _second_stage(tasks, mixture, step, rng):
+        rows = rng.permutation(images)[: (images if first else counts[name])]
+        batches += _each_depth(name, make, examples, rows)
+    batches.append(Task("listing", tasks.listing(64 if first else mixture.listing, rng), None))
     if first:
         return [MicroBatch(patches, batches)]
     return [MicroBatch(patches, batches), _with_parent(mixture, pool, rng)]
 
 
+def _each_depth(name: str, make: Callable[[Examples], TaskBatch], examples: Examples, rows: np.ndarray) -> list[Task]:
+    """A task's sequences about some images. Those of one depth have one length."""
+    parts = [rows] if name in ONE_LEVEL else [rows[each] for each in examples[rows].by_depth()]
+    return [Task(name, make(examples[part]), part) for part in parts]
+
+
 def _with_parent(mixture: Mixture, pool: ImagePool, rng: np.random.Generator) -> MicroBatch:
     """The tasks ``told`` and ``told_numbered``, about images of their own."""
     examples, patches = pool.draw(mixture.told + mixture.told_numbered, rng)
-    levels = rng.integers(1, len(LEVELS), len(examples))
+    levels = rng.integers(1, examples.depth)
     plain, numbered = np.split(np.arange(len(examples)), [mixture.told])
     return MicroBatch(
         patches,
         [
-            ("told", tasks.told(examples[plain], levels[plain], numbered=False), plain),
-            ("told_numbered", tasks.told(examples[numbered], levels[numbered], numbered=True), numbered),
+            Task("told", pool.tasks.told(examples[plain], levels[plain], numbered=False), plain),
+            Task("told_numbered", pool.tasks.told(examples[numbered], levels[numbered], numbered=True), numbered),
         ],
     )
 
 
-def _first_stage() -> Iterator[tuple[str, Callable[[Examples], TaskBatch]]]:
+ONE_LEVEL = ("naming", "single")
+
+
+def _first_stage(tasks: Tasks) -> Iterator[tuple[str, Callable[[Examples], TaskBatch]]]:
     yield "caption", tasks.caption
     yield "lineage", tasks.lineage
 
 
 def _second_stage(
-    mixture: Mixture, step: int, rng: np.random.Generator
+    tasks: Tasks, mixture: Mixture, step: int, rng: np.random.Generator
 ) -> Iterator[tuple[str, Callable[[Examples], TaskBatch]]]:
-    yield from _first_stage()
+    yield from _first_stage(tasks)
     yield "open_dialogue", tasks.open_dialogue
     yield "naming", lambda examples: tasks.naming(examples, _levels(examples, rng))
     yield "single", lambda examples: tasks.single(examples, _levels(examples, rng))
     yield "conditioned", tasks.conditioned
     if mixture.pair and step % mixture.pair_every == 0:
-        yield "pair", lambda examples: tasks.joint(examples, sorted(rng.choice(len(LEVELS), 2, replace=False)))
+        yield "pair", lambda examples: tasks.joint(examples, sorted(rng.choice(len(examples.levels), 2, replace=False)))
     if mixture.joint and step % mixture.joint_every == 0:
         yield "joint", tasks.joint
 
@@ -179,7 +228,7 @@ def _second_stage(
 def _levels(examples: Examples, rng: np.random.Generator) -> np.ndarray:
     """A level for each image [B]."""
     # ``rng.integers`` draws other numbers and would train another model than the shipped one.
-    return (len(LEVELS) * rng.random(len(examples))).astype(int)
+    return (examples.depth * rng.random(len(examples))).astype(int)
 
 
 class Optimizers:
@@ -211,7 +260,13 @@ class Optimizers:
 
 
 def pretrain(
-    folder: Path, mixture: Mixture, settings: Settings, *, start: Path | None = None, probe_every: int = 200
+    folder: Path,
+    world: World,
+    mixture: Mixture,
+    settings: Settings,
+    *,
+    start: Path | None = None,
+    probe_every: int = 200,
 ) -> None:
     """Train one round, from scratch or from the weights in ``start``.
 
@@ -225,10 +280,10 @@ def pretrain(
     if start:
         vlm = Qwen2_5_VLForConditionalGeneration.from_pretrained(start, dtype=torch.float32)
     else:
-        vlm = Qwen2_5_VLForConditionalGeneration(tiny_vlm.config())
+        vlm = Qwen2_5_VLForConditionalGeneration(tiny_vlm.config(world))
         initialise(vlm)
     optimizers = Optimizers(vlm, settings)
-    pool, fresh = image_pool(settings.pool, TRAIN_SEED), image_pool(500, PROBE_SEED)
+    pool, fresh = image_pool(world.name, settings.pool, TRAIN_SEED), image_pool(world.name, PROBED, PROBE_SEED)
     rng = np.random.default_rng(settings.seed)
     accuracy: dict[str, float] = {}
     seen = {"sequences": 0, "tokens": 0}
@@ -236,31 +291,31 @@ def pretrain(
         batches = make_step(mixture, settings, pool=pool, step=step, rng=rng)
         loss = torch.stack([batch.loss(vlm, accuracy) for batch in batches]).sum()
         optimizers.update(loss, step)
-        for _, batch, _ in chain.from_iterable(each.tasks for each in batches):
-            seen["sequences"] += len(batch.tokens)
-            seen["tokens"] += batch.tokens.size
+        for task in chain.from_iterable(each.tasks for each in batches):
+            seen["sequences"] += len(task.batch.tokens)
+            seen["tokens"] += task.batch.tokens.size
         if step % 20 == 0:
             shares = " ".join(f"{task} {share:.2f}" for task, share in accuracy.items())
             tqdm.write(f"step {step}: loss {loss.item():.2f} {shares}")
         if ((step + 1) % probe_every == 0 and step > settings.first_stage) or step + 1 == settings.steps:
             scores = _probe(vlm, fresh)
             tqdm.write(f"step {step + 1}: {json.dumps(scores)}")
-    tiny_vlm.save(vlm.half(), folder)
+    tiny_vlm.save(vlm.half(), folder, world=world)
     minutes = round((time.monotonic() - started) / 60, 1)
     this = {"settings": asdict(settings), "mixture": asdict(mixture), "seen": seen, "minutes": minutes}
     earlier = json.loads((start / "training.json").read_text())["rounds"] if start else []
     facts = {"rounds": [*earlier, this], "exam": scores, "exam_images": len(fresh.examples)}
     (folder / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
-    (folder / "README.md").write_text(card(facts, sum(p.numel() for p in vlm.parameters())))
+    (folder / "README.md").write_text(card(facts, world, sum(p.numel() for p in vlm.parameters())))
 
 
 def _probe(vlm: Any, pool: ImagePool) -> dict[str, dict[str, dict[str, float]]]:
-    """Kingdom -> strategy -> scores, rounded to a tenth of a percent."""
+    """Tree -> strategy -> scores, rounded to a tenth of a percent."""
     scores = {}
     with torch.inference_mode():
-        for index, name in enumerate(KINGDOMS):
-            rows = np.flatnonzero(pool.examples.kingdom == index)
+        for index, name in enumerate(pool.tasks.world.trees):
+            rows = np.flatnonzero(pool.examples.tree == index)
             images = forward.encode_images(vlm, pool.patches[rows].float())
-            found = probe(vlm, images, pool.examples[rows])
+            found = probe(vlm, images, pool.tasks, pool.examples[rows])
             scores[name] = {kind: {key: round(v, 1) for key, v in cell.items()} for kind, cell in found.items()}
     return scores
