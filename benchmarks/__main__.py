@@ -35,18 +35,18 @@ from benchmarks.teacher import compare_passes
 from sekd.errors import SekdError
 from sekd.provenance import machine, software
 
-PARTS = ("teacher", "student", "large", "online", "scale", "front", "occupancy", "bytes", "full")
+STAGES = {"teacher": compare_passes, "student": compare_steps}
+PARTS = (*STAGES, "large", "online", "scale", "front", "occupancy", "bytes", "full")
 
 
 def measure(parts: Sequence[str], images: Sequence[int], rounds: int) -> Iterator[Comparison]:
     """The comparisons of these parts; ``images`` are for each of ``MODELS``, 0 leaves one out."""
     with tempfile.TemporaryDirectory(prefix="sekd-bench-") as folder:
         for model, count in zip(MODELS, images, strict=True):
-            setup = prepare(model, Path(folder), images=count) if count else None
-            if setup and "teacher" in parts:
-                yield compare_passes(setup, rounds=rounds)
-            if setup and "student" in parts:
-                yield compare_steps(setup, rounds=rounds)
+            compared = [compare for part, compare in STAGES.items() if part in parts]
+            if count and compared:
+                setup = prepare(model, Path(folder), images=count)
+                yield from (compare(setup, rounds=rounds) for compare in compared)
     if "large" in parts and torch.cuda.is_available():
         yield measure_large(rounds=rounds)
     elif "large" in parts:

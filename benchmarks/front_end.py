@@ -7,16 +7,14 @@ thread's own processor time, which hold on a busy machine too; a rate is 1,000 d
 
 import sys
 import tempfile
-import threading
 import time
-from collections import defaultdict
-from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.measure import Clock
 from sekd.datasets import load_dataset
 from sekd.inference.config import EngineConfig
 from sekd.inference.engine import Engine
@@ -29,8 +27,6 @@ sys.path.append(str(Path(__file__).parents[1] / "tests"))
 SIZES = ((500, 375), (1200, 900))
 STEPS, TOPK, FILES, IMAGES = 6, 32, 16, 192
 ENGINE = EngineConfig(in_process=False, max_model_len=8192, max_num_seqs=64, image_cache_gb=2, kv_cache_gb=0.125)
-PARTS = {"tokenize": "tokenizing", "render": "rendering", "render_cmpl": "pixels"}
-PARTS |= {"add_request": "handing over", "step": "answers"}
 
 
 class Immediate:
@@ -62,30 +58,6 @@ class Immediate:
         return EngineCoreOutputs(outputs=outputs)
 
 
-class Clock:
-    """Its own thread's processor time by part; a part within another counts for itself alone."""
-
-    def __init__(self) -> None:
-        self.seconds: defaultdict[str, float] = defaultdict(float)
-        self._thread, self._inner = threading.get_ident(), 0.0
-
-    def watched(self, call: Callable, part: str) -> Callable:
-        """The same call, whose time counts for this part."""
-
-        def timed(*given: Any, **named: Any) -> Any:
-            if threading.get_ident() != self._thread:
-                return call(*given, **named)
-            outer, self._inner, begin = self._inner, 0.0, time.thread_time()
-            try:
-                return call(*given, **named)
-            finally:
-                spent = time.thread_time() - begin
-                self.seconds[part] += spent - self._inner
-                self._inner = outer + spent
-
-        return timed
-
-
 def show_front_end() -> None:
     """Print for each size of photo the milliseconds of each part, and how much can be fed."""
     from standins import build, write_photos
@@ -100,10 +72,14 @@ def show_front_end() -> None:
         with Engine(model, ENGINE) as engine:
             vllm: Any = engine._vllm
             vllm.engine_core = Immediate(vllm.engine_core)
-            watched = {"tokenize": engine._rendering, "render": strategies.prompter, "render_cmpl": vllm.renderer}
-            watched |= {"add_request": vllm, "step": vllm}
-            for method, owner in watched.items():
-                setattr(owner, method, clock.watched(getattr(owner, method), PARTS[method]))
+            for owner, method, part in (
+                (engine._rendering, "tokenize", "tokenizing"),
+                (strategies.prompter, "render", "rendering"),
+                (vllm.renderer, "render_cmpl", "pixels"),
+                (vllm, "add_request", "handing over"),
+                (vllm, "step", "answers"),
+            ):
+                setattr(owner, method, clock.watched(getattr(owner, method), part))
             drive = clock.watched(lambda given: list(engine.drive(map(strategies.conditioned, given))), "scheduling")
             ways = {"ahead": engine.prepare, "on the feeding thread": lambda request, image: image}
             for (width, height), way in product(SIZES, ways):
@@ -118,7 +94,5 @@ def show_front_end() -> None:
                     drive([Subject(files[number % FILES], f"{number}", questions) for number in range(count)])
                 wall, each = time.perf_counter() - begin, sum(clock.seconds.values()) / count
                 parts = ", ".join(f"{part} {1000 * spent / count:.2f}" for part, spent in clock.seconds.items())
-                print(f"{width} x {height}, processed {way}: {1000 * each:.2f} ms an image ({parts})")
-                print(
-                    f"  fed {1 / each:.0f} images, {STEPS / each:.0f} requests a second; here {count / wall:.0f} images"
-                )
+                rates = f"{1 / each:.0f} images, {STEPS / each:.0f} requests a second; here {count / wall:.0f} images"
+                print(f"{width} x {height}, processed {way}: {1000 * each:.2f} ms an image ({parts})\n  fed {rates}")

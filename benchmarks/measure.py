@@ -3,7 +3,9 @@
 import os
 import statistics
 import subprocess
+import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -73,6 +75,30 @@ def run_apart(command: Sequence[str], **options: Any) -> tuple[float, Any]:
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{errors}")
     return time.perf_counter() - begin, used
+
+
+class Clock:
+    """Its own thread's processor time by part; a part within another counts for itself alone."""
+
+    def __init__(self) -> None:
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self._thread, self._inner = threading.get_ident(), 0.0
+
+    def watched(self, call: Callable, part: str) -> Callable:
+        """The same call, whose time counts for this part."""
+
+        def timed(*given: Any, **named: Any) -> Any:
+            if threading.get_ident() != self._thread:
+                return call(*given, **named)
+            outer, self._inner, begin = self._inner, 0.0, time.thread_time()
+            try:
+                return call(*given, **named)
+            finally:
+                spent = time.thread_time() - begin
+                self.seconds[part] += spent - self._inner
+                self._inner = outer + spent
+
+        return timed
 
 
 def training_step(module: torch.nn.Module, loss: Callable[[], Tensor]) -> Callable[[], None]:
