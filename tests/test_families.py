@@ -47,6 +47,7 @@ from stage2_student.training import train
 FAMILIES = ("qwen2_5_vl", "qwen3_vl", "internvl3", "llava_onevision")
 KINDS = ("odd", "rotated", "transparent", "cmyk")  # every kind is in test_parity_by_family
 REHEARSED = ("internvl3",)
+LEVELS = ["kingdom", "order", "genus", "name"]  # three questions; the first level is the same for all
 LAST = 3
 RANK = 8
 
@@ -54,7 +55,8 @@ RANK = 8
 @pytest.fixture(scope="module")
 def few(tmp_path_factory: pytest.TempPathFactory) -> Photos:
     photos = write_photos(tmp_path_factory.mktemp("few"), kinds=KINDS)
-    return replace(photos, data=replace(photos.data, splits={"train": "photos.json", "val": None, "test": None}))
+    splits = {"train": "photos.json", "val": None, "test": None}
+    return replace(photos, data=replace(photos.data, splits=splits, levels=LEVELS))
 
 
 @pytest.fixture(params=FAMILIES)

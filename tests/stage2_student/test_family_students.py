@@ -31,6 +31,7 @@ from stage2_student.training import train
 FAMILIES = ("qwen2_5_vl", "qwen3_vl", "internvl3", "llava_onevision")
 ALSO = ("qwen2_5_vl_tied", "internvl2_5", "llava1_5", "llava1_6")
 KINDS = ("odd", "square")
+LEVELS = ["kingdom", "order", "genus", "name"]  # three questions; the first level is the same for all
 END = {"llava1_5": "</s>", "llava1_6": "</s>"}  # of the assistant's turn; that of all others is "<|im_end|>"
 every_family = pytest.mark.parametrize("family", [*FAMILIES, *ALSO])
 
@@ -38,7 +39,8 @@ every_family = pytest.mark.parametrize("family", [*FAMILIES, *ALSO])
 @pytest.fixture(scope="module")
 def few(tmp_path_factory: pytest.TempPathFactory) -> Photos:
     photos = write_photos(tmp_path_factory.mktemp("few"), kinds=KINDS)
-    return replace(photos, data=replace(photos.data, splits={"train": "photos.json", "val": None, "test": None}))
+    splits = {"train": "photos.json", "val": None, "test": None}
+    return replace(photos, data=replace(photos.data, splits=splits, levels=LEVELS))
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,10 @@ TRIED = {
 }
 OUTER = ("ARGS", "MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "PYTHONPATH")  # of the `make` that runs this
 LIMIT = 1800  # seconds a command
-SPLITS = "data.splits.train=photos.json@0-60% data.splits.val=null data.splits.test=photos.json@60-100%"
+SPLITS = (
+    "data.levels=[kingdom,order,genus,name] "
+    "data.splits.train=photos.json@0-60% data.splits.val=null data.splits.test=photos.json@60-100%"
+)
 ENGINE = "engine.kv_cache_gb=0.125 engine.max_model_len=4096 engine.max_num_seqs=8 engine.image_cache_gb=0.25"
 LEARN = (
     "lora.rank=8 optim.batch_size=3 optim.accumulate=1 trainer.max_steps=1 stream.workers=1 "
