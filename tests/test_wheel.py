@@ -132,3 +132,19 @@ def test_the_doctor_ends_with_one_where_something_needed_is_missing(installed: P
     assert result.stdout.splitlines()[-1] == "no-such-package: uv pip install 'no-such-package>=4'"
     assert re.search(r"torch loads +✓", result.stdout)
     assert "`sekd teacher` makes one" in result.stdout
+
+
+def test_the_lock_file_fits_the_dependencies_that_the_project_declares(tmp_path: Path) -> None:
+    """Without network uv can confirm a lock file that fits; it cannot make another."""
+    check = [sys.executable, "-m", "uv", "lock", "--check", "--offline", "--python", sys.executable]
+    environment = os.environ | {"UV_CACHE_DIR": str(tmp_path / "empty")}
+    project = (ROOT / "pyproject.toml").read_text()
+    stale = project.replace('"tqdm>=4', '"tqdm>=3')
+    assert stale != project
+    codes = []
+    for name, text in (("fits", project), ("stale", stale)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "pyproject.toml").write_text(text)
+        shutil.copy(ROOT / "uv.lock", tmp_path / name)
+        codes.append(subprocess.run(check, cwd=tmp_path / name, env=environment, check=False).returncode)
+    assert codes == [0, 1]
