@@ -83,7 +83,7 @@ def test_a_row_is_its_own_prompt_and_then_its_answer(
         assert batch.answer_positions.places[own].tolist() == [len(alone) + letter - 1 for letter in letters]
         text = encoder.tokenizer.decode(row)
         assert all(option in text for question in path.questions for option in question.options)
-        assert abs(encoder.length(path) - len(row)) < 100, "the estimate of a row's length is far off"
+        assert abs(encoder.length(path) - len(row)) < 120, "the estimate of a row's length is far off"
 
 
 def test_a_processor_that_pads_where_it_likes_is_refused(
