@@ -43,3 +43,14 @@ def test_its_words_and_settings_reach_the_command_as_they_are(place: Path) -> No
 def test_every_command_is_a_target(place: Path) -> None:
     shown = commands(place, *COMMANDS).splitlines()
     assert {line.split()[4] for line in shown} == set(COMMANDS)
+
+
+def test_what_the_tests_are_given_is_not_given_to_a_make_that_they_start(place: Path) -> None:
+    python = place / ".venv" / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text('#!/bin/sh\n[ "$2" = pytest ] && echo "$@" && env\nexit 0\n')
+    python.chmod(0o755)
+    made = ["make", f"--directory={place}", f"--file={MAKEFILE}", "test-fast", "ARGS=-x"]
+    said = subprocess.run(made, capture_output=True, text=True, check=True).stdout
+    assert "-m pytest -m not slow -x" in said
+    assert {"ARGS=", "MAKEFLAGS=", "MFLAGS="} <= set(said.splitlines())
