@@ -14,6 +14,7 @@ import pytest
 import torch
 from engine_reference import Reference, relative_error
 from standins import Photos, Standin, write_photos
+from standins.photos import RANKS
 
 from sekd.datasets import load_dataset
 from sekd.datasets.images import decode
@@ -47,7 +48,6 @@ from stage2_student.training import train
 FAMILIES = ("qwen2_5_vl", "qwen3_vl", "internvl3", "llava_onevision")
 KINDS = ("odd", "rotated", "transparent", "cmyk")  # every kind is in test_parity_by_family
 REHEARSED = ("internvl3",)
-LEVELS = ["kingdom", "order", "genus", "name"]  # three questions; the first level is the same for all
 LAST = 3
 RANK = 8
 
@@ -56,7 +56,7 @@ RANK = 8
 def few(tmp_path_factory: pytest.TempPathFactory) -> Photos:
     photos = write_photos(tmp_path_factory.mktemp("few"), kinds=KINDS)
     splits = {"train": "photos.json", "val": None, "test": None}
-    return replace(photos, data=replace(photos.data, splits=splits, levels=LEVELS))
+    return replace(photos, data=replace(photos.data, splits=splits, levels=list(RANKS[:4])))
 
 
 @pytest.fixture(params=FAMILIES)

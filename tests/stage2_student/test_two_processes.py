@@ -77,6 +77,14 @@ def start(runs: Path, model: ModelConfig, data: DataConfig, store: Store) -> Sta
     return run
 
 
+@pytest.fixture(scope="module")
+def whole(start: Start) -> str:
+    """The name of a run that nothing cut off."""
+    done = start("whole", "ddp")
+    assert done.returncode == 0, done.stderr
+    return "whole"
+
+
 def assert_same(runs: Path, *names: str) -> None:
     """Runs of these names logged the same losses and scores, and wrote the same adapter."""
     folders = [runs / name for name in names]
@@ -94,8 +102,8 @@ def assert_same(runs: Path, *names: str) -> None:
     assert all(values.equal(weights[1][name]) for name, values in weights[0].items())
 
 
-def test_two_processes_that_were_cut_off_at_different_steps_and_resumed_learn_the_same_bit_for_bit(
-    start: Start, runs: Path
+def test_two_processes_that_were_cut_off_and_resumed_learn_bit_for_bit_what_others_do(
+    start: Start, whole: str, runs: Path
 ) -> None:
     cut = start("ddp", "ddp", fault=failing_run.READER_KILLED, rank=1, step=1)
     assert cut.returncode, cut.stdout
@@ -104,12 +112,16 @@ def test_two_processes_that_were_cut_off_at_different_steps_and_resumed_learn_th
     assert cut.returncode == -signal.SIGKILL, cut.stderr
     resumed = start("ddp", "ddp")
     assert resumed.returncode == 0, resumed.stderr
+    assert_same(runs, whole, "ddp")
 
+
+def test_two_processes_that_share_the_frozen_weights_learn_bit_for_bit_what_others_do(
+    start: Start, whole: str, runs: Path
+) -> None:
     cut = start("fsdp", "fsdp", fault=failing_run.READER_KILLED, rank=0, step=2)
     assert cut.returncode == 2, cut.stderr
     assert SAID in cut.stderr
     assert "Traceback" not in cut.stderr, "the other process was not ended with this one"
     resumed = start("fsdp", "fsdp")
     assert resumed.returncode == 0, resumed.stderr
-
-    assert_same(runs, "ddp", "fsdp")
+    assert_same(runs, whole, "fsdp")
