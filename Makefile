@@ -18,8 +18,8 @@ ENGINE := $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 ifeq ($(ENGINE),cpu)
 TORCH := $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS),--torch-backend cpu)
 endif
-# Without this make's own settings, which the tests' make would take for theirs.
-PYTEST = ARGS= MAKEFLAGS= MFLAGS= $(PYTHON) -m pytest
+# For a program that starts `make` itself, which must not get what this one was given.
+ALONE = ARGS= MAKEFLAGS= MFLAGS= $(PYTHON)
 KEEP_MEMORY = env $$($(PYTHON) -c 'from sekd.cli import KEEP_MEMORY as kept; print(*map("=".join, kept.items()))')
 
 .DEFAULT_GOAL := help
@@ -76,7 +76,7 @@ bench: $(READY) $(TRL) data/demo/test.json ## time both stages against alternati
 	$(KEEP_MEMORY) $(PYTHON) -m benchmarks $(ARGS)
 
 families: $(READY) ## docs/models.md: every command on a stand-in of every family (takes about two hours)
-	PYTHONPATH=tests $(PYTHON) -m standins.table $(ARGS)
+	PYTHONPATH=tests $(ALONE) -m standins.table $(ARGS)
 
 wheel: $(READY) ## build the wheel and the source archive in dist/
 	$(PYTHON) -m uv build --no-build-isolation --python $(PYTHON) --out-dir dist
@@ -98,13 +98,13 @@ lint: $(READY) ## style, types and import rules
 
 # Two processes, each with one thread and whole files: an engine is started once a file, and a process runs one at a time.
 test: lint $(GENERAL) ## lint and every test, in two processes (ARGS="-n 0": in one)
-	OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(ALONE) -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-fast: $(READY) ## the tests that take seconds
-	$(PYTEST) -m "not slow" $(ARGS)
+	$(ALONE) -m pytest -m "not slow" $(ARGS)
 
 test-kills: $(READY) ## the tests that kill a pass and a writer, KILLS times each
-	SEKD_KILLS=$(or $(KILLS),500) $(PYTEST) tests/stage1_teacher/test_interruptions.py tests/store/test_writer.py -k kill $(ARGS)
+	SEKD_KILLS=$(or $(KILLS),500) $(ALONE) -m pytest tests/stage1_teacher/test_interruptions.py tests/store/test_writer.py -k kill $(ARGS)
 
 clean: ## remove what the pipeline made; the environment and other data stay
 	rm -rf data/demo artifacts/*/ runs outputs multirun

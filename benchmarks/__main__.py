@@ -41,9 +41,9 @@ PARTS = (*STAGES, "large", "online", "scale", "front", "occupancy", "bytes", "fu
 
 def measure(parts: Sequence[str], images: Sequence[int], rounds: int) -> Iterator[Comparison]:
     """The comparisons of these parts; ``images`` are for each of ``MODELS``, 0 leaves one out."""
+    compared = [compare for part, compare in STAGES.items() if part in parts]
     with tempfile.TemporaryDirectory(prefix="sekd-bench-") as folder:
         for model, count in zip(MODELS, images, strict=True):
-            compared = [compare for part, compare in STAGES.items() if part in parts]
             if count and compared:
                 setup = prepare(model, Path(folder), images=count)
                 yield from (compare(setup, rounds=rounds) for compare in compared)

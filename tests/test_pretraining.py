@@ -18,7 +18,7 @@ from tools.pretrain_base import forward, tiny_vlm
 from tools.pretrain_base.model_card import card
 from tools.pretrain_base.muon import Muon, orthogonalise
 from tools.pretrain_base.probe import probe
-from tools.pretrain_base.tasks import Examples, Tasks
+from tools.pretrain_base.tasks import LabelBatch, Tasks
 from tools.pretrain_base.train import MIXTURES, ROUNDS
 
 FACTS = json.loads((BASE / "training.json").read_text())
@@ -36,7 +36,7 @@ def tasks(request: pytest.FixtureRequest) -> Tasks:
 
 
 @pytest.fixture
-def examples(tasks: Tasks) -> Examples:
+def examples(tasks: Tasks) -> LabelBatch:
     rng = np.random.default_rng(3)
     trees, values = rng.integers(0, len(tasks.trees), 24), np.zeros((24, len(tasks.level)), dtype=int)
     for row, tree in enumerate(trees):
@@ -45,14 +45,14 @@ def examples(tasks: Tasks) -> Examples:
     return tasks.examples(trees, values, rng)
 
 
-def _patches(tasks: Tasks, examples: Examples, processor: object) -> torch.Tensor:
+def _patches(tasks: Tasks, examples: LabelBatch, processor: object) -> torch.Tensor:
     rng = np.random.default_rng(0)
     shown = [(tasks.trees[tree], values) for tree, values in zip(examples.tree, examples.values, strict=True)]
     return forward.pixels([picture(tree, values[: len(tree.branching)], rng) for tree, values in shown], processor)
 
 
 @every_world
-def test_the_parents_name_stands_between_the_options_and_the_answer(tasks: Tasks, examples: Examples) -> None:
+def test_the_parents_name_stands_between_the_options_and_the_answer(tasks: Tasks, examples: LabelBatch) -> None:
     level = np.random.default_rng(1).integers(1, examples.depth)
     rows = np.arange(len(examples))
     told = tasks.told(examples, level, numbered=False)
@@ -64,21 +64,21 @@ def test_the_parents_name_stands_between_the_options_and_the_answer(tasks: Tasks
     assert (told.tokens[:, name] == examples.names[rows, level]).all()
 
 
-def test_a_number_stands_before_the_question_and_before_its_answer(tasks: Tasks, examples: Examples) -> None:
+def test_a_number_stands_before_the_question_and_before_its_answer(tasks: Tasks, examples: LabelBatch) -> None:
     level = np.full(len(examples), 2)
     told = tasks.told(examples, level, numbered=True)
     assert (told.tokens[:, len(tasks.head)] == tasks.number[2]).all()
     assert (told.tokens[:, told.targets[0]] == tasks.number[2]).all()
 
 
-def test_naming_gives_the_kingdom_at_the_first_level(tasks: Tasks, examples: Examples) -> None:
+def test_naming_gives_the_kingdom_at_the_first_level(tasks: Tasks, examples: LabelBatch) -> None:
     naming = tasks.naming(examples, np.zeros(len(examples), dtype=int))
     place = len(tasks.head) + 1 + 2 * examples.options.shape[2]
     assert (naming.tokens[:, place + 2] == tasks.tree[examples.tree]).all()
 
 
 @every_world
-def test_options_hold_the_true_name_once_and_no_name_twice(tasks: Tasks, examples: Examples) -> None:
+def test_options_hold_the_true_name_once_and_no_name_twice(tasks: Tasks, examples: LabelBatch) -> None:
     chosen = np.take_along_axis(examples.options, examples.answer[:, :, None], 2)[:, :, 0]
     for row, depth in enumerate(examples.depth):
         assert (chosen[row, :depth] == examples.names[row, :depth]).all()
@@ -103,7 +103,7 @@ def test_a_path_that_ends_early_is_asked_as_deep_as_it_goes() -> None:
 
 
 def test_tasks_are_the_tokens_that_prompts_and_chat_template_give(
-    tiny: ModelConfig, tasks: Tasks, examples: Examples
+    tiny: ModelConfig, tasks: Tasks, examples: LabelBatch
 ) -> None:
     processor, prompter = load_processor(tiny), Prompter.named("terse")
     tokenizer = processor.tokenizer
@@ -129,7 +129,7 @@ def test_tasks_are_the_tokens_that_prompts_and_chat_template_give(
             assert stepwise.tokens[row, len(forced)] in tasks.letter
 
 
-def test_the_batched_forward_pass_equals_transformers(tiny: ModelConfig, tasks: Tasks, examples: Examples) -> None:
+def test_the_batched_forward_pass_equals_transformers(tiny: ModelConfig, tasks: Tasks, examples: LabelBatch) -> None:
     vlm = load_vlm(tiny)
     patches = _patches(tasks, examples, load_processor(tiny))
     tokens = forward.to_tensor(tasks.joint(examples).tokens)
@@ -157,7 +157,7 @@ def test_the_batched_forward_pass_equals_transformers(tiny: ModelConfig, tasks: 
 
 
 def test_the_probe_finds_the_shipped_base_good_at_steps_and_bad_at_whole_paths(
-    tasks: Tasks, examples: Examples
+    tasks: Tasks, examples: LabelBatch
 ) -> None:
     shipped = ModelConfig(name="tiny", path=str(BASE))
     vlm = load_vlm(shipped, dtype=torch.float32)

@@ -20,7 +20,7 @@ LEVELS = ("kingdom", "phylum", "class", "order", "family", "genus", "species")
 COLUMNS = {"species": "name"}  # the species' own column holds its epithet alone
 
 
-class Layout(msgspec.Struct):
+class SplitFile(msgspec.Struct):
     """What a split's file holds."""
 
     images: msgspec.Raw
@@ -41,7 +41,7 @@ class Annotation(msgspec.Struct, gc=False):
 def read(config: DataConfig, part: SplitPart) -> Listing:
     """Every annotated image of ``<root>/<part>`` whose category has the configured values."""
     file = Path(config.root) / part.source
-    table = (json := JsonFile(file)).read(Layout)
+    table = (json := JsonFile(file)).read(SplitFile)
     levels = config.levels or LEVELS
     kept = table.categories
     for column, values in config.within.items():

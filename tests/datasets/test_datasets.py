@@ -235,5 +235,5 @@ def test_a_long_list_is_read_in_pieces_that_lose_and_repeat_no_object(
     whole = {"images": images, "annotations": [], "categories": []}
     (tmp_path / "set.json").write_text(json.dumps(whole, indent=space), encoding="utf-8-sig")
     file = JsonFile(tmp_path / "set.json")
-    rows = [row for piece in file.rows(file.read(inat.Layout).images, inat.Image) for row in piece]
+    rows = [row for piece in file.rows(file.read(inat.SplitFile).images, inat.Image) for row in piece]
     assert [(row.id, row.file_name) for row in rows] == [(each["id"], each["file_name"]) for each in images]

@@ -16,6 +16,7 @@ from pathlib import Path
 from sekd.inference.config import EngineConfig
 from sekd.models import SETTINGS, load_processor
 from standins import build, write_photos
+from standins.photos import RANKS
 
 REPOSITORY = Path(__file__).parents[2]
 PAGE = REPOSITORY / "docs" / "models.md"
@@ -40,10 +41,9 @@ TRIED = {
     "merged": "the merged student as the model of another pass in vLLM and of another student in transformers",
     "float32": "teacher, student (asked by adapter in transformers) and evaluate (by adapter in vLLM) in float32",
 }
-OUTER = ("ARGS", "MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "PYTHONPATH")  # of the `make` that runs this
 LIMIT = 1800  # seconds a command
-SPLITS = (
-    "data.levels=[kingdom,order,genus,name] "
+QUESTIONS = (
+    f"data.levels=[{','.join(RANKS[:4])}] "
     "data.splits.train=photos.json@0-60% data.splits.val=null data.splits.test=photos.json@60-100%"
 )
 ENGINE = "engine.kv_cache_gb=0.125 engine.max_model_len=4096 engine.max_num_seqs=8 engine.image_cache_gb=0.25"
@@ -52,7 +52,7 @@ LEARN = (
     "validation.held_out=0 validation.images=1 validation.split=train"
 )
 STEP = f"{LEARN} trainer.precision=bf16-mixed validation.times=0"
-# The task's own limit is used where that of the harness is lower. A share of the machine's memory. Without
+# lmms-eval takes the larger of this max_new_tokens and the task's. The memory is a share of the machine's. Without
 # torchvision there is no video processor.
 ON_CPU = 'max_new_tokens=1,gpu_memory_utilization=0.1,enforce_eager=True,limit_mm_per_prompt={"video":0}'
 HARNESS = f"--max-model-len 4096 --arguments '{ON_CPU}'"
@@ -61,7 +61,7 @@ HARNESS = f"--max-model-len 4096 --arguments '{ON_CPU}'"
 def commands(folder: Path, entry: str) -> Iterator[tuple[str, list[list[str]]]]:
     """The page's columns: a command, or what is tried; and what follows each ``make`` of it."""
     named = [f"MODEL={entry}", "DATA=inat", f"ROOT={folder / 'photos'}"]
-    model = f"model.path={folder / 'model'} {SPLITS}"
+    model = f"model.path={folder / 'model'} {QUESTIONS}"
     evaluate = f"{ENGINE} unseen=[] resamples=10"
 
     def teacher(settings: str = "", *, workers: int = 1, model: str = model) -> list[str]:
@@ -97,7 +97,7 @@ def commands(folder: Path, entry: str) -> Iterator[tuple[str, list[list[str]]]]:
     yield (
         "merged",
         [
-            teacher(model=f"'model.path=\"{merged}\"' {SPLITS}"),  # a run's name may hold = and ,
+            teacher(model=f"'model.path=\"{merged}\"' {QUESTIONS}"),  # a run's name may hold = and ,
             ["student", "RUN=of_merged", f"ARGS={LEARN} trainer.precision=bf16-mixed validation.times=1"],
         ],
     )
@@ -142,7 +142,7 @@ def read_outcomes(folder: Path) -> dict[str, str]:
 
 def outcome(command: list[str], folder: Path, log: Path) -> str:
     """ "ok", or the first line of what the command says is wrong; all it says is in the log."""
-    environment = {name: value for name, value in os.environ.items() if name not in OUTER}
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # as a user has it
     with log.open("w") as stream:
         try:
             ended = subprocess.run(

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from tools.pretrain_base.forward import Sequences, decode, logits, to_tensor
-from tools.pretrain_base.tasks import Examples, Questions, Tasks
+from tools.pretrain_base.tasks import LabelBatch, Questions, Tasks
 
 
 @torch.inference_mode()
-def probe(vlm: Any, images: Tensor, tasks: Tasks, examples: Examples) -> dict[str, dict[str, float]]:
+def probe(vlm: Any, images: Tensor, tasks: Tasks, examples: LabelBatch) -> dict[str, dict[str, float]]:
     """Strategy -> percent of correct paths (``hca``), of correct answers by level, and of answers that parse.
 
     Args:
@@ -45,12 +45,12 @@ def _score(answers: np.ndarray, truth: np.ndarray, exists: np.ndarray, levels: S
     }
 
 
-def _independent(vlm: Any, images: Tensor, tasks: Tasks, examples: Examples) -> np.ndarray:
+def _independent(vlm: Any, images: Tensor, tasks: Tasks, examples: LabelBatch) -> np.ndarray:
     head = _tile(tasks.head, images)
     return np.stack([_letter(vlm, images, tasks, head, examples.questions(level)) for level in examples.levels], 1)
 
 
-def _conditioned(vlm: Any, images: Tensor, tasks: Tasks, examples: Examples) -> np.ndarray:
+def _conditioned(vlm: Any, images: Tensor, tasks: Tasks, examples: LabelBatch) -> np.ndarray:
     context = _tile(tasks.head, images)
     answers = []
     for level in examples.levels:
@@ -68,7 +68,7 @@ def _letter(vlm: Any, images: Tensor, tasks: Tasks, context: np.ndarray, asked: 
     return _next(vlm, images, to_tensor(tokens))[:, tasks.letter].argmax(-1).numpy()
 
 
-def _joint(vlm: Any, images: Tensor, tasks: Tasks, examples: Examples) -> np.ndarray:
+def _joint(vlm: Any, images: Tensor, tasks: Tasks, examples: LabelBatch) -> np.ndarray:
     """Greedy decoding of one reply [B, L]; -1 where no letter follows the question's number."""
     batch, depth = tasks.joint(examples), len(examples.levels)
     prompt = batch.targets[0]

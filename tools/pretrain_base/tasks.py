@@ -28,7 +28,7 @@ class Questions:
 
 
 @dataclass(frozen=True)
-class Examples:
+class LabelBatch:
     """Labels of a batch of images and one question a level about each.
 
     Index of the tree [B], attribute values [B, L], levels of the path [B], the path's name tokens [B, L], options
@@ -42,8 +42,8 @@ class Examples:
     options: np.ndarray
     answer: np.ndarray
 
-    def __getitem__(self, rows: np.ndarray) -> "Examples":
-        return Examples(*(getattr(self, field.name)[rows] for field in fields(self)))
+    def __getitem__(self, rows: np.ndarray) -> "LabelBatch":
+        return LabelBatch(*(getattr(self, field.name)[rows] for field in fields(self)))
 
     def __len__(self) -> int:
         return len(self.tree)
@@ -98,7 +98,7 @@ class Tasks:
         self.stop = [ids[tiny_vlm.END]]
         self.next = [ids[tiny_vlm.TURN], ids["user"]]
 
-    def examples(self, tree: np.ndarray, values: np.ndarray, rng: np.random.Generator) -> Examples:
+    def examples(self, tree: np.ndarray, values: np.ndarray, rng: np.random.Generator) -> LabelBatch:
         """Options are the true name and three other names of its level and tree, shuffled.
 
         Args:
@@ -119,7 +119,7 @@ class Tasks:
         true_first = np.take_along_axis(words, np.argsort(order, 2)[:, :, :OPTIONS], 2)
         shuffle = np.argsort(rng.random(true_first.shape), 2)
         options = np.take_along_axis(true_first, shuffle, 2)
-        return Examples(tree, values, depth, names, options, np.argmin(shuffle, 2))
+        return LabelBatch(tree, values, depth, names, options, np.argmin(shuffle, 2))
 
     def ask(self, questions: Questions) -> np.ndarray:
         """[B, 1 + 2 O]: the level, then letter and name of each option."""
@@ -132,17 +132,17 @@ class Tasks:
         names = questions.options[np.arange(len(questions.answer)), questions.answer]
         return np.stack([self.letter[questions.answer], names], 1)
 
-    def caption(self, examples: Examples) -> TaskBatch:
+    def caption(self, examples: LabelBatch) -> TaskBatch:
         """The tree and the attributes of the image."""
         shown = np.take_along_axis(self.value[examples.tree], examples.values[:, :, None], 2)[:, examples.levels, 0]
         reply = np.concatenate([self.tree[examples.tree][:, None], shown], 1)
         return self.dialogue([(_tile([self.ids["describe"]], examples), reply)], name=1.0)
 
-    def lineage(self, examples: Examples) -> TaskBatch:
+    def lineage(self, examples: LabelBatch) -> TaskBatch:
         """The path of names, coarse to fine, without options."""
         return self.dialogue([(_tile([self.ids["lineage"]], examples), examples.names[:, examples.levels])], name=1.0)
 
-    def open_dialogue(self, examples: Examples) -> TaskBatch:
+    def open_dialogue(self, examples: LabelBatch) -> TaskBatch:
         """One turn a level without options; the answers to the levels above are in the dialogue."""
         turns = [(_tile([self.level[level]], examples), examples.names[:, [level]]) for level in examples.levels]
         return self.dialogue(turns, name=1.0)
@@ -165,7 +165,7 @@ class Tasks:
         second = given.shape[1] + 2 + 2 * np.arange(pairs)
         return TaskBatch(tokens, second, np.full(pairs, 0.5))
 
-    def told(self, examples: Examples, level: np.ndarray, *, numbered: bool) -> TaskBatch:
+    def told(self, examples: LabelBatch, level: np.ndarray, *, numbered: bool) -> TaskBatch:
         """A single-level question with the parent's name after the options; numbered as in a joint prompt, or not.
 
         ``level`` [B] is at least 1: the first level has no parent.
@@ -175,23 +175,23 @@ class Tasks:
         prompt = np.concatenate([number, self.ask(questions), self._parent(examples, level)], 1)
         return self.dialogue([(prompt, np.concatenate([number, self.answer(questions)], 1))])
 
-    def naming(self, examples: Examples, level: np.ndarray) -> TaskBatch:
+    def naming(self, examples: LabelBatch, level: np.ndarray) -> TaskBatch:
         """A single-level question with the parent's name after the options, answered name first, then letter."""
         questions = examples.questions(level)
         parts = [self.ask(questions), self._parent(examples, level), _tile([self.ids["describe"]], examples)]
         return self.dialogue([(np.concatenate(parts, 1), self.answer(questions)[:, ::-1])], name=1.0, letter=1.0)
 
-    def single(self, examples: Examples, level: np.ndarray) -> TaskBatch:
+    def single(self, examples: LabelBatch, level: np.ndarray) -> TaskBatch:
         """A single-level question without context."""
         questions = examples.questions(level)
         return self.dialogue([(self.ask(questions), self.answer(questions))])
 
-    def conditioned(self, examples: Examples) -> TaskBatch:
+    def conditioned(self, examples: LabelBatch) -> TaskBatch:
         """One turn a level with options; the questions and answers of the levels above are in the dialogue."""
         levels = [examples.questions(level) for level in examples.levels]
         return self.dialogue([(self.ask(questions), self.answer(questions)) for questions in levels])
 
-    def joint(self, examples: Examples, levels: Sequence[int] | None = None) -> TaskBatch:
+    def joint(self, examples: LabelBatch, levels: Sequence[int] | None = None) -> TaskBatch:
         """Numbered questions of several levels in one prompt, numbered answers in one reply; all levels by default."""
         prompts, replies = [], []
         for number, level in zip(self.number, examples.levels if levels is None else levels, strict=False):
@@ -218,7 +218,7 @@ class Tasks:
         weights = np.where(np.isin(tokens[0, targets], self.letter), letter, name)
         return TaskBatch(tokens, np.array(targets), weights)
 
-    def _parent(self, examples: Examples, level: np.ndarray) -> np.ndarray:
+    def _parent(self, examples: LabelBatch, level: np.ndarray) -> np.ndarray:
         """[B, 3]: "lineage", the parent's level and its name; at the first level "lineage" twice and the tree."""
         parent, rows = np.maximum(level - 1, 0), np.arange(len(level))
         levels = np.where(level > 0, self.level[parent], self.ids["lineage"])
@@ -226,5 +226,5 @@ class Tasks:
         return np.stack([np.full(len(level), self.ids["lineage"]), levels, names], 1)
 
 
-def _tile(tokens: Sequence[int], batch: Examples | np.ndarray) -> np.ndarray:
+def _tile(tokens: Sequence[int], batch: LabelBatch | np.ndarray) -> np.ndarray:
     return np.tile(tokens, (len(batch), 1))

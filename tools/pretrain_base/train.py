@@ -28,7 +28,7 @@ from tools.pretrain_base.initialise import initialise
 from tools.pretrain_base.model_card import card
 from tools.pretrain_base.muon import Muon
 from tools.pretrain_base.probe import probe
-from tools.pretrain_base.tasks import Examples, TaskBatch, Tasks
+from tools.pretrain_base.tasks import LabelBatch, TaskBatch, Tasks
 
 PROBED = 500  # fresh images of all trees
 TRAIN_SEED, PROBE_SEED = 1, 2  # not the seed of the world on disk: no image of the demo is trained on
@@ -113,7 +113,7 @@ class ImagePool:
             images = [picture(trees[tree[row]], values[row, : len(trees[tree[row]].branching)], rng) for row in rows]
             self.patches[start : rows.stop] = forward.pixels(images, processor).half()
 
-    def draw(self, count: int, rng: np.random.Generator) -> tuple[Examples, Tensor]:
+    def draw(self, count: int, rng: np.random.Generator) -> tuple[LabelBatch, Tensor]:
         """Random images [B, P, values] with newly shuffled options."""
         rows = rng.integers(0, len(self.examples), count)
         examples = self.tasks.examples(self.examples.tree[rows], self.examples.values[rows], rng)
@@ -183,7 +183,9 @@ def make_step(
     return [MicroBatch(patches, batches), _with_parent(mixture, pool, rng)]
 
 
-def _each_depth(name: str, make: Callable[[Examples], TaskBatch], examples: Examples, rows: np.ndarray) -> list[Task]:
+def _each_depth(
+    name: str, make: Callable[[LabelBatch], TaskBatch], examples: LabelBatch, rows: np.ndarray
+) -> list[Task]:
     """A task's sequences about some images. Those of one depth have one length."""
     parts = [rows] if name in ONE_LEVEL else [rows[each] for each in examples[rows].by_depth()]
     return [Task(name, make(examples[part]), part) for part in parts]
@@ -206,14 +208,14 @@ def _with_parent(mixture: Mixture, pool: ImagePool, rng: np.random.Generator) ->
 ONE_LEVEL = ("naming", "single")
 
 
-def _first_stage(tasks: Tasks) -> Iterator[tuple[str, Callable[[Examples], TaskBatch]]]:
+def _first_stage(tasks: Tasks) -> Iterator[tuple[str, Callable[[LabelBatch], TaskBatch]]]:
     yield "caption", tasks.caption
     yield "lineage", tasks.lineage
 
 
 def _second_stage(
     tasks: Tasks, mixture: Mixture, step: int, rng: np.random.Generator
-) -> Iterator[tuple[str, Callable[[Examples], TaskBatch]]]:
+) -> Iterator[tuple[str, Callable[[LabelBatch], TaskBatch]]]:
     yield from _first_stage(tasks)
     yield "open_dialogue", tasks.open_dialogue
     yield "naming", lambda examples: tasks.naming(examples, _levels(examples, rng))
@@ -225,7 +227,7 @@ def _second_stage(
         yield "joint", tasks.joint
 
 
-def _levels(examples: Examples, rng: np.random.Generator) -> np.ndarray:
+def _levels(examples: LabelBatch, rng: np.random.Generator) -> np.ndarray:
     """A level for each image [B]."""
     # ``rng.integers`` draws other numbers and would train another model than the shipped one.
     return (examples.depth * rng.random(len(examples))).astype(int)
