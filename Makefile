@@ -34,6 +34,7 @@ setup: $(READY) ## build .venv with everything (done by every other target when 
 $(READY): pyproject.toml
 	@test -x $(PYTHON) || python3 -m venv .venv
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: python3 is older than 3.11"; exit 1; }
+	@$(PYTHON) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m ensurepip  # `uv sync` makes .venv without pip
 	$(PYTHON) -m pip install --quiet --upgrade 'uv>=0.13.8'
 	$(PYTHON) -m uv pip install --python $(PYTHON) --compile-bytecode $(TORCH) -e '.[$(ENGINE),dev]'
 	@touch $@
