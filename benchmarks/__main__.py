@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all by default")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
-        "--images", type=int, nargs=2, default=(512, 32), help="for the small and the larger model; 0 leaves one out"
+        "--images", type=int, nargs=2, default=(1024, 64), help="for the small and the larger model; 0 leaves one out"
     )
     parser.add_argument("--out", type=Path, default=Path("runs/bench/results.json"))
     given = parser.parse_args()

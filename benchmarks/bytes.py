@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.measure import run_apart, take_turns, timed
+from benchmarks.apart import run_apart
+from benchmarks.measure import take_turns, timed
 from sekd.store import Plan, Store, as_float32
 from stage2_student.losses import hidden as hidden_loss
 

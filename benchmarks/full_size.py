@@ -11,8 +11,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.apart import Used, run_apart
 from benchmarks.full_size_data import fill_store, write_dataset
-from benchmarks.measure import run_apart
 from sekd.datasets.config import DataConfig
 from sekd.datasets.images import undecodable
 from sekd.inference.config import EngineConfig
@@ -79,11 +79,10 @@ def check(root: Path) -> None:
         print(f"{size:.0f} MB {what}: {size / (time.perf_counter() - begin):.0f} MB/s", flush=True)
 
 
-def child(root: Path, name: str) -> tuple[str, float]:
-    """Seconds, as text, and peak GB of one of the functions above, in a process of its own; "" only imports."""
+def child(root: Path, name: str) -> Used:
+    """What one of the functions above uses, in a process of its own; "" only imports."""
     call = f"; benchmarks.full_size.{name}(pathlib.Path({str(root)!r}))" if name else ""
-    seconds, used = run_apart([sys.executable, "-c", f"import pathlib, benchmarks.full_size{call}"])
-    return f"{seconds:.0f} s, {used.ru_utime + used.ru_stime:.0f} s of a core", used.ru_maxrss / 1e6
+    return run_apart([sys.executable, "-c", f"import pathlib, benchmarks.full_size{call}"])
 
 
 def show_full(images: int = IMAGES) -> None:
@@ -91,13 +90,12 @@ def show_full(images: int = IMAGES) -> None:
     with tempfile.TemporaryDirectory(prefix="sekd-full-") as folder:
         root = Path(folder)
         write_dataset(root, images)
-        _, imports = child(root, "")
-        seconds, peak = child(root, "plan")
+        imports, planned = child(root, ""), child(root, "plan")
         print(f"{images} images, {(root / 'train.json').stat().st_size / 1e9:.2f} GB of metadata", flush=True)
-        limits = f"{seconds} (limit 60), {peak:.2f} GB (limit 2)"
-        print(f"to the first question, without the engine: {limits}", flush=True)
-        seconds, peak = child(root, "ask")
-        print(f"a worker's dataset: {1000 * (peak - imports):.0f} MB (limit 300)", flush=True)
+        took = f"{planned.seconds:.0f} s (limit 60), {planned.processor:.0f} s of a core"
+        print(f"to the first question, without the engine: {took}, {planned.memory:.2f} GB (limit 2)", flush=True)
+        megabytes = 1000 * (child(root, "ask").memory - imports.memory)
+        print(f"a worker's dataset: {megabytes:.0f} MB (limit 300)", flush=True)
         examples = pickle.loads((root / "dataset").read_bytes()).examples
         paths = [root / image for image in examples.ids[:20_000].to_pylist()]
         begin = time.perf_counter()

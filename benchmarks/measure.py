@@ -1,12 +1,10 @@
 """Time the arms of a comparison in alternating rounds; ratios of their times."""
 
-import os
 import statistics
-import subprocess
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -62,19 +60,6 @@ def timed(job: Callable[[], Any], *, units: int = 1) -> Callable[[], float]:
         return (time.perf_counter() - begin) / units
 
     return run
-
-
-def run_apart(command: Sequence[str], **options: Any) -> tuple[float, Any]:
-    """Wall seconds of a process, and what it used, or the largest of those that it waited for (``os.wait4``)."""
-    begin = time.perf_counter()
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)
-    assert process.stderr is not None
-    errors = process.stderr.read()
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{errors}")
-    return time.perf_counter() - begin, used
 
 
 class Clock:

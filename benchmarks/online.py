@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.measure import run_apart
+from benchmarks.apart import run_apart
 from benchmarks.online_arms import BATCH, DATA, MODEL, RATE
 from sekd.datasets import load_dataset
 from sekd.models import load_vlm
@@ -18,7 +18,7 @@ from sekd.models import load_vlm
 TRL = Path(".venv-trl/bin/python")
 OFF = ("validation.images=0", "validation.times=0", "validation.held_out=0", "trainer.progress=false")
 ARMS = "benchmarks.online_arms"
-IMAGES, TESTED = 2000, 300
+IMAGES, TESTED = 1200, 300
 
 
 def show_online() -> None:
@@ -34,9 +34,10 @@ def _show_parts(folder: Path) -> None:
         if not python.exists():
             print(f"{arm}: not measured, {python} is missing (`make bench` builds it)")
             continue
-        seconds, used = run_apart([str(python), "-m", *command], stdout=subprocess.DEVNULL)
-        score, peak = f", HCA {hca(adapter):.1f} %" if adapter else "", used.ru_maxrss * 1024 / 1e9
-        print(f"{arm:<26}{part:<16}{seconds:6.1f} s, {peak:.2f} GB at most in a process{score}", flush=True)
+        used = run_apart([str(python), "-m", *command], stdout=subprocess.DEVNULL)
+        score = f", HCA {hca(adapter):.1f} %" if adapter else ""
+        took = f"{used.seconds:6.1f} s, {used.memory:.2f} GB at most in a process"
+        print(f"{arm:<26}{part:<16}{took}{score}", flush=True)
 
 
 def _parts(folder: Path, images: int) -> list[tuple[str, str, Path, list[str], Path | None]]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from benchmarks.measure import run_apart
+from benchmarks.apart import run_apart
 from sekd.datasets import DataConfig, Dataset, Example, load_dataset
 from sekd.datasets.images import decode
 from sekd.embedded.world import write_world
