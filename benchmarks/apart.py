@@ -1,11 +1,14 @@
 """Run a command in a process of its own and say what it used."""
 
 import json
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
+
+from sekd.cli import KEEP_MEMORY
 
 # Starts a command and writes what it used as the last line of stderr. The kernel counts the memory of the process that
 # starts another for that one too, so a small process does it.
@@ -27,10 +30,15 @@ class Used(NamedTuple):
 
 
 def run_apart(command: Sequence[str], **options: Any) -> Used:
-    """Run a command in a process of its own; a ``RuntimeError`` with its errors where it fails."""
+    """Run a command in a process of its own; a ``RuntimeError`` with its errors where it fails.
+
+    It has the environment that ``sekd`` gives its module, whatever that of this process is.
+    """
+    environment = {name: value for name, value in os.environ.items() if name not in KEEP_MEMORY}
+    environment |= KEEP_MEMORY if "stage2_student" in command else {}
     begin = time.perf_counter()
     launched = [sys.executable, "-I", "-c", LAUNCHER, *command]
-    ended = subprocess.run(launched, stderr=subprocess.PIPE, text=True, check=False, **options)
+    ended = subprocess.run(launched, env=environment, stderr=subprocess.PIPE, text=True, check=False, **options)
     *errors, used = ended.stderr.splitlines()
     if ended.returncode:
         raise RuntimeError("\n".join([f"{' '.join(command)} failed:", *errors]))

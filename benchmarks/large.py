@@ -20,6 +20,7 @@ TEXT |= {"num_attention_heads": 28, "num_key_value_heads": 4}
 TEXT["rope_parameters"] = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]}
 VISION: dict[str, Any] = {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16}
 SIDE, PATCH, WORDS, STEPS, K = 644, 14, 256, 6, 32  # an image of 644 pixels is 529 tokens
+PRODUCTS = 50  # timed together
 
 
 def measure_large(
@@ -40,9 +41,10 @@ def measure_large(
             states = student(batch, layers=objective.student_layers)
             return objective(states, batch, head=student.head, norm=student.norm).total
 
+    step = training_step(student, loss)
     for size in sizes:
         batch = image_batch(student, size).to(device)
-        arms[f"batch {size}"] = arm = timed(training_step(student, partial(loss, batch)), units=size)
+        arms[f"batch {size}"] = arm = timed(partial(step, batch), units=size)
         if device == "cuda":
             torch.cuda.reset_peak_memory_stats()
             weights = sum(weights.numel() for weights in student.decoder.layers.parameters())
@@ -102,11 +104,12 @@ def image_batch(student: Student, size: int) -> Batch:
 
 
 def matrix_rate(device: str, side: int = 8192) -> float:
-    """FLOPs a second of a square bfloat16 product."""
+    """FLOPs a second of square bfloat16 products, long enough for a GPU to leave the clock of its first ones."""
     a = torch.randn(side, side, device=device, dtype=torch.bfloat16)
 
-    def product() -> None:
-        a @ a
+    def products() -> None:
+        for _ in range(PRODUCTS):
+            a @ a
         torch.cuda.synchronize()
 
-    return 2 * side**3 / timed(product)()
+    return PRODUCTS * 2 * side**3 / timed(products)()

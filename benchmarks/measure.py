@@ -86,13 +86,13 @@ class Clock:
         return timed
 
 
-def training_step(module: torch.nn.Module, loss: Callable[[], Tensor]) -> Callable[[], None]:
+def training_step(module: torch.nn.Module, loss: Callable[..., Tensor]) -> Callable[..., None]:
     """One step of AdamW on the module's trainable weights; returns when the device has done it."""
     trained = [weights for weights in module.parameters() if weights.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-3)
 
-    def step() -> None:
-        value = loss()
+    def step(*given: Any) -> None:
+        value = loss(*given)
         optimizer.zero_grad()
         value.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)

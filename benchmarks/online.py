@@ -4,7 +4,6 @@ The alternatives: TRL's ``DistillationTrainer``, whose teacher sees the student'
 over transformers for the answers, then HF's ``Trainer``. Every part is a process; TRL has an environment of its own.
 """
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -12,13 +11,14 @@ from pathlib import Path
 
 from benchmarks.apart import run_apart
 from benchmarks.online_arms import BATCH, DATA, MODEL, RATE
+from benchmarks.setup import workers
 from sekd.datasets import load_dataset
 from sekd.models import load_vlm
 
 TRL = Path(".venv-trl/bin/python")
 OFF = ("validation.images=0", "validation.times=0", "validation.held_out=0", "trainer.progress=false")
 ARMS = "benchmarks.online_arms"
-IMAGES, TESTED = 1200, 300
+IMAGES, TESTED = 38 * BATCH, 300  # whole batches: TRL leaves out the rest
 
 
 def show_online() -> None:
@@ -36,15 +36,16 @@ def _show_parts(folder: Path) -> None:
             continue
         used = run_apart([str(python), "-m", *command], stdout=subprocess.DEVNULL)
         score = f", HCA {hca(adapter):.1f} %" if adapter else ""
-        took = f"{used.seconds:6.1f} s, {used.memory:.2f} GB at most in a process"
+        took = f"{used.seconds:6.1f} s, {used.processor:.0f} s of a core, {used.memory:.2f} GB at most in a process"
         print(f"{arm:<26}{part:<16}{took}{score}", flush=True)
 
 
 def _parts(folder: Path, images: int) -> list[tuple[str, str, Path, list[str], Path | None]]:
     """Arm, part, python, command and the adapter that it writes, in turn."""
     here, store = Path(sys.executable), folder / "store"
-    pass_over = ["stage1_teacher", f"artifacts={store}", f"data.limit={images}", f"workers={os.cpu_count()}"]
-    same = [f"optim.lr={RATE}", f"optim.batch_size={BATCH}", "lora.rank=16", "lora.alpha=32", "lora.dropout=0"]
+    pass_over = ["stage1_teacher", f"artifacts={store}", f"data.limit={images}", f"workers={workers()}"]
+    same = [f"optim.lr={RATE}", "optim.warmup_steps=2", "optim.final_lr=0", f"optim.batch_size={BATCH}"]
+    same += ["trainer.precision=32-true", "lora.rank=16", "lora.alpha=32", "lora.dropout=0"]
 
     def student(name: str, *more: str) -> tuple[list[str], Path]:
         where = [f"name={name}", f"runs={folder}", f"artifacts={store}"]

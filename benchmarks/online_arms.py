@@ -24,7 +24,7 @@ MODEL: ModelConfig = compose("model", "tiny", ModelConfig)
 BATCH, RATE = 32, 3e-3
 TRAINER: dict[str, Any] = {"per_device_train_batch_size": BATCH, "learning_rate": RATE, "num_train_epochs": 1}
 TRAINER |= {"bf16": False, "use_cpu": not torch.cuda.is_available(), "report_to": "none", "save_strategy": "no"}
-TRAINER |= {"disable_tqdm": True, "lr_scheduler_type": "cosine", "warmup_steps": 0.05, "remove_unused_columns": False}
+TRAINER |= {"disable_tqdm": True, "lr_scheduler_type": "cosine", "warmup_steps": 2, "remove_unused_columns": False}
 
 
 def examples(images: int) -> tuple[Dataset, list[Example]]:
@@ -68,7 +68,8 @@ def trl(images: int, folder: Path) -> None:
 def plain_teacher(images: int, folder: Path) -> None:
     """Conditioned steps by a loop over transformers in batches; the answers are kept as JSON."""
     dataset, chosen = examples(images)
-    loop, answers = HfLoop(load_vlm(MODEL), MODEL, cached=False), []
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    loop, answers = HfLoop(load_vlm(MODEL).to(device), MODEL, cached=False), []
     for start in range(0, len(chosen), BATCH):
         part = chosen[start : start + BATCH]
         questions = [dataset.questions(example) for example in part]

@@ -27,19 +27,25 @@ GPUS = (1, 4, 8, 64)
 class SimulatedNodes:
     """A pool's backend of nodes that differ in speed, are lost at random and come back; ``clock`` is in seconds."""
 
-    speed: random.Random
+    seed: int
+    first: int = 0  # of all the cluster's nodes, the number of the first one here, and the step to the next
+    step: int = 1
     clock: float = 0.0
     busy: float = 0.0  # seconds of work that counted
     room: str = ""
     _events: list[tuple[float, int, Message]] = field(default_factory=list)
     _nodes: dict[str, tuple[float, float]] = field(default_factory=dict)  # speed, time of loss
     _count: int = 0
+    _started: int = 0
 
     def start(self, name: str) -> None:
+        # A node is the same one in every simulation of this seed.
+        chance = random.Random(f"{self.seed} {self.first + self.step * self._started}")
+        self._started += 1
         ready = self.clock + LOAD + (RESTART if self.clock else 0.0)
-        slow = SLOW if self.speed.random() < SLOW_SHARE else 1.0
-        lost = ready + self.speed.expovariate(1 / (3600 * HOURS_TO_LOSS))
-        self._nodes[name] = (slow * max(0.1, self.speed.gauss(1.0, SPREAD)), lost)
+        slow = SLOW if chance.random() < SLOW_SHARE else 1.0
+        lost = ready + chance.expovariate(1 / (3600 * HOURS_TO_LOSS))
+        self._nodes[name] = (slow * max(0.1, chance.gauss(1.0, SPREAD)), lost)
         self._at(ready, (name, "started", "simulated"))
         self._at(ready, (name, "idle", None))
 
@@ -76,9 +82,9 @@ class _Counter:
         self.requeues += 1
 
 
-def simulate(images: int, gpus: int, *, seed: int) -> tuple[float, float, int]:
+def simulate(images: int, gpus: int, *, seed: int, first: int = 0, step: int = 1) -> tuple[float, float, int]:
     """Hours of a pass with one queue, share of the GPUs' time at work, and shards that were asked again."""
-    nodes, counter = SimulatedNodes(random.Random(f"{seed} {gpus}")), _Counter()
+    nodes, counter = SimulatedNodes(seed, first, step), _Counter()
     shards = -(-images // SHARD)
     with contextlib.redirect_stderr(io.StringIO()):
         Pool(range(shards), counter, size=min(gpus, shards), stop=Stop(), unit="shard").run(nodes)
@@ -89,7 +95,7 @@ def simulate_array(images: int, gpus: int, *, seed: int) -> float:
     """Hours of a job array: part i of n takes every n-th shard alone, and its slowest part is the pass."""
     shards = -(-images // SHARD)
     parts = [len(range(part, shards, gpus)) * SHARD for part in range(gpus)]
-    return max(simulate(part, 1, seed=seed * 1000 + number)[0] for number, part in enumerate(parts) if part)
+    return max(simulate(part, 1, seed=seed, first=number, step=gpus)[0] for number, part in enumerate(parts) if part)
 
 
 def show_scale(*, seeds: int = 10) -> None:

@@ -43,7 +43,8 @@ class Setup:
 
     def run_pass(self, name: str, *overrides: str) -> Store:
         """Run the teacher's command over the images; its store is in a folder of the given name."""
-        artifacts, size = self.folder / name, len(self.dataset.examples) // 6
+        # As many shards for every engine.
+        artifacts, size = self.folder / name, -(-len(self.dataset.examples) // (6 * workers()))
         self.run("stage1_teacher", f"artifacts={artifacts}", f"workers={workers()}", f"shard_size={size}", *overrides)
         return Store.open(next((artifacts / "demo").iterdir()))
 
@@ -55,8 +56,8 @@ class Setup:
 
 
 def workers() -> int:
-    """Engines of a pass: one a GPU, or one a core."""
-    return torch.cuda.device_count() or len(os.sched_getaffinity(0))
+    """Engines of a pass: one on a GPU, as the loops have one, or one a core."""
+    return 1 if torch.cuda.is_available() else len(os.sched_getaffinity(0))
 
 
 def prepare(spec: tuple[str, Callable[[Path], Path]], folder: Path, *, images: int) -> Setup:

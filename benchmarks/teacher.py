@@ -30,7 +30,8 @@ def compare_passes(setup: Setup, *, rounds: int) -> Comparison:
 
     def one_pass(overrides: tuple[str, ...]) -> float:
         store = setup.run_pass(f"pass{next(numbers)}", f"topk={TOPK}", *overrides)
-        # Shards overlap in an engine, so only their sum is its time: from its first question to its last answer.
+        # Shards overlap in an engine, so only their sum is its time: from its first question to its last answer,
+        # without the writing of its last shard.
         seconds = sum(store.provenance(shard)["seconds"] for shard in range(store.plan.n_shards))
         shutil.rmtree(store.path)
         return seconds / workers() / len(setup.dataset.examples)
@@ -38,13 +39,18 @@ def compare_passes(setup: Setup, *, rounds: int) -> Comparison:
     arms: dict[str, Callable[[], float]] = {name: partial(one_pass, overrides) for name, overrides in VARIANTS.items()}
     loops = {f"loop, batch {batch}": hf_arm(setup, batch, cached=False) for batch in BATCHES}
     loops["loop, batch 8, key-value cache"] = hf_arm(setup, 8, cached=True)
+    loops["loop, batch 8, a process a core"] = hf_arm(setup, 8, cached=False, split=True)
     ratios = [(loop, "pass") for loop in loops]
     ratios += [("pass", name) for name in ("pass without hidden states", "pass of joint answers")]
     return Comparison(f"teacher, {setup.title}: an image of 4 levels", take_turns(arms | loops, rounds=rounds), ratios)
 
 
-def hf_arm(setup: Setup, batch: int, *, cached: bool) -> Callable[[], float]:
-    """Seconds an image of the loop, on all cores or the GPU, over ``LOOPED`` images. Asks one batch now, to warm up."""
+def hf_arm(setup: Setup, batch: int, *, cached: bool, split: bool = False) -> Callable[[], float]:
+    """Seconds an image of the loop, on all cores or the GPU, over ``LOOPED`` images. Asks one batch now, to warm up.
+
+    ``split`` is one process of a thread on each core, taken not to slow each other down: the loop at its best.
+    """
+    threads = torch.get_num_threads()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     vlm = load_vlm(setup.model, dtype=torch.float32).to(device)
     loop = HfLoop(vlm, setup.model, cached=cached)
@@ -58,10 +64,13 @@ def hf_arm(setup: Setup, batch: int, *, cached: bool) -> Callable[[], float]:
             step.hidden_BH.cpu()
 
     def run() -> float:
+        torch.set_num_threads(1 if split else threads)
         begin = time.perf_counter()
         for start in range(0, len(examples), batch):
             ask(examples[start : start + batch])
-        return (time.perf_counter() - begin) / len(examples)
+        seconds = (time.perf_counter() - begin) / len(examples)
+        torch.set_num_threads(threads)
+        return seconds / (threads if split else 1)
 
     ask(examples[:batch])
     return run

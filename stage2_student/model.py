@@ -50,14 +50,17 @@ class Student(nn.Module):
         super().__init__()
         from peft import LoraConfig, get_peft_model
 
-        if gradient_checkpointing:
-            vlm.gradient_checkpointing_enable({"use_reentrant": False})
         decode_greedily(vlm)
         pattern = target_pattern(vlm, lora.targets)
         settings = LoraConfig(
             r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=pattern, bias="none"
         )
         self.vlm = get_peft_model(vlm, settings)
+        if gradient_checkpointing:
+            # After PEFT, which would have every embedding's output require a gradient, as transformers does here. Only
+            # reentrant checkpoints need it, and the frozen vision tower would be computed again in the backward pass.
+            vlm.gradient_checkpointing_enable({"use_reentrant": False})
+            vlm.disable_input_require_grads()
         self.sharded = False
 
     @property

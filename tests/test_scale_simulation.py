@@ -24,6 +24,11 @@ def test_equal_nodes_take_the_start_and_their_share_of_the_shards(equal_nodes, s
     assert scale.simulate_array(shards * scale.SHARD, gpus, seed=0) == pytest.approx(hours)
 
 
+def test_on_one_gpu_a_queue_and_a_job_array_are_the_same_nodes_and_hours():
+    hours, _, _ = scale.simulate(400 * scale.SHARD, 1, seed=3)
+    assert scale.simulate_array(400 * scale.SHARD, 1, seed=3) == hours
+
+
 def test_lost_nodes_cost_time_and_no_shard(monkeypatch, equal_nodes):
     calm, _, _ = scale.simulate(400 * scale.SHARD, 8, seed=0)
     monkeypatch.setattr(scale, "HOURS_TO_LOSS", 0.3)

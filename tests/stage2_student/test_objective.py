@@ -1,6 +1,7 @@
 """How the losses are weighed and what they read, on real batches of a stored pass."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -22,6 +23,7 @@ from stage2_student.config import (
     LossConfig,
     SoftConfig,
     StudentConfig,
+    TrainerConfig,
 )
 from stage2_student.data import StudentData
 from stage2_student.module import StudentModule
@@ -217,6 +219,18 @@ def test_gradient_checkpointing_changes_no_gradient(configure: Configure, store:
     assert any(value.abs().max() > 0 for value in gradients[0].values())
     for name, value in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], value)
+
+
+def test_gradient_checkpointing_computes_the_decoder_twice_and_the_frozen_tower_once(
+    configure: Configure, store: Store
+) -> None:
+    module, _, batch = first(configure(lora=PLAIN, trainer=TrainerConfig(gradient_checkpointing=True)), store)
+    calls: Counter[str] = Counter()
+    tower, decoder = module.student.base.model.visual.blocks, module.student.decoder.layers
+    for name, layers in {"tower": tower, "decoder": decoder}.items():
+        layers[0].register_forward_pre_hook(lambda *_, name=name: calls.update([name]))
+    module.training_loss(batch).total.backward()
+    assert calls == {"tower": 1, "decoder": 2}
 
 
 def test_gradients_averaged_over_ranks_are_those_of_the_mean_over_all_their_examples(
