@@ -1,6 +1,7 @@
 """Pretraining of the embedded base: its tasks, its fast forward pass, its optimizer, and the shipped model's card."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,9 +20,10 @@ from tools.pretrain_base.model_card import card
 from tools.pretrain_base.muon import Muon, orthogonalise
 from tools.pretrain_base.probe import probe
 from tools.pretrain_base.tasks import LabelBatch, Tasks
-from tools.pretrain_base.train import MIXTURES, ROUNDS
+from tools.pretrain_base.train import MIXTURES, ROUNDS, ImagePool, Settings, make_step
 
 FACTS = json.loads((BASE / "training.json").read_text())
+RNG = np.random.default_rng(0)
 every_world = pytest.mark.parametrize("tasks", WORLDS.values(), ids=WORLDS, indirect=True)
 
 
@@ -85,6 +87,31 @@ def test_options_hold_the_true_name_once_and_no_name_twice(tasks: Tasks, example
         for options in examples.options[row, :depth].tolist():
             assert len(set(options)) == len(options) == 4
             assert min(options) >= 0
+
+
+@every_world
+def test_easy_negatives_are_names_of_other_trees(tasks: Tasks, examples: LabelBatch) -> None:
+    easy = tasks.with_easy_negatives(examples, np.random.default_rng(4))
+    assert (easy.answer == examples.answer).all()
+    for row, (tree, depth) in enumerate(zip(examples.tree, examples.depth, strict=True)):
+        own = set(tasks.name[tree].ravel().tolist())
+        for level in range(depth):
+            options = easy.options[row, level].tolist()
+            assert options.pop(examples.answer[row, level]) == examples.names[row, level]
+            assert len(set(options)) == 3
+            assert set(options) <= set(tasks.names.tolist()) - own
+
+
+def test_letters_are_bound_after_the_first_stage_and_before_all_tasks() -> None:
+    pool, mixture = ImagePool(Tasks(FOREST), 100, 1), MIXTURES["forest"]
+    settings = replace(ROUNDS["forest"][0], first_stage=2, binding=3)
+    asked = [
+        {task.name for batch in make_step(mixture, settings, pool=pool, step=step, rng=RNG) for task in batch.tasks}
+        for step in range(6)
+    ]
+    first = {"caption", "lineage", "listing"}
+    assert asked[:5] == [first] * 2 + [first | {"easy", "first_level", "naming"}] * 3
+    assert "conditioned" in asked[5]
 
 
 def test_a_path_that_ends_early_is_asked_as_deep_as_it_goes() -> None:
@@ -187,7 +214,7 @@ def test_muon_orthogonalises_and_descends() -> None:
 
 
 def test_the_shipped_base_was_trained_on_the_mixture_in_the_code() -> None:
-    assert [each["settings"] for each in FACTS["rounds"]] == [vars(settings) for settings in ROUNDS["demo"]]
+    assert [Settings(**each["settings"]) for each in FACTS["rounds"]] == list(ROUNDS["demo"])
     for each in FACTS["rounds"]:
         assert each["mixture"] == vars(MIXTURES["demo"])
         whole_paths = each["mixture"]["joint"] * (each["settings"]["steps"] - each["settings"]["first_stage"])

@@ -27,7 +27,7 @@ Sequences a step:
 | task | sequences | content |
 |---|---|---|
 {mixture}
-
+{binding}
 A whole path in one reply makes up {joint_share:.2%} of the sequences, two levels in one reply {pair_share:.2%}.
 The joint format is rare, as it is for real models. What remains to be learnt is to use one answer of a reply for the
 next. Some attention heads are initialised as look-back and matching heads (`tools/pretrain_base/initialise.py`).
@@ -40,6 +40,12 @@ Percent correct on {probe_images} fresh images, measured at the end of training.
 | {tree} | strategy | path | {levels} | parsed |
 |---|---|---|---{rules}|---|
 {scores}
+"""
+
+BINDING = """
+Before it come {first} steps of captions, lineages and listings, and {steps} steps that add questions about one level, \
+answered letter first:
+with names of other trees as wrong options, and about the first level.
 """
 
 # What differs between the worlds' cards.
@@ -86,9 +92,10 @@ def card(facts: dict[str, Any], world: World, parameters: int) -> str:
     """
     rounds, mixture, words = facts["rounds"], facts["rounds"][0]["mixture"], WORDS[world.name]
     seen = {count: sum(each["seen"][count] for each in rounds) for count in ("sequences", "tokens")}
-    second_stage = sum(each["settings"]["steps"] - each["settings"]["first_stage"] for each in rounds)
+    stages = [(each["settings"]["first_stage"], each["settings"].get("binding", 0)) for each in rounds]
+    last_stage = sum(each["settings"]["steps"] for each in rounds) - sum(map(sum, stages))
     shares = {
-        f"{task}_share": mixture[task] * second_stage / mixture[f"{task}_every"] / seen["sequences"]
+        f"{task}_share": mixture[task] * last_stage / mixture[f"{task}_every"] / seen["sequences"]
         for task in ("pair", "joint")
     }
     columns = ("hca", *world.levels, "parsed")
@@ -111,6 +118,7 @@ def card(facts: dict[str, Any], world: World, parameters: int) -> str:
         pool=rounds[0]["settings"]["pool"],
         probe_images=facts["exam_images"],
         mixture="\n".join(rows),
+        binding=BINDING.format(first=stages[0][0], steps=stages[0][1]) if stages[0][1] else "",
         **shares,
         levels=" | ".join(world.levels),
         rules="|---" * (len(world.levels) - 1),

@@ -8,7 +8,7 @@ Shape legend: B images, L levels of the deepest tree, O options (4), T tokens, A
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -91,7 +91,7 @@ class Tasks:
             for level, ((_, values), names) in enumerate(zip(tree.attributes, tree.names, strict=True)):
                 self.value[row, level, : len(values)] = [ids[value] for value in values]
                 self.name[row, level, : len(names)] = [ids[name] for name in names]
-        self.names = self.name[self.name >= 0]
+        self.names, self.owner = self.name[self.name >= 0], np.nonzero(self.name >= 0)[0]  # all, and their trees
         image = [ids[tiny_vlm.IMAGE]] * tiny_vlm.IMAGE_TOKENS
         self.head = [ids[tiny_vlm.TURN], ids["user"], ids[tiny_vlm.VISION_START], *image, ids[tiny_vlm.VISION_END]]
         self.reply = [ids[tiny_vlm.END], ids[tiny_vlm.TURN], ids["assistant"]]
@@ -120,6 +120,15 @@ class Tasks:
         shuffle = np.argsort(rng.random(true_first.shape), 2)
         options = np.take_along_axis(true_first, shuffle, 2)
         return LabelBatch(tree, values, depth, names, options, np.argmin(shuffle, 2))
+
+    def with_easy_negatives(self, examples: LabelBatch, rng: np.random.Generator) -> LabelBatch:
+        """The same questions with names of other trees as wrong options: the image's tree alone tells the answer."""
+        order = rng.random((*examples.answer.shape, len(self.names)))
+        order[np.broadcast_to(examples.tree[:, None, None] == self.owner, order.shape)] = 2
+        options = examples.options.copy()
+        wrong = np.arange(OPTIONS) != examples.answer[:, :, None]
+        options[wrong] = self.names[np.argsort(order, 2)[:, :, : OPTIONS - 1]].ravel()
+        return replace(examples, options=options)
 
     def ask(self, questions: Questions) -> np.ndarray:
         """[B, 1 + 2 O]: the level, then letter and name of each option."""

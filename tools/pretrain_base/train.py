@@ -1,7 +1,9 @@
 """Pretrains the embedded base model on images of the embedded world.
 
-The first stage trains on captions, lineages and listings: the model learns to see and to bind letters to names. The
-second stage trains on all tasks. A second round continues from the weights of the first with lower learning rates.
+The first stage trains on captions, lineages and listings: the model learns to see and to bind letters to names that it
+reads. The binding stage, for a world of many trees, adds questions about one level whose letter comes before the name:
+with names of other trees as wrong options, and about the first level. The last stage trains on all tasks. A second
+round continues from the weights of the first with lower learning rates.
 """
 
 import json
@@ -59,6 +61,7 @@ class Settings:
 
     steps: int = 2200
     first_stage: int = 160
+    binding: int = 0  # steps of the binding stage
     pool: int = 8_000
     matrices_lr: float = 0.01
     others_lr: float = 4e-3
@@ -74,7 +77,7 @@ ROUNDS = {
         Settings(),
         Settings(steps=700, first_stage=0, matrices_lr=0.006, others_lr=2.4e-3, fall=1.0, seed=1),
     ),
-    "forest": (Settings(steps=3000, first_stage=240, pool=6_000),),
+    "forest": (Settings(steps=3000, first_stage=200, binding=300, pool=6_000),),
 }
 MIXTURES = {
     "demo": Mixture(),
@@ -170,6 +173,8 @@ def make_step(
 ) -> list[MicroBatch]:
     """The task batches of one step."""
     first, tasks = step < settings.first_stage, pool.tasks
+    if not first and step < settings.first_stage + settings.binding:
+        return [_binding(pool, rng)]
     counts = asdict(mixture)
     images = max(mixture.caption, mixture.lineage, mixture.conditioned, mixture.single)
     examples, patches = pool.draw(images, rng)
@@ -181,6 +186,23 @@ def make_step(
     if first:
         return [MicroBatch(patches, batches)]
     return [MicroBatch(patches, batches), _with_parent(mixture, pool, rng)]
+
+
+def _binding(pool: ImagePool, rng: np.random.Generator, images: int = 64) -> MicroBatch:
+    """A step of the binding stage. Questions among siblings alone stay at chance for hundreds of steps."""
+    tasks, every = pool.tasks, np.arange(images)
+    examples, patches = pool.draw(images, rng)
+    easy = tasks.with_easy_negatives(examples, rng)
+    named = rng.permutation(images)[: images // 4]
+    batches = [
+        Task("easy", tasks.single(easy, _levels(easy, rng)), every),
+        Task("first_level", tasks.single(examples, np.zeros(images, dtype=int)), every),
+        Task("naming", tasks.naming(examples[named], _levels(examples[named], rng)), named),
+        Task("listing", tasks.listing(24, rng), None),
+    ]
+    for name, make in _first_stage(tasks):
+        batches += _each_depth(name, make, examples, rng.permutation(images)[:20])
+    return MicroBatch(patches, batches)
 
 
 def _each_depth(
