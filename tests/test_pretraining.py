@@ -102,6 +102,13 @@ def test_easy_negatives_are_names_of_other_trees(tasks: Tasks, examples: LabelBa
             assert set(options) <= set(tasks.names.tolist()) - own
 
 
+def test_a_share_of_the_images_has_easy_negatives(examples: LabelBatch, tasks: Tasks) -> None:
+    some = tasks.with_easy_negatives(examples, np.random.default_rng(4), 0.5)
+    changed = (some.options != examples.options).any((1, 2))
+    assert 0.2 < changed.mean() < 0.8
+    assert not np.shares_memory(some.options, examples.options)
+
+
 def test_letters_are_bound_after_the_first_stage_and_before_all_tasks() -> None:
     pool, mixture = ImagePool(Tasks(FOREST), 100, 1), MIXTURES["forest"]
     settings = replace(ROUNDS["forest"][0], first_stage=2, binding=3)

@@ -45,7 +45,8 @@ Percent correct on {probe_images} fresh images, measured at the end of training.
 BINDING = """
 Before it come {first} steps of captions, lineages and listings, and {steps} steps that add questions about one level, \
 answered letter first:
-with names of other trees as wrong options, and about the first level.
+with names of other trees as wrong options, and about the first level. In the next {hardening} steps siblings \
+replace such options.
 """
 
 # What differs between the worlds' cards.
@@ -93,6 +94,7 @@ def card(facts: dict[str, Any], world: World, parameters: int) -> str:
     rounds, mixture, words = facts["rounds"], facts["rounds"][0]["mixture"], WORDS[world.name]
     seen = {count: sum(each["seen"][count] for each in rounds) for count in ("sequences", "tokens")}
     stages = [(each["settings"]["first_stage"], each["settings"].get("binding", 0)) for each in rounds]
+    hardening = rounds[0]["settings"].get("hardening", 0)
     last_stage = sum(each["settings"]["steps"] for each in rounds) - sum(map(sum, stages))
     shares = {
         f"{task}_share": mixture[task] * last_stage / mixture[f"{task}_every"] / seen["sequences"]
@@ -118,7 +120,7 @@ def card(facts: dict[str, Any], world: World, parameters: int) -> str:
         pool=rounds[0]["settings"]["pool"],
         probe_images=facts["exam_images"],
         mixture="\n".join(rows),
-        binding=BINDING.format(first=stages[0][0], steps=stages[0][1]) if stages[0][1] else "",
+        binding=BINDING.format(first=stages[0][0], steps=stages[0][1], hardening=hardening) if stages[0][1] else "",
         **shares,
         levels=" | ".join(world.levels),
         rules="|---" * (len(world.levels) - 1),

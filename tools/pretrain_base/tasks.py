@@ -121,13 +121,15 @@ class Tasks:
         options = np.take_along_axis(true_first, shuffle, 2)
         return LabelBatch(tree, values, depth, names, options, np.argmin(shuffle, 2))
 
-    def with_easy_negatives(self, examples: LabelBatch, rng: np.random.Generator) -> LabelBatch:
-        """The same questions with names of other trees as wrong options: the image's tree alone tells the answer."""
-        order = rng.random((*examples.answer.shape, len(self.names)))
-        order[np.broadcast_to(examples.tree[:, None, None] == self.owner, order.shape)] = 2
-        options = examples.options.copy()
-        wrong = np.arange(OPTIONS) != examples.answer[:, :, None]
-        options[wrong] = self.names[np.argsort(order, 2)[:, :, : OPTIONS - 1]].ravel()
+    def with_easy_negatives(self, examples: LabelBatch, rng: np.random.Generator, share: float = 1.0) -> LabelBatch:
+        """The questions, about a share of the images with names of other trees as wrong options: the tree tells it."""
+        chosen = np.flatnonzero(rng.random(len(examples)) < share)
+        part, options = examples[chosen], examples.options.copy()
+        order = rng.random((*part.answer.shape, len(self.names)))
+        order[np.broadcast_to(part.tree[:, None, None] == self.owner, order.shape)] = 2
+        wrong = np.arange(OPTIONS) != part.answer[:, :, None]
+        part.options[wrong] = self.names[np.argsort(order, 2)[:, :, : OPTIONS - 1]].ravel()
+        options[chosen] = part.options
         return replace(examples, options=options)
 
     def ask(self, questions: Questions) -> np.ndarray:

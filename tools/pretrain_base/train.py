@@ -2,8 +2,8 @@
 
 The first stage trains on captions, lineages and listings: the model learns to see and to bind letters to names that it
 reads. The binding stage, for a world of many trees, adds questions about one level whose letter comes before the name:
-with names of other trees as wrong options, and about the first level. The last stage trains on all tasks. A second
-round continues from the weights of the first with lower learning rates.
+with names of other trees as wrong options, and about the first level. The last stage trains on all tasks; its questions
+have such options too at first. A second round continues from the weights of the first with lower learning rates.
 """
 
 import json
@@ -62,6 +62,7 @@ class Settings:
     steps: int = 2200
     first_stage: int = 160
     binding: int = 0  # steps of the binding stage
+    hardening: int = 0  # steps after it in which siblings replace the other trees' names as wrong options
     pool: int = 8_000
     matrices_lr: float = 0.01
     others_lr: float = 4e-3
@@ -77,7 +78,7 @@ ROUNDS = {
         Settings(),
         Settings(steps=700, first_stage=0, matrices_lr=0.006, others_lr=2.4e-3, fall=1.0, seed=1),
     ),
-    "forest": (Settings(steps=3000, first_stage=200, binding=300, pool=6_000),),
+    "forest": (Settings(steps=3000, first_stage=200, binding=300, hardening=600, pool=6_000),),
 }
 MIXTURES = {
     "demo": Mixture(),
@@ -116,10 +117,11 @@ class ImagePool:
             images = [picture(trees[tree[row]], values[row, : len(trees[tree[row]].branching)], rng) for row in rows]
             self.patches[start : rows.stop] = forward.pixels(images, processor).half()
 
-    def draw(self, count: int, rng: np.random.Generator) -> tuple[LabelBatch, Tensor]:
-        """Random images [B, P, values] with newly shuffled options."""
+    def draw(self, count: int, rng: np.random.Generator, easy: float = 0.0) -> tuple[LabelBatch, Tensor]:
+        """Random images [B, P, values] with newly shuffled options, a share of them with easy negatives."""
         rows = rng.integers(0, len(self.examples), count)
         examples = self.tasks.examples(self.examples.tree[rows], self.examples.values[rows], rng)
+        examples = self.tasks.with_easy_negatives(examples, rng, easy) if easy else examples
         return examples, self.patches[rows].float()
 
 
@@ -172,12 +174,13 @@ def make_step(
     mixture: Mixture, settings: Settings, *, pool: ImagePool, step: int, rng: np.random.Generator
 ) -> list[MicroBatch]:
     """The task batches of one step."""
-    first, tasks = step < settings.first_stage, pool.tasks
-    if not first and step < settings.first_stage + settings.binding:
+    first, tasks, last_stage = step < settings.first_stage, pool.tasks, settings.first_stage + settings.binding
+    if not first and step < last_stage:
         return [_binding(pool, rng)]
+    easy = 0.0 if first or not settings.hardening else max(0.0, 1 - (step - last_stage) / settings.hardening)
     counts = asdict(mixture)
     images = max(mixture.caption, mixture.lineage, mixture.conditioned, mixture.single)
-    examples, patches = pool.draw(images, rng)
+    examples, patches = pool.draw(images, rng, easy)
     batches: list[Task] = []
     for name, make in _first_stage(tasks) if first else _second_stage(tasks, mixture, step, rng):
         rows = rng.permutation(images)[: (images if first else counts[name])]
@@ -185,7 +188,7 @@ def make_step(
     batches.append(Task("listing", tasks.listing(64 if first else mixture.listing, rng), None))
     if first:
         return [MicroBatch(patches, batches)]
-    return [MicroBatch(patches, batches), _with_parent(mixture, pool, rng)]
+    return [MicroBatch(patches, batches), _with_parent(mixture, pool, rng, easy)]
 
 
 def _binding(pool: ImagePool, rng: np.random.Generator, images: int = 64) -> MicroBatch:
@@ -213,9 +216,9 @@ def _each_depth(
     return [Task(name, make(examples[part]), part) for part in parts]
 
 
-def _with_parent(mixture: Mixture, pool: ImagePool, rng: np.random.Generator) -> MicroBatch:
+def _with_parent(mixture: Mixture, pool: ImagePool, rng: np.random.Generator, easy: float) -> MicroBatch:
     """The tasks ``told`` and ``told_numbered``, about images of their own."""
-    examples, patches = pool.draw(mixture.told + mixture.told_numbered, rng)
+    examples, patches = pool.draw(mixture.told + mixture.told_numbered, rng, easy)
     levels = rng.integers(1, examples.depth)
     plain, numbered = np.split(np.arange(len(examples)), [mixture.told])
     return MicroBatch(
