@@ -71,14 +71,14 @@ def check(root: Path) -> None:
     files = [file for file in path.rglob("*") if file.is_file()]
     size, cores = sum(file.stat().st_size for file in files) / 1e6, len(os.sched_getaffinity(0))
     for what, job in (
-        ("read alone, one core", lambda: [file.read_bytes() for file in files] and []),
+        ("read alone, one core", lambda: [len(file.read_bytes()) for file in files]),
         (f"verified on {cores} cores", lambda: verify(path)),
     ):
         drop_from_cache(files)
         begin = time.perf_counter()
-        faults = job()
-        assert not faults, faults
+        found = job()
         print(f"{size:.0f} MB {what}: {size / (time.perf_counter() - begin):.0f} MB/s", flush=True)
+    assert not found, found  # what verify found: a faulty store is read only in part
 
 
 def drop_from_cache(files: list[Path]) -> None:

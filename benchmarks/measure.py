@@ -50,14 +50,15 @@ def take_turns(arms: Mapping[str, Callable[[], float]], *, rounds: int) -> dict[
     return seconds
 
 
-def timed(job: Callable[[], Any], *, units: int = 1) -> Callable[[], float]:
-    """An arm: seconds of one ``job`` divided by ``units``. Runs the job once now, to warm up."""
+def timed(job: Callable[[], Any], *, units: int = 1, times: int = 1) -> Callable[[], float]:
+    """An arm: seconds of ``job``, the mean of ``times``, divided by ``units``. Runs the job once now, to warm up."""
     job()
 
     def run() -> float:
         begin = time.perf_counter()
-        job()
-        return (time.perf_counter() - begin) / units
+        for _ in range(times):
+            job()
+        return (time.perf_counter() - begin) / times / units
 
     return run
 

@@ -66,15 +66,10 @@ def compare_steps(setup: Setup, *, rounds: int) -> Comparison:
         "step with teacher": partial(step_with_teacher, cached=False),
         "step with teacher, key-value cache": partial(step_with_teacher, cached=True),
     }
-    arms = {name: timed(partial(_several, job), units=STEPS) for name, job in jobs.items()}
+    arms = {name: timed(job, times=STEPS) for name, job in jobs.items()}
     ratios = [("step", arm) for arm in arms if arm != "step"]
     seconds = take_turns(arms, rounds=rounds)
     return Comparison(f"student, {setup.title}: a step of {BATCH} images", seconds, ratios, [input_wait(setup, store)])
-
-
-def _several(job: Callable[[], None]) -> None:
-    for _ in range(STEPS):
-        job()
 
 
 def input_wait(setup: Setup, store: Store) -> str:

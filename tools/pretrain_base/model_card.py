@@ -43,10 +43,9 @@ Percent correct on {probe_images} fresh images, measured at the end of training.
 """
 
 BINDING = """
-Before it come {first} steps of captions, lineages and listings, and {steps} steps that add questions about one level, \
-answered letter first:
-with names of other trees as wrong options, and about the first level. In the next {hardening} steps siblings \
-replace such options.
+Before it come {first} steps of captions, lineages and listings. Then come {steps} steps that add questions about one
+level, answered letter first: with names of other trees as wrong options, and about the first level. In the next
+{hardening} steps siblings replace the other trees' names.
 """
 
 # What differs between the worlds' cards.

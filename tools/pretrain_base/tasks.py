@@ -122,7 +122,7 @@ class Tasks:
         return LabelBatch(tree, values, depth, names, options, np.argmin(shuffle, 2))
 
     def with_easy_negatives(self, examples: LabelBatch, rng: np.random.Generator, share: float = 1.0) -> LabelBatch:
-        """The questions, about a share of the images with names of other trees as wrong options: the tree tells it."""
+        """For a share of the images the wrong options become names of other trees: the tree alone tells the answer."""
         chosen = np.flatnonzero(rng.random(len(examples)) < share)
         part, options = examples[chosen], examples.options.copy()
         order = rng.random((*part.answer.shape, len(self.names)))

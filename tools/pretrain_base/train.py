@@ -174,15 +174,15 @@ def make_step(
     mixture: Mixture, settings: Settings, *, pool: ImagePool, step: int, rng: np.random.Generator
 ) -> list[MicroBatch]:
     """The task batches of one step."""
-    first, tasks, last_stage = step < settings.first_stage, pool.tasks, settings.first_stage + settings.binding
-    if not first and step < last_stage:
+    first, tasks, bound = step < settings.first_stage, pool.tasks, settings.first_stage + settings.binding
+    if not first and step < bound:
         return [_binding(pool, rng)]
-    easy = 0.0 if first or not settings.hardening else max(0.0, 1 - (step - last_stage) / settings.hardening)
+    easy = 0.0 if first or not settings.hardening else max(0.0, 1 - (step - bound) / settings.hardening)
     counts = asdict(mixture)
     images = max(mixture.caption, mixture.lineage, mixture.conditioned, mixture.single)
     examples, patches = pool.draw(images, rng, easy)
     batches: list[Task] = []
-    for name, make in _first_stage(tasks) if first else _second_stage(tasks, mixture, step, rng):
+    for name, make in _first_stage(tasks) if first else _last_stage(tasks, mixture, step, rng):
         rows = rng.permutation(images)[: (images if first else counts[name])]
         batches += _each_depth(name, make, examples, rows)
     batches.append(Task("listing", tasks.listing(64 if first else mixture.listing, rng), None))
@@ -238,7 +238,7 @@ def _first_stage(tasks: Tasks) -> Iterator[tuple[str, Callable[[LabelBatch], Tas
     yield "lineage", tasks.lineage
 
 
-def _second_stage(
+def _last_stage(
     tasks: Tasks, mixture: Mixture, step: int, rng: np.random.Generator
 ) -> Iterator[tuple[str, Callable[[LabelBatch], TaskBatch]]]:
     yield from _first_stage(tasks)
