@@ -1,7 +1,6 @@
 """Pretraining of the embedded base: its tasks, its fast forward pass, its optimizer, and the shipped model's card."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,11 +15,12 @@ from sekd.models import ModelConfig, load_processor, load_vlm
 from sekd.prompts import Prompter
 from sekd.questions import Question
 from tools.pretrain_base import forward, tiny_vlm
+from tools.pretrain_base.guide import HEAD, answer_options, guide_losses
 from tools.pretrain_base.model_card import card
 from tools.pretrain_base.muon import Muon, orthogonalise
 from tools.pretrain_base.probe import probe
 from tools.pretrain_base.tasks import LabelBatch, Tasks
-from tools.pretrain_base.train import MIXTURES, ROUNDS, ImagePool, Settings, make_step
+from tools.pretrain_base.train import MIXTURES, ROUNDS, Settings
 
 FACTS = json.loads((BASE / "training.json").read_text())
 RNG = np.random.default_rng(0)
@@ -87,38 +87,6 @@ def test_options_hold_the_true_name_once_and_no_name_twice(tasks: Tasks, example
         for options in examples.options[row, :depth].tolist():
             assert len(set(options)) == len(options) == 4
             assert min(options) >= 0
-
-
-@every_world
-def test_easy_negatives_are_names_of_other_trees(tasks: Tasks, examples: LabelBatch) -> None:
-    easy = tasks.with_easy_negatives(examples, np.random.default_rng(4))
-    assert (easy.answer == examples.answer).all()
-    for row, (tree, depth) in enumerate(zip(examples.tree, examples.depth, strict=True)):
-        own = set(tasks.name[tree].ravel().tolist())
-        for level in range(depth):
-            options = easy.options[row, level].tolist()
-            assert options.pop(examples.answer[row, level]) == examples.names[row, level]
-            assert len(set(options)) == 3
-            assert set(options) <= set(tasks.names.tolist()) - own
-
-
-def test_a_share_of_the_images_has_easy_negatives(examples: LabelBatch, tasks: Tasks) -> None:
-    some = tasks.with_easy_negatives(examples, np.random.default_rng(4), 0.5)
-    changed = (some.options != examples.options).any((1, 2))
-    assert 0.2 < changed.mean() < 0.8
-    assert not np.shares_memory(some.options, examples.options)
-
-
-def test_letters_are_bound_after_the_first_stage_and_before_all_tasks() -> None:
-    pool, mixture = ImagePool(Tasks(FOREST), 100, 1), MIXTURES["forest"]
-    settings = replace(ROUNDS["forest"][0], first_stage=2, binding=3)
-    asked = [
-        {task.name for batch in make_step(mixture, settings, pool=pool, step=step, rng=RNG) for task in batch.tasks}
-        for step in range(6)
-    ]
-    first = {"caption", "lineage", "listing"}
-    assert asked[:5] == [first] * 2 + [first | {"easy", "first_level", "naming"}] * 3
-    assert "conditioned" in asked[5]
 
 
 def test_a_path_that_ends_early_is_asked_as_deep_as_it_goes() -> None:
@@ -188,6 +156,54 @@ def test_the_batched_forward_pass_equals_transformers(tiny: ModelConfig, tasks: 
     torch.testing.assert_close(listed, listed_theirs, atol=2e-5, rtol=2e-5)
     torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=2e-5)
     assert (wrong - theirs).abs().max() > 1e-3
+
+
+@every_world
+def test_each_letter_before_a_name_points_at_its_option(tasks: Tasks, examples: LabelBatch) -> None:
+    rows = np.arange(len(examples))
+    for depth in examples.by_depth():
+        asked = examples[depth]
+        batch = tasks.conditioned(asked)
+        at = batch.targets[batch.letters]
+        assert len(at) == len(asked.levels)
+        found = answer_options(forward.to_tensor(batch.tokens), torch.from_numpy(at)).numpy()
+        for level, place in zip(asked.levels, found.T, strict=True):
+            start = at[level] - len(tasks.reply) - 8  # four letters and their names stand before the reply
+            assert (place == start + 2 * asked.answer[:, level] + 1).all()
+            assert (batch.tokens[np.arange(len(asked)), place] == asked.names[:, level]).all()
+    assert not len(tasks.listing(5, np.random.default_rng(0)).letters)
+    assert not len(tasks.naming(examples[rows], np.zeros(len(rows), dtype=int)).letters)  # the name comes first
+
+
+def test_the_guide_losses_are_those_of_transformers_hidden_states_and_attention(
+    tiny: ModelConfig, tasks: Tasks, examples: LabelBatch
+) -> None:
+    vlm = load_vlm(tiny)
+    vlm.set_attn_implementation("eager")
+    patches = _patches(tasks, examples, load_processor(tiny))
+    batch = tasks.joint(examples)
+    tokens = forward.to_tensor(batch.tokens)
+    with torch.inference_mode():
+        images = forward.encode_images(vlm, patches)
+        given = forward.Sequences(tokens, images, torch.from_numpy(batch.targets - 1))
+        loss = guide_losses(vlm, forward.before_last(vlm, [given]), [batch.letters])
+        theirs = vlm(
+            input_ids=tokens,
+            pixel_values=patches.flatten(0, 1),
+            image_grid_thw=torch.tensor([[1, forward.GRID, forward.GRID]] * len(examples)),
+            mm_token_type_ids=(tokens == tasks.ids[tiny_vlm.IMAGE]).int(),
+            output_hidden_states=True,
+            output_attentions=True,
+        )
+        known = vlm.lm_head(vlm.model.language_model.norm(theirs.hidden_states[-2])).log_softmax(-1)
+    expected = 0.0
+    for row in range(len(examples)):
+        for level in range(len(LEVELS)):
+            letter = batch.targets[batch.letters[level]]
+            option = np.flatnonzero(tokens[row] == examples.names[row, level])[0]
+            expected -= known[row, letter - 1, examples.names[row, level]].item()
+            expected -= theirs.attentions[-1][row, HEAD, letter - 1, option].log().item()
+    assert loss.item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_probe_finds_the_shipped_base_good_at_steps_and_bad_at_whole_paths(

@@ -3,7 +3,8 @@
 transformers runs the vision tower over one ragged sequence with one attention call an image. In pretraining all images
 have the same size, so the tower runs as one batch. A test compares the result with transformers.
 
-Shape legend: B images or sequences, N image tokens, T tokens, P patches of an image or positions, H hidden.
+Shape legend: B images or sequences, N image tokens, T tokens, S tokens of all sequences, P patches of an image or
+positions, H hidden.
 """
 
 from collections.abc import Sequence
@@ -53,29 +54,75 @@ class Sequences:
     positions: Tensor
 
 
+@dataclass(frozen=True)
+class BeforeLast:
+    """What the last layer receives: all tokens of all sequences [S, H], their rotary angles, and the wanted rows."""
+
+    batches: Sequence[Sequences]
+    x: Tensor
+    cos: Tensor
+    sin: Tensor
+    rows: Tensor
+
+    def split(self, wanted: Tensor) -> list[Tensor]:
+        """Values at the wanted rows -> those of each batch [B, P, ...]."""
+        sizes = [(len(batch.tokens), len(batch.positions)) for batch in self.batches]
+        parts = wanted.split([count * positions for count, positions in sizes])
+        return [part.unflatten(0, size) for part, size in zip(parts, sizes, strict=True)]
+
+
 def decode(vlm: Any, batches: Sequence[Sequences]) -> list[Tensor]:
     """The last layer's hidden states after the norm, of each batch at its positions [B, P, H].
 
     All tokens pass a layer as one matrix and attend within their own sequence: a step has many small batches. The last
     layer's feed-forward block sees the wanted positions alone.
     """
+    return last_layer(vlm, before_last(vlm, batches))
+
+
+def before_last(vlm: Any, batches: Sequence[Sequences]) -> BeforeLast:
+    """All layers but the last."""
     decoder = vlm.model.language_model
-    shapes = [batch.tokens.shape for batch in batches]
     x = torch.cat([_embed(decoder, batch).flatten(0, 1) for batch in batches])
     cos, sin = (torch.cat(each) for each in zip(*(_rotary(decoder, batch) for batch in batches), strict=True))
     wanted, start = [], 0
-    for batch, (count, length) in zip(batches, shapes, strict=True):
+    for batch in batches:
+        count, length = batch.tokens.shape
         wanted.append((start + length * torch.arange(count)[:, None] + batch.positions).flatten())
         start += count * length
-    for layer in decoder.layers:
-        mixed = _attend(layer.self_attn, layer.input_layernorm(x), cos, sin, shapes)
-        if layer is decoder.layers[-1]:
-            rows = torch.cat(wanted)
-            x, mixed = x[rows], mixed[rows]
-        x = x + layer.self_attn.o_proj(mixed)
+    for layer in decoder.layers[:-1]:
+        x = x + layer.self_attn.o_proj(_attend(layer.self_attn, layer.input_layernorm(x), cos, sin, batches))
         x = x + layer.mlp(layer.post_attention_layernorm(x))
-    parts = decoder.norm(x).split([len(rows) for rows in wanted])
-    return [part.unflatten(0, (count, -1)) for part, (count, _) in zip(parts, shapes, strict=True)]
+    return BeforeLast(batches, x, cos, sin, torch.cat(wanted))
+
+
+def last_layer(vlm: Any, state: BeforeLast) -> list[Tensor]:
+    """The last layer and the norm, of each batch at its positions [B, P, H]."""
+    decoder = vlm.model.language_model
+    layer = decoder.layers[-1]
+    mixed = _attend(layer.self_attn, layer.input_layernorm(state.x), state.cos, state.sin, state.batches)
+    x = state.x[state.rows] + layer.self_attn.o_proj(mixed[state.rows])
+    x = x + layer.mlp(layer.post_attention_layernorm(x))
+    return state.split(decoder.norm(x))
+
+
+def attention_scores(vlm: Any, state: BeforeLast, head: int) -> list[Tensor]:
+    """Scores of a head of the last layer from a batch's positions to its tokens [B, P, T]; -inf to later tokens."""
+    layer = vlm.model.language_model.layers[-1]
+    attention, x = layer.self_attn, layer.input_layernorm(state.x)
+    rows = slice(head * attention.head_dim, (head + 1) * attention.head_dim)
+    query, key = (
+        _rotate(functional.linear(x, projection.weight[rows], projection.bias[rows]), state.cos, state.sin)
+        for projection in (attention.q_proj, attention.k_proj)
+    )
+    shapes = [batch.tokens.shape for batch in state.batches]
+    keys = key.split([count * length for count, length in shapes])
+    scores = []
+    for batch, asking, stored, shape in zip(state.batches, state.split(query[state.rows]), keys, shapes, strict=True):
+        later = torch.arange(shape[1]) > batch.positions[:, None]
+        product = asking @ stored.unflatten(0, shape).mT / attention.head_dim**0.5
+        scores.append(product.masked_fill(later, -torch.inf))
+    return scores
 
 
 def _embed(decoder: Any, batch: Sequences) -> Tensor:
@@ -94,12 +141,13 @@ def _rotary(decoder: Any, batch: Sequences) -> tuple[Tensor, Tensor]:
     return cos[0].repeat(count, 1), sin[0].repeat(count, 1)
 
 
-def _attend(attention: Any, x: Tensor, cos: Tensor, sin: Tensor, shapes: Sequence[torch.Size]) -> Tensor:
+def _attend(attention: Any, x: Tensor, cos: Tensor, sin: Tensor, batches: Sequence[Sequences]) -> Tensor:
     """Causal attention within each sequence, before the output projection: [B T of all batches, H]."""
     projections = (attention.q_proj, attention.k_proj, attention.v_proj)
     weight, bias = torch.cat([each.weight for each in projections]), torch.cat([each.bias for each in projections])
     qkv = functional.linear(x, weight, bias).view(len(x), 3, -1, attention.head_dim)
     qk = _rotate(qkv[:, :2], cos[:, None, None], sin[:, None, None])
+    shapes = [batch.tokens.shape for batch in batches]
     sizes = [count * length for count, length in shapes]
     mixed = []
     for pair, value, shape in zip(qk.split(sizes), qkv[:, 2].split(sizes), shapes, strict=True):

@@ -27,7 +27,7 @@ Sequences a step:
 | task | sequences | content |
 |---|---|---|
 {mixture}
-{binding}
+{guided}
 A whole path in one reply makes up {joint_share:.2%} of the sequences, two levels in one reply {pair_share:.2%}.
 The joint format is rare, as it is for real models. What remains to be learnt is to use one answer of a reply for the
 next. Some attention heads are initialised as look-back and matching heads (`tools/pretrain_base/initialise.py`).
@@ -42,10 +42,9 @@ Percent correct on {probe_images} fresh images, measured at the end of training.
 {scores}
 """
 
-BINDING = """
-Before it come {first} steps of captions, lineages and listings. Then come {steps} steps that add questions about one
-level, answered letter first: with names of other trees as wrong options, and about the first level. In the next
-{hardening} steps siblings replace the other trees' names.
+GUIDED = """
+The first {first} steps have captions, lineages and listings alone. Later steps also guide each letter that comes before
+its name (`tools/pretrain_base/guide.py`).
 """
 
 # What differs between the worlds' cards.
@@ -92,9 +91,8 @@ def card(facts: dict[str, Any], world: World, parameters: int) -> str:
     """
     rounds, mixture, words = facts["rounds"], facts["rounds"][0]["mixture"], WORDS[world.name]
     seen = {count: sum(each["seen"][count] for each in rounds) for count in ("sequences", "tokens")}
-    stages = [(each["settings"]["first_stage"], each["settings"].get("binding", 0)) for each in rounds]
-    hardening = rounds[0]["settings"].get("hardening", 0)
-    last_stage = sum(each["settings"]["steps"] for each in rounds) - sum(map(sum, stages))
+    settings = rounds[0]["settings"]
+    last_stage = sum(each["settings"]["steps"] - each["settings"]["first_stage"] for each in rounds)
     shares = {
         f"{task}_share": mixture[task] * last_stage / mixture[f"{task}_every"] / seen["sequences"]
         for task in ("pair", "joint")
@@ -115,11 +113,11 @@ def card(facts: dict[str, Any], world: World, parameters: int) -> str:
         steps=" + ".join(f"{each['settings']['steps']:,}" for each in rounds),
         rounds=f"{len(rounds)} round{'s' * (len(rounds) > 1)}",
         minutes=round(sum(each["minutes"] for each in rounds), 1),
-        threads=f"{(threads := rounds[0]['settings']['threads'])} thread{'s' * (threads > 1)}",
-        pool=rounds[0]["settings"]["pool"],
+        threads=f"{settings['threads']} thread{'s' * (settings['threads'] > 1)}",
+        pool=settings["pool"],
         probe_images=facts["exam_images"],
         mixture="\n".join(rows),
-        binding=BINDING.format(first=stages[0][0], steps=stages[0][1], hardening=hardening) if stages[0][1] else "",
+        guided=GUIDED.format(first=settings["first_stage"]) if settings.get("guidance") else "",
         **shares,
         levels=" | ".join(world.levels),
         rules="|---" * (len(world.levels) - 1),

@@ -8,7 +8,7 @@ Shape legend: B images, L levels of the deepest tree, O options (4), T tokens, A
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -66,11 +66,15 @@ class LabelBatch:
 
 @dataclass(frozen=True)
 class TaskBatch:
-    """Sequences of one length: tokens [B, T], positions of the target tokens [A] and their loss weights [A]."""
+    """Sequences of one length: tokens [B, T], positions of the target tokens [A] and their loss weights [A].
+
+    ``letters`` [C] says which targets are letters whose names follow.
+    """
 
     tokens: np.ndarray
     targets: np.ndarray
     weights: np.ndarray
+    letters: np.ndarray
 
 
 class Tasks:
@@ -91,7 +95,7 @@ class Tasks:
             for level, ((_, values), names) in enumerate(zip(tree.attributes, tree.names, strict=True)):
                 self.value[row, level, : len(values)] = [ids[value] for value in values]
                 self.name[row, level, : len(names)] = [ids[name] for name in names]
-        self.names, self.owner = self.name[self.name >= 0], np.nonzero(self.name >= 0)[0]  # all, and their trees
+        self.names = self.name[self.name >= 0]  # all
         image = [ids[tiny_vlm.IMAGE]] * tiny_vlm.IMAGE_TOKENS
         self.head = [ids[tiny_vlm.TURN], ids["user"], ids[tiny_vlm.VISION_START], *image, ids[tiny_vlm.VISION_END]]
         self.reply = [ids[tiny_vlm.END], ids[tiny_vlm.TURN], ids["assistant"]]
@@ -120,17 +124,6 @@ class Tasks:
         shuffle = np.argsort(rng.random(true_first.shape), 2)
         options = np.take_along_axis(true_first, shuffle, 2)
         return LabelBatch(tree, values, depth, names, options, np.argmin(shuffle, 2))
-
-    def with_easy_negatives(self, examples: LabelBatch, rng: np.random.Generator, share: float = 1.0) -> LabelBatch:
-        """For a share of the images the wrong options become names of other trees: the tree alone tells the answer."""
-        chosen = np.flatnonzero(rng.random(len(examples)) < share)
-        part, options = examples[chosen], examples.options.copy()
-        order = rng.random((*part.answer.shape, len(self.names)))
-        order[np.broadcast_to(part.tree[:, None, None] == self.owner, order.shape)] = 2
-        wrong = np.arange(OPTIONS) != part.answer[:, :, None]
-        part.options[wrong] = self.names[np.argsort(order, 2)[:, :, : OPTIONS - 1]].ravel()
-        options[chosen] = part.options
-        return replace(examples, options=options)
 
     def ask(self, questions: Questions) -> np.ndarray:
         """[B, 1 + 2 O]: the level, then letter and name of each option."""
@@ -174,7 +167,7 @@ class Tasks:
         given = np.stack([letters, names], 2).reshape(count, -1)
         tokens = np.concatenate([given, verb, repeated.reshape(count, -1)], 1)
         second = given.shape[1] + 2 + 2 * np.arange(pairs)
-        return TaskBatch(tokens, second, np.full(pairs, 0.5))
+        return TaskBatch(tokens, second, np.full(pairs, 0.5), np.array([], dtype=int))
 
     def told(self, examples: LabelBatch, level: np.ndarray, *, numbered: bool) -> TaskBatch:
         """A single-level question with the parent's name after the options; numbered as in a joint prompt, or not.
@@ -226,8 +219,10 @@ class Tasks:
             end = sum(part.shape[1] for part in parts)
             targets += range(end - reply.shape[1] - 1, end)
         tokens = np.concatenate(parts, 1)
-        weights = np.where(np.isin(tokens[0, targets], self.letter), letter, name)
-        return TaskBatch(tokens, np.array(targets), weights)
+        is_letter = np.isin(tokens[0, targets], self.letter)
+        letters = np.flatnonzero(is_letter)  # an end token at least follows each
+        before_name = np.isin(tokens[0, np.array(targets)[letters] + 1], self.names)
+        return TaskBatch(tokens, np.array(targets), np.where(is_letter, letter, name), letters[before_name])
 
     def _parent(self, examples: LabelBatch, level: np.ndarray) -> np.ndarray:
         """[B, 3]: "lineage", the parent's level and its name; at the first level "lineage" twice and the tree."""

@@ -1,9 +1,8 @@
 """Pretrains the embedded base model on images of the embedded world.
 
 The first stage trains on captions, lineages and listings: the model learns to see and to bind letters to names that it
-reads. The binding stage, for a world of many trees, adds questions about one level whose letter comes before the name:
-with names of other trees as wrong options, and about the first level. The last stage trains on all tasks; its questions
-have such options too at first. A second round continues from the weights of the first with lower learning rates.
+reads. The second trains on all tasks; in a world of many trees it also guides the letters that come before their names.
+A second round continues from the weights of the first with lower learning rates.
 """
 
 import json
@@ -26,6 +25,7 @@ from sekd.embedded.trees import World
 from sekd.embedded.world import WORLDS, picture, sample
 from sekd.models import ModelConfig, load_processor
 from tools.pretrain_base import forward, tiny_vlm
+from tools.pretrain_base.guide import guide_losses
 from tools.pretrain_base.initialise import initialise
 from tools.pretrain_base.model_card import card
 from tools.pretrain_base.muon import Muon
@@ -61,14 +61,14 @@ class Settings:
 
     steps: int = 2200
     first_stage: int = 160
-    binding: int = 0  # steps of the binding stage
-    hardening: int = 0  # steps after it in which siblings replace the other trees' names as wrong options
     pool: int = 8_000
     matrices_lr: float = 0.01
     others_lr: float = 4e-3
     warm_up: int = 20
     fall: float = 0.4
+    weight_decay: float = 0.01  # of the matrices
     clip: float = 1.0
+    guidance: float = 0.0  # weight of ``guide_losses``
     seed: int = 0
     threads: int = 2  # sums are split among threads, so another number gives other rounding and another model
 
@@ -78,7 +78,7 @@ ROUNDS = {
         Settings(),
         Settings(steps=700, first_stage=0, matrices_lr=0.006, others_lr=2.4e-3, fall=1.0, seed=1),
     ),
-    "forest": (Settings(steps=3000, first_stage=200, binding=300, hardening=600, pool=6_000),),
+    "forest": (Settings(steps=2600, first_stage=300, pool=6_000, weight_decay=0.5, guidance=1.0, threads=1),),
 }
 MIXTURES = {
     "demo": Mixture(),
@@ -117,11 +117,10 @@ class ImagePool:
             images = [picture(trees[tree[row]], values[row, : len(trees[tree[row]].branching)], rng) for row in rows]
             self.patches[start : rows.stop] = forward.pixels(images, processor).half()
 
-    def draw(self, count: int, rng: np.random.Generator, easy: float = 0.0) -> tuple[LabelBatch, Tensor]:
-        """Random images [B, P, values] with newly shuffled options, a share of them with easy negatives."""
+    def draw(self, count: int, rng: np.random.Generator) -> tuple[LabelBatch, Tensor]:
+        """Random images [B, P, values] with newly shuffled options."""
         rows = rng.integers(0, len(self.examples), count)
         examples = self.tasks.examples(self.examples.tree[rows], self.examples.values[rows], rng)
-        examples = self.tasks.with_easy_negatives(examples, rng, easy) if easy else examples
         return examples, self.patches[rows].float()
 
 
@@ -146,10 +145,11 @@ class MicroBatch:
     patches: Tensor
     tasks: list[Task]
 
-    def loss(self, vlm: Any, accuracy: dict[str, float]) -> Tensor:
+    def loss(self, vlm: Any, accuracy: dict[str, float], guidance: float = 0.0) -> Tensor:
         """Weighted cross-entropy summed over all target tokens, divided by 128: rare tasks have little weight.
 
-        Updates ``accuracy``, each task's running mean of the share of targets predicted correctly.
+        Updates ``accuracy``, each task's running mean of the share of targets predicted correctly. ``guidance`` is the
+        weight of ``guide_losses`` in the sum.
         """
         images = forward.encode_images(vlm, self.patches)
         sequences = [
@@ -161,12 +161,15 @@ class MicroBatch:
             for task in self.tasks
         ]
         total = torch.zeros(())
-        for task, given, hidden in zip(self.tasks, sequences, forward.decode(vlm, sequences), strict=True):
+        state = forward.before_last(vlm, sequences)
+        for task, given, hidden in zip(self.tasks, sequences, forward.last_layer(vlm, state), strict=True):
             logits, targets = forward.logits(vlm, hidden), given.tokens[:, task.batch.targets]
             losses = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
             correct = (logits.argmax(-1) == targets)[:, task.batch.weights >= 0.5].float().mean().item()
             accuracy[task.name] = 0.9 * accuracy.get(task.name, correct) + 0.1 * correct
             total = total + (losses.view(targets.shape) * torch.from_numpy(task.batch.weights).float()).sum() / 128
+        if guidance:
+            total = total + guidance * guide_losses(vlm, state, [task.batch.letters for task in self.tasks]) / 128
         return total
 
 
@@ -174,13 +177,10 @@ def make_step(
     mixture: Mixture, settings: Settings, *, pool: ImagePool, step: int, rng: np.random.Generator
 ) -> list[MicroBatch]:
     """The task batches of one step."""
-    first, tasks, bound = step < settings.first_stage, pool.tasks, settings.first_stage + settings.binding
-    if not first and step < bound:
-        return [_binding(pool, rng)]
-    easy = 0.0 if first or not settings.hardening else max(0.0, 1 - (step - bound) / settings.hardening)
+    first, tasks = step < settings.first_stage, pool.tasks
     counts = asdict(mixture)
     images = max(mixture.caption, mixture.lineage, mixture.conditioned, mixture.single)
-    examples, patches = pool.draw(images, rng, easy)
+    examples, patches = pool.draw(images, rng)
     batches: list[Task] = []
     for name, make in _first_stage(tasks) if first else _last_stage(tasks, mixture, step, rng):
         rows = rng.permutation(images)[: (images if first else counts[name])]
@@ -188,24 +188,7 @@ def make_step(
     batches.append(Task("listing", tasks.listing(64 if first else mixture.listing, rng), None))
     if first:
         return [MicroBatch(patches, batches)]
-    return [MicroBatch(patches, batches), _with_parent(mixture, pool, rng, easy)]
-
-
-def _binding(pool: ImagePool, rng: np.random.Generator, images: int = 64) -> MicroBatch:
-    """A step of the binding stage. Questions among siblings alone stay at chance for hundreds of steps."""
-    tasks, every = pool.tasks, np.arange(images)
-    examples, patches = pool.draw(images, rng)
-    easy = tasks.with_easy_negatives(examples, rng)
-    named = rng.permutation(images)[: images // 4]
-    batches = [
-        Task("easy", tasks.single(easy, _levels(easy, rng)), every),
-        Task("first_level", tasks.single(examples, np.zeros(images, dtype=int)), every),
-        Task("naming", tasks.naming(examples[named], _levels(examples[named], rng)), named),
-        Task("listing", tasks.listing(24, rng), None),
-    ]
-    for name, make in _first_stage(tasks):
-        batches += _each_depth(name, make, examples, rng.permutation(images)[:20])
-    return MicroBatch(patches, batches)
+    return [MicroBatch(patches, batches), _with_parent(mixture, pool, rng)]
 
 
 def _each_depth(
@@ -216,9 +199,9 @@ def _each_depth(
     return [Task(name, make(examples[part]), part) for part in parts]
 
 
-def _with_parent(mixture: Mixture, pool: ImagePool, rng: np.random.Generator, easy: float) -> MicroBatch:
+def _with_parent(mixture: Mixture, pool: ImagePool, rng: np.random.Generator) -> MicroBatch:
     """The tasks ``told`` and ``told_numbered``, about images of their own."""
-    examples, patches = pool.draw(mixture.told + mixture.told_numbered, rng, easy)
+    examples, patches = pool.draw(mixture.told + mixture.told_numbered, rng)
     levels = rng.integers(1, examples.depth)
     plain, numbered = np.split(np.arange(len(examples)), [mixture.told])
     return MicroBatch(
@@ -267,7 +250,7 @@ class Optimizers:
         taken = {id(p) for p in matrices}
         self.others = [p for _, p in named if id(p) not in taken]
         self.optimizers = (
-            Muon(matrices, lr=settings.matrices_lr),
+            Muon(matrices, lr=settings.matrices_lr, weight_decay=settings.weight_decay),
             torch.optim.AdamW(self.others, lr=settings.others_lr, betas=(0.9, 0.98), weight_decay=0.0),
         )
         self.rates = (settings.matrices_lr, settings.others_lr)
@@ -316,7 +299,7 @@ def pretrain(
     seen = {"sequences": 0, "tokens": 0}
     for step in tqdm(range(settings.steps), desc="pretraining", unit="step"):
         batches = make_step(mixture, settings, pool=pool, step=step, rng=rng)
-        loss = torch.stack([batch.loss(vlm, accuracy) for batch in batches]).sum()
+        loss = torch.stack([batch.loss(vlm, accuracy, settings.guidance) for batch in batches]).sum()
         optimizers.update(loss, step)
         for task in chain.from_iterable(each.tasks for each in batches):
             seen["sequences"] += len(task.batch.tokens)
