@@ -1,6 +1,6 @@
 """``python -m benchmarks [PART ...]``: speed as ratios to the obvious alternatives.
 
-teacher   the pass against a loop over transformers, and against variants of itself
+teacher   the pass against a loop over transformers, and against itself without hidden states
 student   a training step on a store against the same step with the teacher in the loop
 large     a LoRA step on a model of Qwen2.5-VL-7B's shape; needs a GPU
 online    a pass and two students against TRL's online distillation and against HF's Trainer
