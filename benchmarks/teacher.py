@@ -1,4 +1,4 @@
-"""The teacher's pass, as its command runs it, against a loop over transformers and against itself without hidden states."""
+"""The teacher's pass, as its command runs it, against a loop over transformers, and against itself without states."""
 
 import shutil
 import time

@@ -89,7 +89,7 @@ def models() -> Iterator[Finding]:
     recipes = entries("recipe")
     for name in entries("model"):
         size = name.rpartition("_")[2].removesuffix("b")
-        if name != "tiny" and (card is None or not size.isdigit() or int(size) * 2e9 / GIB + RESERVED_GIB > card):
+        if not name.startswith("tiny") and (card is None or not size.isdigit() or int(size) * 2e9 / GIB + RESERVED_GIB > card):
             continue
         recipe = machine.default_recipe(name)
         yield Finding(name, f"recipe {recipe}" if recipe in recipes else "no recipe of its own")

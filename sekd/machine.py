@@ -79,12 +79,13 @@ def engine_of_this_machine() -> str:
 
 
 def default_model(data: str) -> str:
-    """The default entry of ``conf/model`` for a dataset: the embedded model for the embedded world, else Qwen2.5-VL.
+    """The default entry of ``conf/model`` for a dataset: the embedded model of an embedded world, else Qwen2.5-VL.
 
     7B where the card holds it, else 3B.
     """
-    if data.startswith("demo"):
-        return "tiny"
+    for world, model in {"demo": "tiny", "forest": "tiny_forest"}.items():
+        if data.startswith(world):
+            return model
     return "qwen2_5_vl_7b" if (card_gib() or 0) >= SEVEN_B_GIB else "qwen2_5_vl_3b"
 
 

@@ -14,7 +14,7 @@ WEIGHT_FILES = ("*.safetensors", "*.bin")
 PROCESSOR_FILES = ("*token*", "vocab*", "merges.txt", "*chat_template*", "*processor_config.json")
 # Our settings that bound an image, and their names in transformers' image processors.
 SETTINGS = {"min_pixels": "min_pixels", "max_pixels": "max_pixels", "max_tiles": "max_patches"}
-EMBEDDED = "sekd/embedded/base"
+EMBEDDED = ("sekd/embedded/base", "sekd/embedded/forest_base")
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
@@ -39,9 +39,10 @@ class ModelConfig:
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
-        # The embedded model is in the package, wherever a command runs and wherever a run was recorded.
-        if self.path.endswith(EMBEDDED) and not Path(self.path).is_dir():
-            self.path = str(Path(__file__).parents[1] / EMBEDDED)
+        # The embedded models are in the package, wherever a command runs and wherever a run was recorded.
+        for embedded in EMBEDDED:
+            if self.path.endswith(embedded) and not Path(self.path).is_dir():
+                self.path = str(Path(__file__).parents[1] / embedded)
 
 
 def load_processor(model: ModelConfig) -> Any:

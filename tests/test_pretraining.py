@@ -20,7 +20,7 @@ from tools.pretrain_base.model_card import card
 from tools.pretrain_base.muon import Muon, orthogonalise
 from tools.pretrain_base.probe import probe
 from tools.pretrain_base.tasks import LabelBatch, Tasks
-from tools.pretrain_base.train import MIXTURES, ROUNDS, Settings
+from tools.pretrain_base.train import MIXTURES, ROUNDS, ImagePool, Settings, make_step
 
 FACTS = json.loads((BASE / "training.json").read_text())
 RNG = np.random.default_rng(0)
@@ -87,6 +87,18 @@ def test_options_hold_the_true_name_once_and_no_name_twice(tasks: Tasks, example
         for options in examples.options[row, :depth].tolist():
             assert len(set(options)) == len(options) == 4
             assert min(options) >= 0
+
+
+def test_the_first_stage_asks_for_captions_and_lineages_of_as_many_images_as_it_is_set_to() -> None:
+    pool, mixture = ImagePool(Tasks(FOREST), 100, 1), MIXTURES["forest"]
+    settings = Settings(first_stage=1, images=60)
+    (first,) = make_step(mixture, settings, pool=pool, step=0, rng=RNG)
+    later, _ = make_step(mixture, settings, pool=pool, step=1, rng=RNG)
+    assert {task.name for task in first.tasks} == {"caption", "lineage", "listing"}
+    assert [len(each.patches) for each in (first, later)] == [60, 24]
+    for task in ("caption", "lineage"):
+        assert sum(len(each.batch.tokens) for each in first.tasks if each.name == task) == 60
+    assert "conditioned" in {task.name for task in later.tasks}
 
 
 def test_a_path_that_ends_early_is_asked_as_deep_as_it_goes() -> None:

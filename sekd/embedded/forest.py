@@ -44,7 +44,7 @@ ATTRIBUTES = {
         "sky": "day dusk night dawn",
         "shape": "gabled flatroof hut",
         "colour": "red white brown",
-        "chimney": "chimneyless leftchimney rightchimney",
+        "chimney": "chimneyless onechimney twochimney",
         "pips": "one two three",
     },
     "Beetle": {
@@ -86,7 +86,7 @@ ATTRIBUTES = {
         "colour": "purple green yellow",
         "sky": "day dusk night",
         "pattern": "plain striped ringed",
-        "place": "left right",
+        "pips": "one two",
         "frame": "open framed",
     },
 }

@@ -1,7 +1,7 @@
 """Draws one image of the world of many trees from its tree and attribute values.
 
 A subject is a body of the tree's own shapes with a colour and a pattern, in front of parts drawn in ink. Other
-attributes are shared by trees: the sky, the ground, a mark in the corner, a frame, pips below the body, its place.
+attributes are shared by trees: the sky, the ground, a mark in the corner, a frame, pips below the body.
 """
 
 import numpy as np
@@ -121,8 +121,8 @@ PARTS: dict[str, Outline] = {
     "roofed": [[(0, -1.6), (1.3, -0.85), (-1.3, -0.85)]],
     "fantail": [[(-0.6, 0), (-1.75, -0.8), (-1.75, 0.8)]],
     "longtail": [_rect(-1.9, -0.15, -0.5, 0.15)],
-    "leftchimney": [_rect(-0.8, -1.4, -0.4, 0)],
-    "rightchimney": [_rect(0.4, -1.4, 0.8, 0)],
+    "onechimney": [_rect(0.4, -1.4, 0.8, 0)],
+    "twochimney": [_rect(-0.8, -1.4, -0.4, 0), _rect(0.4, -1.4, 0.8, 0)],
     "unicorn": [[(-0.25, -0.7), (0.25, -0.7), (0, -1.8)]],
     "twohorn": [[(0.2, -0.6), (0.6, -0.6), (0.95, -1.7)], [(-0.2, -0.6), (-0.6, -0.6), (-0.95, -1.7)]],
     "single": [_rect(-0.08, -1.4, 0.08, -0.5), (-0.25, -1.75, 0.25, -1.25)],
@@ -146,8 +146,6 @@ def render(tree: str, attributes: dict[str, str], rng: np.random.Generator) -> I
     canvas = Canvas(draw_sky(sky, sky, rng), ink, height, rng)
     if strip := GROUND.get(attributes.get("ground", ground or "")):
         canvas.draw.rectangle([0, 0.82 * DRAWN, DRAWN, DRAWN], fill=shaded(strip, rng))
-    if place := attributes.get("place"):
-        canvas.centre = (canvas.centre[0] + DRAWN * {"left": -0.17, "right": 0.17}[place], canvas.centre[1])
     parts = [PARTS.get(value, []) for value in attributes.values()]
     _fill(canvas, canvas.draw, [*ALWAYS.get(tree, []), *(each for part in parts for each in part)], ink)
     mask = Image.new("L", canvas.image.size, 0)

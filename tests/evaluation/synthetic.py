@@ -57,15 +57,16 @@ def write_run(
     trees: Sequence[str] = ("demo", "demo_moth"),
     known: bool = True,
     students: Sequence[str] = ("student",),
+    ways: Sequence[str] = ("joint",),
     images: bool = True,
 ) -> list[Cell]:
-    """A whole evaluated run: base in three paradigms and students in one pass, on every tree; its cells."""
+    """A whole evaluated run: base in three paradigms and students in these ways, on every tree; its cells."""
     cells = []
     for tree in trees:
         root = run / "data" / tree
         plan = [("base", "", "joint", 0.5), ("base", "", "independent", 0.8), ("base", "", "conditioned", 0.95)]
         names = [""] if seeds == 1 else [f"seed{i}" for i in range(seeds)]
-        plan += [(student, seed, "joint", 0.85) for student in students for seed in names]
+        plan += [(student, seed, way, 0.85) for student in students for seed in names for way in ways]
         for number, (model, seed, paradigm, rate) in enumerate(plan):
             part = "in_domain" if tree == trees[0] else "unseen"
             cell = Cell(part, tree, model, seed, paradigm, f"{number:016x}", str(root), {"wording": "taxonomist"})

@@ -43,8 +43,8 @@ Percent correct on {probe_images} fresh images, measured at the end of training.
 """
 
 GUIDED = """
-The first {first} steps have captions, lineages and listings alone. Later steps also guide each letter that comes before
-its name (`tools/pretrain_base/guide.py`).
+The first {first} steps have captions and lineages of {images} images and listings alone. Later steps also guide each
+letter that comes before its name (`tools/pretrain_base/guide.py`).
 """
 
 # What differs between the worlds' cards.
@@ -91,7 +91,7 @@ def card(facts: dict[str, Any], world: World, parameters: int) -> str:
     """
     rounds, mixture, words = facts["rounds"], facts["rounds"][0]["mixture"], WORDS[world.name]
     seen = {count: sum(each["seen"][count] for each in rounds) for count in ("sequences", "tokens")}
-    settings = rounds[0]["settings"]
+    settings, guided = rounds[0]["settings"], any(each["settings"].get("guidance") for each in rounds)
     last_stage = sum(each["settings"]["steps"] - each["settings"]["first_stage"] for each in rounds)
     shares = {
         f"{task}_share": mixture[task] * last_stage / mixture[f"{task}_every"] / seen["sequences"]
@@ -117,7 +117,7 @@ def card(facts: dict[str, Any], world: World, parameters: int) -> str:
         pool=settings["pool"],
         probe_images=facts["exam_images"],
         mixture="\n".join(rows),
-        guided=GUIDED.format(first=settings["first_stage"]) if settings.get("guidance") else "",
+        guided=GUIDED.format(first=settings["first_stage"], images=settings["images"]) if guided else "",
         **shares,
         levels=" | ".join(world.levels),
         rules="|---" * (len(world.levels) - 1),

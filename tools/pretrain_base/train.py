@@ -61,6 +61,7 @@ class Settings:
 
     steps: int = 2200
     first_stage: int = 160
+    images: int = 0  # a step of the first stage; 0: as many as of a later step
     pool: int = 8_000
     matrices_lr: float = 0.01
     others_lr: float = 4e-3
@@ -78,12 +79,15 @@ ROUNDS = {
         Settings(),
         Settings(steps=700, first_stage=0, matrices_lr=0.006, others_lr=2.4e-3, fall=1.0, seed=1),
     ),
-    "forest": (Settings(steps=2600, first_stage=300, pool=6_000, weight_decay=0.5, guidance=1.0, threads=1),),
+    "forest": (
+        Settings(steps=400, first_stage=400, images=96, pool=12_000, weight_decay=0.5, threads=1),
+        Settings(steps=1700, first_stage=0, pool=12_000, weight_decay=0.5, guidance=1.0, fall=1.0, seed=1, threads=1),
+    ),
 }
 MIXTURES = {
     "demo": Mixture(),
     "forest": Mixture(
-        caption=12,
+        caption=24,
         lineage=24,
         listing=8,
         open_dialogue=8,
@@ -94,6 +98,7 @@ MIXTURES = {
         conditioned=24,
         pair=8,
         joint=8,
+        joint_every=10,
     ),
 }
 
@@ -180,6 +185,7 @@ def make_step(
     first, tasks = step < settings.first_stage, pool.tasks
     counts = asdict(mixture)
     images = max(mixture.caption, mixture.lineage, mixture.conditioned, mixture.single)
+    images = settings.images or images if first else images
     examples, patches = pool.draw(images, rng)
     batches: list[Task] = []
     for name, make in _first_stage(tasks) if first else _last_stage(tasks, mixture, step, rng):

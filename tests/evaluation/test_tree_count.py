@@ -1,0 +1,68 @@
+"""The study of the number of trees: which trees are taught, by which commands, and what the table says."""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from synthetic import write_run
+
+from sekd.embedded.forest import FOREST
+from sekd.errors import SekdError
+from sekd.evaluation.scores import paths, read_run
+from sekd.metrics import score
+from tools.tree_count import COLUMNS, WAYS, Choice, Study, choices, measure, plot
+
+
+def test_each_number_of_trees_is_chosen_in_different_ways_and_all_trees_in_one() -> None:
+    drawn = list(choices([1, 3, 8], 3))
+    assert drawn == list(choices([1, 3, 8], 3))
+    assert len(set(drawn)) == len(drawn)
+    assert [len(each.trees) for each in drawn] == [1, 1, 1, 3, 3, 3, 8]
+    assert all(set(each.trees) <= set(FOREST.in_domain) for each in drawn)
+    assert Choice(("Boat", "Bird")).name == "2-boat-bird"
+
+
+def test_the_table_has_the_mean_over_all_students_of_as_many_trees(tmp_path: Path) -> None:
+    write_run(tmp_path, trees=("forest", "forest_kite"), students=("1-boat", "1-bird", "2-boat-bird"), ways=WAYS)
+    results = read_run(tmp_path)
+
+    def mean(metric: str, way: str, *models: str) -> float:
+        cells = [each for each in results if (each.cell.tree, each.cell.paradigm) == ("forest_kite", way)]
+        return float(np.mean([score(*paths(each))[metric] for each in cells if each.cell.model in models]))
+
+    one, two = measure(results)
+    assert (one.tree, one.count, one.students, two.count, two.students) == ("kite", 1, 4, 2, 2)
+    assert one.hca == pytest.approx(mean("hca", "joint", "1-boat", "1-bird"))
+    assert sorted(one.choices) == pytest.approx(sorted(mean("hca", "joint", name) for name in ("1-boat", "1-bird")))
+    assert one.own == pytest.approx(mean("leaf", "guided", "1-boat", "1-bird"))
+    assert two.wrong == pytest.approx(mean("leaf", "wrong_prefix", "2-boat-bird"))
+    base, steps = mean("hca", "joint", "base"), mean("hca", "conditioned", "base")
+    assert two.gap
+    assert two.gap["value"] == pytest.approx(100 * (two.hca - base) / (steps - base))
+    row = two.row("conditioned")
+    assert len(row) == len(COLUMNS)
+    assert row[:5] == ["kite", "conditioned", "2", "2", f"{two.hca:.1f}"]
+    (axes,) = plot({"conditioned": [one, two]}).axes[:1]
+    assert axes.lines[0].get_ydata().tolist() == [one.hca, two.hca]  # type: ignore[union-attr]
+
+
+def test_each_choice_is_taught_once_and_has_a_student_a_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[list[str]] = []
+
+    def run(line: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        lines.append(line[3:])
+        return subprocess.CompletedProcess(line, returncode=int("seed=1" in line))
+
+    monkeypatch.setattr(subprocess, "run", run)
+    study = Study(tmp_path, "independent", 60, ("model.path=here",))
+    with pytest.raises(SekdError, match=r"sekd student of 2-boat-bird/seed1 failed: .*student-2-boat-bird-seed1.txt"):
+        study.distil(Choice(("Boat", "Bird")), [0, 1, 2])
+    assert [line[0] for line in lines] == ["teacher", "student", "student"]
+    for line in lines:
+        assert {"data.classes=[Boat,Bird]", "data.limit=60", "paradigm=independent", "model.path=here"} <= set(line)
+    assert "name=2-boat-bird/seed0" in lines[1]
+    assert f"runs={study.run}" in lines[1]
+    study.evaluate(20)
+    assert {f"runs={study.run.parent}", "name=independent", "limit=20"} <= set(lines[-1])
