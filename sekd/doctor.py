@@ -89,7 +89,8 @@ def models() -> Iterator[Finding]:
     recipes = entries("recipe")
     for name in entries("model"):
         size = name.rpartition("_")[2].removesuffix("b")
-        if not name.startswith("tiny") and (card is None or not size.isdigit() or int(size) * 2e9 / GIB + RESERVED_GIB > card):
+        fits = card is not None and size.isdigit() and int(size) * 2e9 / GIB + RESERVED_GIB <= card
+        if not fits and not name.startswith("tiny"):
             continue
         recipe = machine.default_recipe(name)
         yield Finding(name, f"recipe {recipe}" if recipe in recipes else "no recipe of its own")
