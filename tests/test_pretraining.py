@@ -10,6 +10,7 @@ from safetensors import safe_open
 from sekd.embedded import BASE
 from sekd.embedded.forest import FOREST
 from sekd.embedded.kingdoms import DEMO, LEVELS
+from sekd.embedded.trees import World
 from sekd.embedded.world import WORLDS, picture, sample
 from sekd.models import ModelConfig, load_processor, load_vlm
 from sekd.prompts import Prompter
@@ -22,7 +23,6 @@ from tools.pretrain_base.probe import probe
 from tools.pretrain_base.tasks import LabelBatch, Tasks
 from tools.pretrain_base.train import MIXTURES, ROUNDS, ImagePool, Settings, make_step
 
-FACTS = json.loads((BASE / "training.json").read_text())
 RNG = np.random.default_rng(0)
 every_world = pytest.mark.parametrize("tasks", WORLDS.values(), ids=WORLDS, indirect=True)
 
@@ -248,15 +248,20 @@ def test_muon_orthogonalises_and_descends() -> None:
     assert losses[-1] < 0.1 * losses[0]
 
 
-def test_the_shipped_base_was_trained_on_the_mixture_in_the_code() -> None:
-    assert [Settings(**each["settings"]) for each in FACTS["rounds"]] == list(ROUNDS["demo"])
-    for each in FACTS["rounds"]:
-        assert each["mixture"] == vars(MIXTURES["demo"])
+@pytest.mark.parametrize(("world", "share"), [(DEMO, 0.003), (FOREST, 0.005)], ids=["demo", "forest"])
+def test_each_shipped_base_was_trained_on_the_mixture_in_the_code(world: World, share: float) -> None:
+    facts = json.loads((world.base / "training.json").read_text())
+    assert [Settings(**each["settings"]) for each in facts["rounds"]] == list(ROUNDS[world.name])
+    for each in facts["rounds"]:
+        assert each["mixture"] == vars(MIXTURES[world.name])
         whole_paths = each["mixture"]["joint"] * (each["settings"]["steps"] - each["settings"]["first_stage"])
-        assert whole_paths / each["mixture"]["joint_every"] / each["seen"]["sequences"] < 0.003
+        assert whole_paths / each["mixture"]["joint_every"] / each["seen"]["sequences"] < share
 
 
-def test_the_shipped_card_says_what_was_trained() -> None:
-    with safe_open(BASE / "model.safetensors", "pt") as weights:
+@pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
+def test_each_shipped_card_says_what_was_trained(world: World) -> None:
+    with safe_open(world.base / "model.safetensors", "pt") as weights:
         parameters = sum(weights.get_tensor(name).numel() for name in weights.keys())  # noqa: SIM118
-    assert (BASE / "README.md").read_text() == card(FACTS, DEMO, parameters)
+    facts = json.loads((world.base / "training.json").read_text())
+    assert (world.base / "README.md").read_text() == card(facts, world, parameters)
+    assert sum(file.stat().st_size for file in world.base.iterdir()) < 6_000_000

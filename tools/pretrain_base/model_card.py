@@ -29,8 +29,8 @@ Sequences a step:
 {mixture}
 {guided}
 A whole path in one reply makes up {joint_share:.2%} of the sequences, two levels in one reply {pair_share:.2%}.
-The joint format is rare, as it is for real models. What remains to be learnt is to use one answer of a reply for the
-next. Some attention heads are initialised as look-back and matching heads (`tools/pretrain_base/initialise.py`).
+The joint format is rare, as it is for real models. {state}
+Some attention heads are initialised as look-back and matching heads (`tools/pretrain_base/initialise.py`).
 
 ## Accuracy
 
@@ -52,6 +52,7 @@ WORDS = {
     "demo": {
         "title": "The embedded base model",
         "known": "the embedded world",
+        "state": "What remains to be learnt is to use one answer of a reply for the next.",
         "purpose": "It exists so that the\nwhole method can be run and tested on any machine. The weights are fp16.",
         "arguments": "",
         "tree": "kingdom",
@@ -60,6 +61,7 @@ WORDS = {
     "forest": {
         "title": "The base model of many trees",
         "known": "the world of many trees",
+        "state": "The model uses one answer of such a reply for the next all the same.",
         "purpose": "It exists to ask\nwhat the number of taxonomies distilled on changes. The weights are fp16.",
         "arguments": ' ARGS="--world forest"',
         "tree": "tree",
