@@ -22,6 +22,7 @@ PACKAGES = ("sekd", "stage1_teacher", "stage2_student")
 ELSEWHERE = {
     "artifacts/README.md": "store.md",
     "sekd/embedded/base/README.md": "base_model.md",
+    "sekd/embedded/forest_base/README.md": "base_model_of_many_trees.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
     "SECURITY.md": "security.md",
