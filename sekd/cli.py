@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sekd.errors import SekdError, exit_on_error
-from sekd.machine import engine_extra, usual_engines
+from sekd.machine import embedded_world, engine_extra, usual_engines
 
 # Command -> its module, the words it takes, and its line of help.
 COMMON = "DATA MODEL ROOT TAXONOMY"
@@ -49,7 +49,6 @@ KEEP_MEMORY = {
 # Word -> the setting that it stands for.
 SETTINGS = {"DATA": "data", "MODEL": "model", "ROOT": "data.root", "TAXONOMY": "data.hierarchy", "RUN": "name"}
 SETTINGS |= {"CLUSTER": "cluster"}
-WORLDS = ("demo", "forest")  # the embedded worlds: each is rendered to data/<name>
 Words = dict[str, str]
 Step = tuple[str, ...]  # a module and its arguments
 
@@ -147,8 +146,8 @@ def _data(settings: Sequence[str]) -> str | None:
 def _world(settings: Sequence[str]) -> Iterator[Step]:
     """Render the embedded world first, where these settings read it and it is not there."""
     elsewhere = any(each.startswith("data.root=") for each in settings)
-    world = (_data(settings) or "demo").partition("_")[0]
-    if world in WORLDS and not elsewhere and not Path("data", world, "test.json").is_file():
+    world = embedded_world(_data(settings) or "demo")
+    if world and not elsewhere and not Path("data", world, "test.json").is_file():
         yield "sekd.embedded.world", "--world", world
 
 

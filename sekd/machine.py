@@ -12,6 +12,12 @@ from sekd.errors import SekdError
 DRIVER_SECONDS = 60.0  # a driver that is not kept loaded takes some seconds
 LARGE_GIB = 64  # a card of at least this size takes the settings written for 80 GB
 SEVEN_B_GIB = 22  # a card of at least this size takes a model of 7 B parameters in 16 bits
+# Embedded world -> the entries of ``conf/data`` that read it, and its model.
+WORLDS = {
+    "demo": ("demo", "demo_flora", "demo_moth"),
+    "forest": ("forest", "forest_kite", "forest_cake", "forest_cactus", "forest_crystal"),
+}
+EMBEDDED_MODELS = {"demo": "tiny", "forest": "tiny_forest"}
 MOST_ON_CPU = 4  # engines; each holds the model and a KV cache
 SIZES = {"3b": "3b", "4b": "3b", "7b": "7b", "8b": "8b"}  # model size -> the recipe that serves it
 
@@ -78,14 +84,18 @@ def engine_of_this_machine() -> str:
     return "gpu_80gb" if memory >= LARGE_GIB else "gpu_24gb"
 
 
+def embedded_world(data: str) -> str | None:
+    """The embedded world that an entry of ``conf/data`` reads, such as "forest" for "forest_kite"; None for others."""
+    return next((world for world, entries in WORLDS.items() if data in entries), None)
+
+
 def default_model(data: str) -> str:
     """The default entry of ``conf/model`` for a dataset: the embedded model of an embedded world, else Qwen2.5-VL.
 
     7B where the card holds it, else 3B.
     """
-    for world, model in {"demo": "tiny", "forest": "tiny_forest"}.items():
-        if data.startswith(world):
-            return model
+    if world := embedded_world(data):
+        return EMBEDDED_MODELS[world]
     return "qwen2_5_vl_7b" if (card_gib() or 0) >= SEVEN_B_GIB else "qwen2_5_vl_3b"
 
 

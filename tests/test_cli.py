@@ -20,7 +20,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cli, "engine_extra", lambda: "cpu")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    for world in cli.WORLDS:
+    for world in machine.WORLDS:
         (tmp_path / "data" / world).mkdir(parents=True)
         (tmp_path / "data" / world / "test.json").touch()
     return tmp_path
@@ -64,7 +64,7 @@ def test_a_run_of_another_model_than_the_datas_own_is_found_by_data_and_model(pl
 
 
 def test_the_world_is_rendered_once_for_a_command_that_reads_it(place: Path) -> None:
-    for world in cli.WORLDS:
+    for world in machine.WORLDS:
         (place / "data" / world / "test.json").unlink()
     rendered = "sekd.embedded.world --world demo"
     assert steps("teacher", "DATA=forest")[0] == steps("evaluate", "data=forest_kite")[0] == rendered[:-4] + "forest"

@@ -16,7 +16,7 @@ from sekd.models import ModelConfig, load_processor, load_vlm
 from sekd.prompts import Prompter
 from sekd.questions import Question
 from tools.pretrain_base import forward, tiny_vlm
-from tools.pretrain_base.guide import HEAD, answer_options, guide_losses
+from tools.pretrain_base.auxiliary import HEAD, answer_options, auxiliary_losses
 from tools.pretrain_base.model_card import card
 from tools.pretrain_base.muon import Muon, orthogonalise
 from tools.pretrain_base.probe import probe
@@ -172,9 +172,8 @@ def test_the_batched_forward_pass_equals_transformers(tiny: ModelConfig, tasks: 
 
 @every_world
 def test_each_letter_before_a_name_points_at_its_option(tasks: Tasks, examples: LabelBatch) -> None:
-    rows = np.arange(len(examples))
-    for depth in examples.by_depth():
-        asked = examples[depth]
+    for rows in examples.by_depth():
+        asked = examples[rows]
         batch = tasks.conditioned(asked)
         at = batch.targets[batch.letters]
         assert len(at) == len(asked.levels)
@@ -184,10 +183,10 @@ def test_each_letter_before_a_name_points_at_its_option(tasks: Tasks, examples: 
             assert (place == start + 2 * asked.answer[:, level] + 1).all()
             assert (batch.tokens[np.arange(len(asked)), place] == asked.names[:, level]).all()
     assert not len(tasks.listing(5, np.random.default_rng(0)).letters)
-    assert not len(tasks.naming(examples[rows], np.zeros(len(rows), dtype=int)).letters)  # the name comes first
+    assert not len(tasks.naming(examples, np.zeros(len(examples), dtype=int)).letters)  # the name comes first
 
 
-def test_the_guide_losses_are_those_of_transformers_hidden_states_and_attention(
+def test_the_auxiliary_losses_are_those_of_transformers_hidden_states_and_attention(
     tiny: ModelConfig, tasks: Tasks, examples: LabelBatch
 ) -> None:
     vlm = load_vlm(tiny)
@@ -198,7 +197,7 @@ def test_the_guide_losses_are_those_of_transformers_hidden_states_and_attention(
     with torch.inference_mode():
         images = forward.encode_images(vlm, patches)
         given = forward.Sequences(tokens, images, torch.from_numpy(batch.targets - 1))
-        loss = guide_losses(vlm, forward.before_last(vlm, [given]), [batch.letters])
+        loss = auxiliary_losses(vlm, forward.before_last(vlm, [given]), [batch.letters])
         theirs = vlm(
             input_ids=tokens,
             pixel_values=patches.flatten(0, 1),

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from sekd.errors import SekdError
+from sekd.machine import WORLDS
 from sekd.recent import PASS_FILE, RUN_FILE, Recent, inherited, newest_pass, newest_run, record, run_folder
 
 
@@ -68,6 +69,29 @@ def test_without_a_record_the_model_is_the_default_of_the_data(
 def test_the_default_model_is_what_the_card_holds(monkeypatch: pytest.MonkeyPatch, memory: float, model: str) -> None:
     monkeypatch.setattr("sekd.machine.card_gib", lambda: memory)
     assert inherited(["data=inat"], None) == [f"model={model}"]
+
+
+@pytest.mark.parametrize(
+    ("data", "model"),
+    [
+        ("demo_moth", "tiny"),
+        ("forest", "tiny_forest"),
+        ("forest_kite", "tiny_forest"),
+        ("forest_fungi", "qwen2_5_vl_3b"),
+    ],
+)
+def test_only_the_embedded_worlds_have_an_embedded_model(
+    monkeypatch: pytest.MonkeyPatch, data: str, model: str
+) -> None:
+    monkeypatch.setattr("sekd.machine.card_gib", lambda: None)
+    assert inherited([f"data={data}"], None) == [f"model={model}"]
+
+
+def test_every_entry_of_an_embedded_world_is_known_as_one() -> None:
+    names = {file.stem for file in (Path(__file__).parents[1] / "conf" / "data").glob("*.yaml")}
+    assert {name for name in names if name.startswith(tuple(WORLDS))} == {
+        name for each in WORLDS.values() for name in each
+    }
 
 
 def test_a_run_counts_once_it_is_whole(tmp_path: Path) -> None:

@@ -23,9 +23,11 @@ from tqdm import tqdm
 from sekd.embedded.forest import FOREST
 from sekd.errors import SekdError, exit_on_error
 from sekd.evaluation.report import plots
-from sekd.evaluation.scores import BASE, Bootstrap, CellResult, image_scores, interval, read_run, recovered
+from sekd.evaluation.scores import BASE, Bootstrap, CellResult, image_scores, read_run, recovered
 from sekd.machine import usual_engines
+from sekd.metrics import bootstrap_interval
 
+FOREST_AND_BASE = ("data=forest", "model=tiny_forest")
 WAYS = ("joint", "guided", "wrong_prefix")  # of asking the students
 COLUMNS = (
     *("unseen tree", "taught by", "trees", "students", "HCA", "95 %", "of each choice"),
@@ -89,16 +91,7 @@ class Study:
         )
 
     def _sekd(self, command: str, name: str, *settings: str) -> None:
-        line = [
-            sys.executable,
-            "-m",
-            "sekd.cli",
-            command,
-            "data=forest",
-            "model=tiny_forest",
-            *self.settings,
-            *settings,
-        ]
+        line = [sys.executable, "-m", "sekd.cli", command, *FOREST_AND_BASE, *self.settings, *settings]
         log = self.folder / "logs" / self.teacher / f"{command}-{name.replace('/', '-')}.txt"
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("w") as output:
@@ -115,7 +108,8 @@ class Measured:
     students: int
     choices: tuple[float, ...]  # HCA of each choice's students
     hca: float
-    interval: list[float] | None
+    low: float
+    high: float
     gap: dict[str, Any] | None
     own: float  # accuracy at the last level after the student's own answers
     wrong: float  # and after wrong ones
@@ -124,7 +118,7 @@ class Measured:
         gap = self.gap or dict.fromkeys(("value", "low", "high"), float("nan"))
         return [
             *(self.tree, teacher, str(self.count), str(self.students), f"{self.hca:.1f}"),
-            *("{:.1f} to {:.1f}".format(*self.interval or ()), ", ".join(f"{each:.1f}" for each in self.choices)),
+            *(f"{self.low:.1f} to {self.high:.1f}", ", ".join(f"{each:.1f}" for each in self.choices)),
             *(f"{gap['value']:.0f}", f"{gap['low']:.0f} to {gap['high']:.0f}", f"{self.own:.1f}", f"{self.wrong:.1f}"),
         ]
 
@@ -148,7 +142,7 @@ def measure(results: Sequence[CellResult]) -> list[Measured]:
             found.append(
                 Measured(
                     *(tree.removeprefix("forest_"), count, len(trained["joint"]), per_choice, float(hca.mean())),
-                    *(interval(hca, Bootstrap()), recovered(hca, base, steps, Bootstrap()), own, wrong),
+                    *(*bootstrap_interval(hca), recovered(hca, base, steps, Bootstrap()), own, wrong),
                 )
             )
     return found

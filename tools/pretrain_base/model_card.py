@@ -27,9 +27,9 @@ Sequences a step:
 | task | sequences | content |
 |---|---|---|
 {mixture}
-{guided}
+{auxiliary}
 A whole path in one reply makes up {joint_share:.2%} of the sequences, two levels in one reply {pair_share:.2%}.
-The joint format is rare, as it is for real models. {state}
+The joint format is rare, as it is for real models. {joint_replies} \
 Some attention heads are initialised as look-back and matching heads (`tools/pretrain_base/initialise.py`).
 
 ## Accuracy
@@ -42,9 +42,9 @@ Percent correct on {probe_images} fresh images, measured at the end of training.
 {scores}
 """
 
-GUIDED = """
-The first {first} steps have captions and lineages of {images} images and listings alone. Later steps also guide each
-letter that comes before its name (`tools/pretrain_base/guide.py`).
+AUXILIARY = """
+The first {first} steps have captions and lineages of {images} images and listings alone. Later steps have auxiliary
+losses at each letter that comes before its name (`tools/pretrain_base/auxiliary.py`).
 """
 
 # What differs between the worlds' cards.
@@ -52,7 +52,7 @@ WORDS = {
     "demo": {
         "title": "The embedded base model",
         "known": "the embedded world",
-        "state": "What remains to be learnt is to use one answer of a reply for the next.",
+        "joint_replies": "What remains to be learnt is to use one answer of a reply for the\nnext.",
         "purpose": "It exists so that the\nwhole method can be run and tested on any machine. The weights are fp16.",
         "arguments": "",
         "tree": "kingdom",
@@ -61,7 +61,7 @@ WORDS = {
     "forest": {
         "title": "The base model of many trees",
         "known": "the world of many trees",
-        "state": "The model uses one answer of such a reply for the next all the same.",
+        "joint_replies": "The model uses one answer of a reply for the next\nall the same.",
         "purpose": "It exists to ask\nwhat the number of taxonomies distilled on changes. The weights are fp16.",
         "arguments": ' ARGS="--world forest"',
         "tree": "tree",
@@ -93,7 +93,7 @@ def card(facts: dict[str, Any], world: World, parameters: int) -> str:
     """
     rounds, mixture, words = facts["rounds"], facts["rounds"][0]["mixture"], WORDS[world.name]
     seen = {count: sum(each["seen"][count] for each in rounds) for count in ("sequences", "tokens")}
-    settings, guided = rounds[0]["settings"], any(each["settings"].get("guidance") for each in rounds)
+    settings, with_auxiliary = rounds[0]["settings"], any(each["settings"].get("auxiliary") for each in rounds)
     last_stage = sum(each["settings"]["steps"] - each["settings"]["first_stage"] for each in rounds)
     shares = {
         f"{task}_share": mixture[task] * last_stage / mixture[f"{task}_every"] / seen["sequences"]
@@ -119,7 +119,7 @@ def card(facts: dict[str, Any], world: World, parameters: int) -> str:
         pool=settings["pool"],
         probe_images=facts["exam_images"],
         mixture="\n".join(rows),
-        guided=GUIDED.format(first=settings["first_stage"], images=settings["images"]) if guided else "",
+        auxiliary=AUXILIARY.format(first=settings["first_stage"], images=settings["images"]) if with_auxiliary else "",
         **shares,
         levels=" | ".join(world.levels),
         rules="|---" * (len(world.levels) - 1),

@@ -1,7 +1,7 @@
 """Pretrains the embedded base model on images of the embedded world.
 
 The first stage trains on captions, lineages and listings: the model learns to see and to bind letters to names that it
-reads. The second trains on all tasks; in a world of many trees it also guides the letters that come before their names.
+reads. The second trains on all tasks; in a world of many trees with auxiliary losses at letters that come before names.
 A second round continues from the weights of the first with lower learning rates.
 """
 
@@ -25,7 +25,7 @@ from sekd.embedded.trees import World
 from sekd.embedded.world import WORLDS, picture, sample
 from sekd.models import ModelConfig, load_processor
 from tools.pretrain_base import forward, tiny_vlm
-from tools.pretrain_base.guide import guide_losses
+from tools.pretrain_base.auxiliary import auxiliary_losses
 from tools.pretrain_base.initialise import initialise
 from tools.pretrain_base.model_card import card
 from tools.pretrain_base.muon import Muon
@@ -69,7 +69,7 @@ class Settings:
     fall: float = 0.4
     weight_decay: float = 0.01  # of the matrices
     clip: float = 1.0
-    guidance: float = 0.0  # weight of ``guide_losses``
+    auxiliary: float = 0.0  # weight of ``auxiliary_losses``
     seed: int = 0
     threads: int = 2  # sums are split among threads, so another number gives other rounding and another model
 
@@ -81,7 +81,7 @@ ROUNDS = {
     ),
     "forest": (
         Settings(steps=400, first_stage=400, images=96, pool=12_000, weight_decay=0.5, threads=1),
-        Settings(steps=1700, first_stage=0, pool=12_000, weight_decay=0.5, guidance=1.0, fall=1.0, seed=1, threads=1),
+        Settings(steps=1700, first_stage=0, pool=12_000, weight_decay=0.5, auxiliary=1.0, fall=1.0, seed=1, threads=1),
     ),
 }
 MIXTURES = {
@@ -150,11 +150,11 @@ class MicroBatch:
     patches: Tensor
     tasks: list[Task]
 
-    def loss(self, vlm: Any, accuracy: dict[str, float], guidance: float = 0.0) -> Tensor:
+    def loss(self, vlm: Any, accuracy: dict[str, float], auxiliary: float = 0.0) -> Tensor:
         """Weighted cross-entropy summed over all target tokens, divided by 128: rare tasks have little weight.
 
-        Updates ``accuracy``, each task's running mean of the share of targets predicted correctly. ``guidance`` is the
-        weight of ``guide_losses`` in the sum.
+        Updates ``accuracy``, each task's running mean of the share of targets predicted correctly. ``auxiliary`` is the
+        weight of ``auxiliary_losses`` in the sum.
         """
         images = forward.encode_images(vlm, self.patches)
         sequences = [
@@ -173,8 +173,9 @@ class MicroBatch:
             correct = (logits.argmax(-1) == targets)[:, task.batch.weights >= 0.5].float().mean().item()
             accuracy[task.name] = 0.9 * accuracy.get(task.name, correct) + 0.1 * correct
             total = total + (losses.view(targets.shape) * torch.from_numpy(task.batch.weights).float()).sum() / 128
-        if guidance:
-            total = total + guidance * guide_losses(vlm, state, [task.batch.letters for task in self.tasks]) / 128
+        if auxiliary:
+            letters = [task.batch.letters for task in self.tasks]
+            total = total + auxiliary * auxiliary_losses(vlm, state, letters) / 128
         return total
 
 
@@ -185,7 +186,8 @@ def make_step(
     first, tasks = step < settings.first_stage, pool.tasks
     counts = asdict(mixture)
     images = max(mixture.caption, mixture.lineage, mixture.conditioned, mixture.single)
-    images = settings.images or images if first else images
+    if first and settings.images:
+        images = settings.images
     examples, patches = pool.draw(images, rng)
     batches: list[Task] = []
     for name, make in _first_stage(tasks) if first else _last_stage(tasks, mixture, step, rng):
@@ -305,7 +307,7 @@ def pretrain(
     seen = {"sequences": 0, "tokens": 0}
     for step in tqdm(range(settings.steps), desc="pretraining", unit="step"):
         batches = make_step(mixture, settings, pool=pool, step=step, rng=rng)
-        loss = torch.stack([batch.loss(vlm, accuracy, settings.guidance) for batch in batches]).sum()
+        loss = torch.stack([batch.loss(vlm, accuracy, settings.auxiliary) for batch in batches]).sum()
         optimizers.update(loss, step)
         for task in chain.from_iterable(each.tasks for each in batches):
             seen["sequences"] += len(task.batch.tokens)

@@ -1,4 +1,4 @@
-"""Losses on the position of an answer's letter, for models that write the letter before the name.
+"""Auxiliary losses at the position of an answer's letter, for models that write the letter before the name.
 
 To write the letter, a model must already know the answer's name and find the option that has it. Two losses ask for
 these two steps: the answer's name is predicted from the hidden state before the last layer, and one head of the last
@@ -21,7 +21,7 @@ from tools.pretrain_base.initialise import MATCHING_HEADS
 HEAD = MATCHING_HEADS[0]
 
 
-def guide_losses(vlm: Any, state: BeforeLast, letters: Sequence[np.ndarray]) -> Tensor:
+def auxiliary_losses(vlm: Any, state: BeforeLast, letters: Sequence[np.ndarray]) -> Tensor:
     """The sum over all letters of the cross-entropy of the name and that of the attention.
 
     Args:
