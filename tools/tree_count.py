@@ -58,7 +58,7 @@ def choices(counts: Sequence[int], draws: int) -> Iterator[Choice]:
 
 @dataclass(frozen=True)
 class Study:
-    """The students of one teacher. ``settings`` are those of data and model that every command gets as well."""
+    """The students of one teacher. ``settings`` are those of the model that every command gets as well."""
 
     folder: Path
     teacher: str
@@ -123,6 +123,12 @@ class Measured:
         ]
 
 
+def render_world() -> None:
+    """Write the images, where they are missing, before commands that run at a time would all do so."""
+    if not Path("data/forest/test.json").is_file():
+        subprocess.run([sys.executable, "-m", "sekd.embedded.world", "--world", FOREST.name], check=True)
+
+
 def measure(results: Sequence[CellResult]) -> list[Measured]:
     """Every unseen tree and number of trees. Intervals are over images."""
     cells: dict[tuple[str, str], dict[str, list[CellResult]]] = defaultdict(lambda: defaultdict(list))
@@ -167,9 +173,10 @@ def main() -> None:
     parser.add_argument("--teachers", nargs="+", default=["conditioned", "independent"])
     parser.add_argument("--images", type=int, default=6000, help="of each pass")
     parser.add_argument("--limit", type=int, default=200, help="test images of each unseen tree")
-    parser.add_argument("settings", nargs="*", help="of data and model, for every command")
+    parser.add_argument("settings", nargs="*", help="of the model, for every command")
     given = parser.parse_args()
     with exit_on_error():
+        render_world()
         found = {}
         for teacher in given.teachers:
             study = Study(given.folder, teacher, given.images, given.settings)
