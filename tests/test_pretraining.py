@@ -21,7 +21,7 @@ from tools.pretrain_base.model_card import card
 from tools.pretrain_base.muon import Muon, orthogonalise
 from tools.pretrain_base.probe import probe
 from tools.pretrain_base.tasks import LabelBatch, Tasks
-from tools.pretrain_base.train import MIXTURES, ROUNDS, ImagePool, Settings, make_step
+from tools.pretrain_base.train import MIXTURES, ROUNDS, ImagePool, Mixture, Settings, make_step
 
 RNG = np.random.default_rng(0)
 every_world = pytest.mark.parametrize("tasks", WORLDS.values(), ids=WORLDS, indirect=True)
@@ -170,6 +170,38 @@ def test_the_batched_forward_pass_equals_transformers(tiny: ModelConfig, tasks: 
     assert (wrong - theirs).abs().max() > 1e-3
 
 
+def test_of_a_whole_path_reply_the_first_answer_alone_may_be_taught(tasks: Tasks, examples: LabelBatch) -> None:
+    whole, first = tasks.joint(examples), tasks.joint(examples, later_answers=0.0)
+    assert (whole.tokens == first.tokens).all()
+    number, letter, name = first.targets[:-1].reshape(-1, 3).T
+    assert np.isin(first.tokens[:, number], tasks.number).all()
+    assert np.isin(first.tokens[:, letter], tasks.letter).all()
+    assert np.isin(first.tokens[:, name], tasks.names).all()
+    per_answer = first.weights[:-1].reshape(-1, 3).tolist()
+    assert per_answer == [[0.3, 1.5, 0.3], *[[0.3, 0.0, 0.0]] * (len(LEVELS) - 1)]
+    assert first.weights[-1] == whole.weights[-1] > 0  # where the reply ends
+    assert len(whole.letters) == len(LEVELS)
+    assert first.letters.tolist() == [1]  # the auxiliary losses teach no later answer either
+
+
+@every_world
+def test_a_joint_prompt_may_hold_each_parents_name_after_the_options(tasks: Tasks, examples: LabelBatch) -> None:
+    for rows in examples.by_depth():
+        asked = examples[rows]
+        plain, told = tasks.joint(asked), tasks.joint(asked, told=True)
+        per_question, start = 1 + 1 + 2 * asked.options.shape[2], len(tasks.head)
+        for level in asked.levels:
+            question = plain.tokens[:, start - 3 * max(level - 1, 0) :][:, :per_question]
+            assert (told.tokens[:, start : start + per_question] == question).all()
+            start += per_question
+            if level:
+                parent = told.tokens[:, start : start + 3]
+                assert (parent[:, 1] == tasks.level[level - 1]).all()
+                assert (parent[:, 2] == asked.names[:, level - 1]).all()
+                start += 3
+        assert (told.tokens[:, start:] == plain.tokens[:, start - 3 * (len(asked.levels) - 1) :]).all()
+
+
 @every_world
 def test_each_letter_before_a_name_points_at_its_option(tasks: Tasks, examples: LabelBatch) -> None:
     for rows in examples.by_depth():
@@ -252,7 +284,7 @@ def test_each_shipped_base_was_trained_on_the_mixture_in_the_code(world: World, 
     facts = json.loads((world.base / "training.json").read_text())
     assert [Settings(**each["settings"]) for each in facts["rounds"]] == list(ROUNDS[world.name])
     for each in facts["rounds"]:
-        assert each["mixture"] == vars(MIXTURES[world.name])
+        assert Mixture(**each["mixture"]) == MIXTURES[world.name]
         whole_paths = each["mixture"]["joint"] * (each["settings"]["steps"] - each["settings"]["first_stage"])
         assert whole_paths / each["mixture"]["joint_every"] / each["seen"]["sequences"] < share
 

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from sekd.embedded.forest import FOREST
+from sekd.embedded.world import images_of
 from sekd.errors import SekdError, exit_on_error
 from sekd.evaluation.report import plots
 from sekd.evaluation.scores import BASE, Bootstrap, CellResult, image_scores, read_run, recovered
@@ -28,6 +29,7 @@ from sekd.machine import usual_engines
 from sekd.metrics import bootstrap_interval
 
 FOREST_AND_BASE = ("data=forest", "model=tiny_forest")
+PER_TREE = min(images_of(FOREST)["train_mini"].values())
 WAYS = ("joint", "guided", "wrong_prefix")  # of asking the students
 COLUMNS = (
     *("unseen tree", "taught by", "trees", "students", "HCA", "95 %", "of each choice"),
@@ -171,10 +173,12 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=3, help="choices of trees for each count")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--teachers", nargs="+", default=["conditioned", "independent"])
-    parser.add_argument("--images", type=int, default=6000, help="of each pass")
+    parser.add_argument("--images", type=int, default=PER_TREE, help="of each pass, at most those of one tree")
     parser.add_argument("--limit", type=int, default=200, help="test images of each unseen tree")
     parser.add_argument("settings", nargs="*", help="of the model, for every command")
     given = parser.parse_args()
+    if given.images > PER_TREE:
+        parser.error(f"--images {given.images}: a choice of one tree has {PER_TREE} images, and others need as many")
     with exit_on_error():
         render_world()
         found = {}

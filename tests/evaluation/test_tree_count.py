@@ -12,7 +12,7 @@ from sekd.embedded.forest import FOREST
 from sekd.errors import SekdError
 from sekd.evaluation.scores import paths, read_run
 from sekd.metrics import score
-from tools.tree_count import COLUMNS, WAYS, Choice, Study, choices, measure, plot
+from tools.tree_count import COLUMNS, WAYS, Choice, Study, choices, main, measure, plot
 
 
 def test_each_number_of_trees_is_chosen_in_different_ways_and_all_trees_in_one() -> None:
@@ -46,6 +46,15 @@ def test_the_table_has_the_mean_over_all_students_of_as_many_trees(tmp_path: Pat
     assert row[:5] == ["kite", "conditioned", "2", "2", f"{two.hca:.1f}"]
     (axes,) = plot({"conditioned": [one, two]}).axes[:1]
     assert axes.lines[0].get_ydata().tolist() == [one.hca, two.hca]  # type: ignore[union-attr]
+
+
+def test_no_choice_may_have_fewer_images_than_another(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["tree_count", "--images", "4001"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "--images 4001: a choice of one tree has 4000 images" in capsys.readouterr().err
 
 
 def test_each_choice_is_taught_once_and_has_a_student_a_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ Sequences a step:
 |---|---|---|
 {mixture}
 {auxiliary}
-A whole path in one reply makes up {joint_share:.2%} of the sequences, two levels in one reply {pair_share:.2%}.
+{whole_path} in one reply makes up {joint_share:.2%} of the sequences{pairs}.
 The joint format is rare, as it is for real models. {joint_replies} \
 Some attention heads are initialised as look-back and matching heads (`tools/pretrain_base/initialise.py`).
 
@@ -61,7 +61,8 @@ WORDS = {
     "forest": {
         "title": "The base model of many trees",
         "known": "the world of many trees",
-        "joint_replies": "The model uses one answer of a reply for the next\nall the same.",
+        "joint_replies": "Of its replies only the first answer is a target;\nthe rest teaches their form. "
+        "What remains to be learnt is to use one answer of a reply for the next.",
         "purpose": "It exists to ask\nwhat the number of taxonomies distilled on changes. The weights are fp16.",
         "arguments": ' ARGS="--world forest"',
         "tree": "tree",
@@ -79,6 +80,7 @@ TASKS = {
     "told_numbered": "the same, with a number before question and answer",
     "conditioned": "one turn a level, with options",
     "pair": "two levels in one prompt and reply, every {pair_every} steps",
+    "told_joint": "all levels in one prompt and reply, each below the first with its parent's name",
     "joint": "all levels in one prompt and reply, every {joint_every} steps",
 }
 
@@ -93,11 +95,11 @@ def card(facts: dict[str, Any], world: World, parameters: int) -> str:
     """
     rounds, mixture, words = facts["rounds"], facts["rounds"][0]["mixture"], WORDS[world.name]
     seen = {count: sum(each["seen"][count] for each in rounds) for count in ("sequences", "tokens")}
-    settings, with_auxiliary = rounds[0]["settings"], any(each["settings"].get("auxiliary") for each in rounds)
+    settings, threads = rounds[0]["settings"], max(each["settings"]["threads"] for each in rounds)
+    with_auxiliary = any(each["settings"].get("auxiliary") for each in rounds)
     last_stage = sum(each["settings"]["steps"] - each["settings"]["first_stage"] for each in rounds)
     shares = {
-        f"{task}_share": mixture[task] * last_stage / mixture[f"{task}_every"] / seen["sequences"]
-        for task in ("pair", "joint")
+        task: mixture[task] * last_stage / mixture[f"{task}_every"] / seen["sequences"] for task in ("pair", "joint")
     }
     columns = ("hca", *world.levels, "parsed")
     scores = [
@@ -105,7 +107,11 @@ def card(facts: dict[str, Any], world: World, parameters: int) -> str:
         for tree, strategies in facts["exam"].items()
         for strategy, cell in strategies.items()
     ]
-    rows = [f"| {task} | {mixture[task]} | {text.format(**words, **mixture)} |" for task, text in TASKS.items()]
+    rows = [
+        f"| {task} | {mixture[task]} | {text.format(**words, **mixture)} |"
+        for task, text in TASKS.items()
+        if mixture.get(task)
+    ]
     text = config(world).text_config
     return TEXT.format(
         parameters=parameters,
@@ -115,12 +121,14 @@ def card(facts: dict[str, Any], world: World, parameters: int) -> str:
         steps=" + ".join(f"{each['settings']['steps']:,}" for each in rounds),
         rounds=f"{len(rounds)} round{'s' * (len(rounds) > 1)}",
         minutes=round(sum(each["minutes"] for each in rounds), 1),
-        threads=f"{settings['threads']} thread{'s' * (settings['threads'] > 1)}",
+        threads=f"{threads} thread{'s' * (threads > 1)}",
         pool=settings["pool"],
         probe_images=facts["exam_images"],
         mixture="\n".join(rows),
         auxiliary=AUXILIARY.format(first=settings["first_stage"], images=settings["images"]) if with_auxiliary else "",
-        **shares,
+        whole_path="Without parents' names, a whole path" if mixture.get("told_joint") else "A whole path",
+        joint_share=shares["joint"],
+        pairs=f", two levels in one reply {shares['pair']:.2%}" if mixture["pair"] else "",
         levels=" | ".join(world.levels),
         rules="|---" * (len(world.levels) - 1),
         scores="\n".join(scores),

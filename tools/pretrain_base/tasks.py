@@ -8,7 +8,7 @@ Shape legend: B images, L levels of the deepest tree, O options (4), T tokens, A
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -195,14 +195,31 @@ class Tasks:
         levels = [examples.questions(level) for level in examples.levels]
         return self.dialogue([(self.ask(questions), self.answer(questions)) for questions in levels])
 
-    def joint(self, examples: LabelBatch, levels: Sequence[int] | None = None) -> TaskBatch:
-        """Numbered questions of several levels in one prompt, numbered answers in one reply; all levels by default."""
+    def joint(
+        self,
+        examples: LabelBatch,
+        levels: Sequence[int] | None = None,
+        *,
+        later_answers: float = 1.0,
+        told: bool = False,
+    ) -> TaskBatch:
+        """Numbered questions of several levels in one prompt, numbered answers in one reply; all levels by default.
+
+        Letters and names after the first answer weigh ``later_answers`` times as much as elsewhere; with 0 their form
+        alone is a target. ``told``: the parent's name follows the options of each question below the first level.
+        """
         prompts, replies = [], []
         for number, level in zip(self.number, examples.levels if levels is None else levels, strict=False):
             questions = examples.questions(level)
             prompts += [_tile([number], examples), self.ask(questions)]
+            if told and level:
+                prompts.append(self._parent(examples, np.full(len(examples), level)))
             replies += [_tile([number], examples), self.answer(questions)]
-        return self.dialogue([(np.concatenate(prompts, 1), np.concatenate(replies, 1))])
+        batch = self.dialogue([(np.concatenate(prompts, 1), np.concatenate(replies, 1))])
+        later = np.isin(batch.tokens[0, batch.targets], np.concatenate([self.letter, self.names]))
+        later[:3] = False  # number, letter and name of the first answer
+        weights = np.where(later, later_answers * batch.weights, batch.weights)
+        return replace(batch, weights=weights, letters=batch.letters[weights[batch.letters] > 0])
 
     def dialogue(
         self, turns: Sequence[tuple[np.ndarray, np.ndarray]], *, name: float = 0.3, letter: float = 1.5

@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,7 @@ class Mixture:
     conditioned: int = 32
     pair: int = 16
     pair_every: int = 5  # steps from one batch of two-level replies to the next
+    told_joint: int = 0
     joint: int = 16
     joint_every: int = 40  # steps from one batch of whole-path replies to the next
 
@@ -70,6 +71,7 @@ class Settings:
     weight_decay: float = 0.01  # of the matrices
     clip: float = 1.0
     auxiliary: float = 0.0  # weight of ``auxiliary_losses``
+    later_answers: float = 1.0  # weight of a whole-path reply's answers after the first; 0: their form alone is taught
     seed: int = 0
     threads: int = 2  # sums are split among threads, so another number gives other rounding and another model
 
@@ -81,7 +83,9 @@ ROUNDS = {
     ),
     "forest": (
         Settings(steps=400, first_stage=400, images=96, pool=12_000, weight_decay=0.5, threads=1),
-        Settings(steps=1700, first_stage=0, pool=12_000, weight_decay=0.5, auxiliary=1.0, fall=1.0, seed=1, threads=1),
+        Settings(
+            steps=1700, first_stage=0, pool=12_000, weight_decay=0.5, auxiliary=1.0, later_answers=0.0, fall=1.0, seed=1
+        ),
     ),
 }
 MIXTURES = {
@@ -96,7 +100,8 @@ MIXTURES = {
         told=20,
         told_numbered=12,
         conditioned=24,
-        pair=8,
+        pair=0,
+        told_joint=8,
         joint=8,
         joint_every=10,
     ),
@@ -170,7 +175,8 @@ class MicroBatch:
         for task, given, hidden in zip(self.tasks, sequences, forward.last_layer(vlm, state), strict=True):
             logits, targets = forward.logits(vlm, hidden), given.tokens[:, task.batch.targets]
             losses = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
-            correct = (logits.argmax(-1) == targets)[:, task.batch.weights >= 0.5].float().mean().item()
+            main = task.batch.weights > task.batch.weights.max() / 2
+            correct = (logits.argmax(-1) == targets)[:, main].float().mean().item()
             accuracy[task.name] = 0.9 * accuracy.get(task.name, correct) + 0.1 * correct
             total = total + (losses.view(targets.shape) * torch.from_numpy(task.batch.weights).float()).sum() / 128
         if auxiliary:
@@ -190,7 +196,7 @@ def make_step(
         images = settings.images
     examples, patches = pool.draw(images, rng)
     batches: list[Task] = []
-    for name, make in _first_stage(tasks) if first else _last_stage(tasks, mixture, step, rng):
+    for name, make in _first_stage(tasks) if first else _last_stage(tasks, mixture, settings, step, rng):
         rows = rng.permutation(images)[: (images if first else counts[name])]
         batches += _each_depth(name, make, examples, rows)
     batches.append(Task("listing", tasks.listing(64 if first else mixture.listing, rng), None))
@@ -230,17 +236,19 @@ def _first_stage(tasks: Tasks) -> Iterator[tuple[str, Callable[[LabelBatch], Tas
 
 
 def _last_stage(
-    tasks: Tasks, mixture: Mixture, step: int, rng: np.random.Generator
+    tasks: Tasks, mixture: Mixture, settings: Settings, step: int, rng: np.random.Generator
 ) -> Iterator[tuple[str, Callable[[LabelBatch], TaskBatch]]]:
     yield from _first_stage(tasks)
     yield "open_dialogue", tasks.open_dialogue
     yield "naming", lambda examples: tasks.naming(examples, _levels(examples, rng))
     yield "single", lambda examples: tasks.single(examples, _levels(examples, rng))
     yield "conditioned", tasks.conditioned
+    if mixture.told_joint:
+        yield "told_joint", partial(tasks.joint, told=True)
     if mixture.pair and step % mixture.pair_every == 0:
         yield "pair", lambda examples: tasks.joint(examples, sorted(rng.choice(len(examples.levels), 2, replace=False)))
     if mixture.joint and step % mixture.joint_every == 0:
-        yield "joint", tasks.joint
+        yield "joint", partial(tasks.joint, later_answers=settings.later_answers)
 
 
 def _levels(examples: LabelBatch, rng: np.random.Generator) -> np.ndarray:
