@@ -112,6 +112,8 @@ class Measured:
     hca: float
     low: float
     high: float
+    base: float  # the base in one reply
+    steps: float  # and in conditioned steps
     gap: dict[str, Any] | None
     own: float  # accuracy at the last level after the student's own answers
     wrong: float  # and after wrong ones
@@ -150,19 +152,27 @@ def measure(results: Sequence[CellResult]) -> list[Measured]:
             found.append(
                 Measured(
                     *(tree.removeprefix("forest_"), count, len(trained["joint"]), per_choice, float(hca.mean())),
-                    *(*bootstrap_interval(hca), recovered(hca, base, steps, Bootstrap()), own, wrong),
+                    *(*bootstrap_interval(hca), float(base.mean()), float(steps.mean())),
+                    *(recovered(hca, base, steps, Bootstrap()), own, wrong),
                 )
             )
     return found
 
 
 def plot(found: Mapping[str, Sequence[Measured]]) -> Figure:
-    """HCA by the number of trees, a panel an unseen tree, a line a teacher."""
+    """HCA by the number of trees, a panel an unseen tree, a line a teacher, between the base's two scores."""
     panels: dict[str, list[plots.Line]] = defaultdict(list)
     for style, (teacher, rows) in enumerate(found.items()):
         for tree in dict.fromkeys(each.tree for each in rows):
-            xs, ys = zip(*((each.count, each.hca) for each in rows if each.tree == tree), strict=True)
-            panels[tree].append(plots.Line(teacher, xs, ys, style))
+            here = [each for each in rows if each.tree == tree]
+            xs, intervals = [each.count for each in here], [(each.low, each.high) for each in here]
+            line = plots.Line(f"student of {teacher} steps", xs, [each.hca for each in here], style, intervals)
+            panels[tree.capitalize()].append(line)
+            if not style:
+                for number, (name, score) in enumerate(
+                    [("base, one reply", here[0].base), ("base, conditioned steps", here[0].steps)], 2
+                ):
+                    panels[tree.capitalize()].append(plots.Line(name, xs, [score] * len(xs), number))
     return plots.lines(panels, "trees distilled on", "HCA (%)", limits=(0, 100))
 
 

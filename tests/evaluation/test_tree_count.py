@@ -44,8 +44,16 @@ def test_the_table_has_the_mean_over_all_students_of_as_many_trees(tmp_path: Pat
     row = two.row("conditioned")
     assert len(row) == len(COLUMNS)
     assert row[:5] == ["kite", "conditioned", "2", "2", f"{two.hca:.1f}"]
-    (axes,) = plot({"conditioned": [one, two]}).axes[:1]
-    assert axes.lines[0].get_ydata().tolist() == [one.hca, two.hca]  # type: ignore[union-attr]
+    assert (two.base, two.steps) == pytest.approx((base, steps))
+    (axes,) = plot({"conditioned": [one, two]}).axes
+    assert [line.get_ydata().tolist() for line in axes.lines] == [  # type: ignore[union-attr]
+        [one.hca, two.hca],
+        [one.base, one.base],
+        [one.steps, one.steps],
+    ]
+    (bars,) = axes.collections
+    assert [segment[:, 1].tolist() for segment in bars.get_segments()] == [[one.low, one.high], [two.low, two.high]]
+    assert axes.get_title(loc="left") == "Kite"
 
 
 def test_no_choice_may_have_fewer_images_than_another(

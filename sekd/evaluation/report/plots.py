@@ -60,12 +60,13 @@ class Interval(NamedTuple):
 
 
 class Line(NamedTuple):
-    """``ys[i]`` at ``xs[i]``; None where there is nothing to show."""
+    """``ys[i]`` at ``xs[i]``, None where there is nothing to show, and the bounds of its interval, if it has one."""
 
     name: str
     xs: Sequence[float]
     ys: Sequence[float | None]
     style: int
+    intervals: Sequence[tuple[float, float]] = ()
 
 
 def intervals(panels: Mapping[str, Sequence[Interval]], xlabel: str, *, limits: tuple[float, float]) -> Figure:
@@ -121,6 +122,9 @@ def lines(
                 every = max(1, len(ys) // 6) if len(ys) > 20 else 1
                 look = {**_look(line.style), "ls": DASHES[line.style]}
                 [shown[line.name]] = axes.plot(line.xs, ys, markevery=every, clip_on=False, **look)
+                if line.intervals:
+                    lows, highs = zip(*line.intervals, strict=True)
+                    axes.vlines(line.xs, lows, highs, color=look["color"], alpha=0.5, lw=1)
             if names:
                 axes.set_xticks(range(len(names)), [_short(name, 60 // len(names)) for name in names])
             if limits:
