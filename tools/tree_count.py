@@ -151,7 +151,13 @@ def measure(results: Sequence[CellResult]) -> list[Measured]:
             per_choice = tuple(float(image_scores(joint[model])["hca"].mean()) for model in of)
             found.append(
                 Measured(
-                    *(tree.removeprefix("forest_"), count, len(trained["joint"]), per_choice, float(hca.mean())),
+                    *(
+                        tree.removeprefix("forest_").capitalize(),
+                        count,
+                        len(trained["joint"]),
+                        per_choice,
+                        float(hca.mean()),
+                    ),
                     *(*bootstrap_interval(hca), float(base.mean()), float(steps.mean())),
                     *(recovered(hca, base, steps, Bootstrap()), own, wrong),
                 )
@@ -167,12 +173,12 @@ def plot(found: Mapping[str, Sequence[Measured]]) -> Figure:
             here = [each for each in rows if each.tree == tree]
             xs, intervals = [each.count for each in here], [(each.low, each.high) for each in here]
             line = plots.Line(f"student of {teacher} steps", xs, [each.hca for each in here], style, intervals)
-            panels[tree.capitalize()].append(line)
+            panels[tree].append(line)
             if not style:
                 for number, (name, score) in enumerate(
                     [("base, one reply", here[0].base), ("base, conditioned steps", here[0].steps)], 2
                 ):
-                    panels[tree.capitalize()].append(plots.Line(name, xs, [score] * len(xs), number))
+                    panels[tree].append(plots.Line(name, xs, [score] * len(xs), number))
     return plots.lines(panels, "trees distilled on", "HCA (%)", limits=(0, 100))
 
 

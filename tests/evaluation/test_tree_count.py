@@ -33,7 +33,7 @@ def test_the_table_has_the_mean_over_all_students_of_as_many_trees(tmp_path: Pat
         return float(np.mean([score(*paths(each))[metric] for each in cells if each.cell.model in models]))
 
     one, two = measure(results)
-    assert (one.tree, one.count, one.students, two.count, two.students) == ("kite", 1, 4, 2, 2)
+    assert (one.tree, one.count, one.students, two.count, two.students) == ("Kite", 1, 4, 2, 2)
     assert one.hca == pytest.approx(mean("hca", "joint", "1-boat", "1-bird"))
     assert sorted(one.choices) == pytest.approx(sorted(mean("hca", "joint", name) for name in ("1-boat", "1-bird")))
     assert one.own == pytest.approx(mean("leaf", "guided", "1-boat", "1-bird"))
@@ -43,7 +43,7 @@ def test_the_table_has_the_mean_over_all_students_of_as_many_trees(tmp_path: Pat
     assert two.gap["value"] == pytest.approx(100 * (two.hca - base) / (steps - base))
     row = two.row("conditioned")
     assert len(row) == len(COLUMNS)
-    assert row[:5] == ["kite", "conditioned", "2", "2", f"{two.hca:.1f}"]
+    assert row[:5] == ["Kite", "conditioned", "2", "2", f"{two.hca:.1f}"]
     assert (two.base, two.steps) == pytest.approx((base, steps))
     (axes,) = plot({"conditioned": [one, two]}).axes
     assert [line.get_ydata().tolist() for line in axes.lines] == [  # type: ignore[union-attr]
