@@ -2,7 +2,8 @@
 
 The mixture is a small version of what a real model sees: captions, lists of names, lists that bind letters to names,
 single-level questions with and without the parent's name, dialogues that descend level by level. Several questions in
-one prompt are rare. Sequences are token ids, the same ids that ``sekd.prompts`` gives with the ``terse`` wording.
+one prompt are rare, or each has its parent's name. Sequences are token ids, the same ids that ``sekd.prompts`` gives with
+the ``terse`` wording.
 
 Shape legend: B images, L levels of the deepest tree, O options (4), T tokens, A target tokens.
 """
@@ -203,10 +204,13 @@ class Tasks:
         later_answers: float = 1.0,
         told: bool = False,
     ) -> TaskBatch:
-        """Numbered questions of several levels in one prompt, numbered answers in one reply; all levels by default.
+        """Numbered questions of several levels in one prompt, numbered answers in one reply.
 
-        Letters and names after the first answer weigh ``later_answers`` times as much as elsewhere; with 0 their form
-        alone is a target. ``told``: the parent's name follows the options of each question below the first level.
+        Args:
+            levels: all by default.
+            later_answers: weight of the letters and names after the first answer, compared with elsewhere; with 0 their
+                form alone is a target.
+            told: the parent's name follows the options of each question below the first level.
         """
         prompts, replies = [], []
         for number, level in zip(self.number, examples.levels if levels is None else levels, strict=False):
