@@ -2,8 +2,8 @@
 
 The mixture is a small version of what a real model sees: captions, lists of names, lists that bind letters to names,
 single-level questions with and without the parent's name, dialogues that descend level by level. Several questions in
-one prompt are rare, or each has its parent's name. Sequences are token ids, the same ids that ``sekd.prompts`` gives with
-the ``terse`` wording.
+one prompt are rare, or each has its parent's name. Sequences are token ids, the same ids that ``sekd.prompts`` gives
+with the ``terse`` wording.
 
 Shape legend: B images, L levels of the deepest tree, O options (4), T tokens, A target tokens.
 """
