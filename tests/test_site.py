@@ -30,6 +30,7 @@ from omegaconf import OmegaConf
 from sekd import cli
 from sekd.config_folders import CONF
 from sekd.evaluation.general import __main__ as general
+from sekd.machine import EMBEDDED_MODELS, embedded_world
 from sekd.store import verify
 
 ROOT = Path(__file__).parents[1]
@@ -184,8 +185,8 @@ def composed(module: str, arguments: Command) -> str | None:
             OmegaConf.to_object(OmegaConf.merge(schema, plain))
     settings = dict(word.lstrip("+~").split("=", 1) for word in given)
     elsewhere = (
-        not settings.get("data", "demo").startswith("demo"),
-        settings.get("model", "tiny") != "tiny",
+        not embedded_world(settings.get("data", "demo")),
+        settings.get("model", "tiny") not in EMBEDDED_MODELS.values(),
         not settings.get("data.root", "data/").startswith("data/"),
         "cluster" in settings,
     )
