@@ -149,17 +149,21 @@ def measure(results: Sequence[CellResult]) -> list[Measured]:
             hca = image_scores(trained["joint"])["hca"]
             own, wrong = (float(image_scores(trained[way])["leaf"].mean()) for way in ("guided", "wrong_prefix"))
             per_choice = tuple(float(image_scores(joint[model])["hca"].mean()) for model in of)
+            low, high = bootstrap_interval(hca)
             found.append(
                 Measured(
-                    *(
-                        tree.removeprefix("forest_").capitalize(),
-                        count,
-                        len(trained["joint"]),
-                        per_choice,
-                        float(hca.mean()),
-                    ),
-                    *(*bootstrap_interval(hca), float(base.mean()), float(steps.mean())),
-                    *(recovered(hca, base, steps, Bootstrap()), own, wrong),
+                    tree=tree.removeprefix("forest_").capitalize(),
+                    count=count,
+                    students=len(trained["joint"]),
+                    choices=per_choice,
+                    hca=float(hca.mean()),
+                    low=low,
+                    high=high,
+                    base=float(base.mean()),
+                    steps=float(steps.mean()),
+                    gap=recovered(hca, base, steps, Bootstrap()),
+                    own=own,
+                    wrong=wrong,
                 )
             )
     return found
@@ -175,10 +179,10 @@ def plot(found: Mapping[str, Sequence[Measured]]) -> Figure:
             line = plots.Line(f"student of {teacher} steps", xs, [each.hca for each in here], style, intervals)
             panels[tree].append(line)
             if not style:
-                for number, (name, score) in enumerate(
-                    [("base, one reply", here[0].base), ("base, conditioned steps", here[0].steps)], 2
-                ):
-                    panels[tree].append(plots.Line(name, xs, [score] * len(xs), number))
+                panels[tree] += [
+                    plots.Line("base, one reply", xs, [each.base for each in here], 2),
+                    plots.Line("base, conditioned steps", xs, [each.steps for each in here], 3),
+                ]
     return plots.lines(panels, "trees distilled on", "HCA (%)", limits=(0, 100))
 
 
