@@ -29,7 +29,7 @@ Sequences a step:
 {mixture}
 {auxiliary}
 {whole_path} in one reply makes up {joint_share:.2%} of the sequences{pairs}.
-The joint format is rare, as it is for real models. {joint_replies} \
+The joint format is rare, as it is for real models. {joint_replies}
 Some attention heads are initialised as look-back and matching heads (`tools/pretrain_base/initialise.py`).
 
 ## Accuracy
@@ -52,7 +52,7 @@ WORDS = {
     "demo": {
         "title": "The embedded base model",
         "known": "the embedded world",
-        "joint_replies": "What remains to be learnt is to use one answer of a reply for the\nnext.",
+        "joint_replies": "What remains to be learnt is to use one answer of a reply for the next.",
         "purpose": "It exists so that the\nwhole method can be run and tested on any machine. The weights are fp16.",
         "arguments": "",
         "tree": "kingdom",
