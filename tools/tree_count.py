@@ -24,16 +24,16 @@ from sekd.embedded.forest import FOREST
 from sekd.embedded.world import images_of
 from sekd.errors import SekdError, exit_on_error
 from sekd.evaluation.report import plots
-from sekd.evaluation.scores import BASE, Bootstrap, CellResult, image_scores, read_run, recovered
+from sekd.evaluation.scores import BASE, Bootstrap, CellResult, image_scores, paths, read_run, recovered
 from sekd.machine import usual_engines
-from sekd.metrics import bootstrap_interval
+from sekd.metrics import bootstrap_interval, score
 
 FOREST_AND_BASE = ("data=forest", "model=tiny_forest")
 PER_TREE = min(images_of(FOREST)["train_mini"].values())
 WAYS = ("joint", "guided", "wrong_prefix")  # of asking the students
 COLUMNS = (
     *("unseen tree", "taught by", "trees", "students", "HCA", "95 %", "of each choice"),
-    *("share of the gap", "95 %", "leaf after own answers", "after wrong ones"),
+    *("share of the gap", "95 %", "leaf after own answers", "after wrong ones", "each level after a right parent"),
 )
 
 
@@ -117,6 +117,7 @@ class Measured:
     gap: dict[str, Any] | None
     own: float  # accuracy at the last level after the student's own answers
     wrong: float  # and after wrong ones
+    levels: tuple[float, ...]  # at each level after its own answers, the parent's being right
 
     def row(self, teacher: str) -> list[str]:
         gap = self.gap or dict.fromkeys(("value", "low", "high"), float("nan"))
@@ -124,6 +125,7 @@ class Measured:
             *(self.tree, teacher, str(self.count), str(self.students), f"{self.hca:.1f}"),
             *(f"{self.low:.1f} to {self.high:.1f}", ", ".join(f"{each:.1f}" for each in self.choices)),
             *(f"{gap['value']:.0f}", f"{gap['low']:.0f} to {gap['high']:.0f}", f"{self.own:.1f}", f"{self.wrong:.1f}"),
+            " ".join(f"{each:.0f}" for each in self.levels),
         ]
 
 
@@ -164,9 +166,17 @@ def measure(results: Sequence[CellResult]) -> list[Measured]:
                     gap=recovered(hca, base, steps, Bootstrap()),
                     own=own,
                     wrong=wrong,
+                    levels=after_right_parents(trained["guided"]),
                 )
             )
     return found
+
+
+def after_right_parents(results: Sequence[CellResult]) -> tuple[float, ...]:
+    """Accuracy at each level where the parent is named right, percent, mean over these: where a path is lost."""
+    scores = [score(*paths(each)) for each in results]
+    levels = [[each["per_level"][0], *(at["accuracy"] for at in each["given_right_parent"][1:])] for each in scores]
+    return tuple(np.nanmean(np.array(levels, float), axis=0).tolist())
 
 
 def plot(found: Mapping[str, Sequence[Measured]]) -> Figure:
