@@ -10,6 +10,7 @@ from omegaconf import MISSING
 from sekd.datasets.config import DataConfig
 from sekd.models import ModelConfig
 
+INDEPENDENT = "independent"  # among rehearsal.requests: a single question of the image's own path
 FSDP = "fsdp"  # the strategy that shards the frozen weights over the processes of a machine
 
 
@@ -87,7 +88,9 @@ class RehearsalConfig:
 
     And ``requests``, any other prompts about an image, such as "Describe this image.": each is used with some of the
     first ``images`` images of every batch, and the first token of the student's reply is trained to stay the base's, as
-    in Learning without Forgetting (arXiv 1606.09282). Each counts as much as a path.
+    in Learning without Forgetting (arXiv 1606.09282). Each counts as much as a path. The request ``independent`` stands
+    for a single question of the image's own path, each level for some images: the base answers it during the training,
+    so that no second pass is needed.
     """
 
     paradigm: str | None = None

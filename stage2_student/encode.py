@@ -18,10 +18,10 @@ from torch import Tensor
 from sekd.datasets.images import DECODE_ERRORS, decode, image_size
 from sekd.errors import SekdError
 from sekd.models import ModelConfig, load_processor
-from sekd.prompts import Prompter, request
+from sekd.prompts import Prompt, Prompter, request
 from sekd.questions import Question
 from stage2_student.batch import Batch, Candidates, Positions, Requests
-from stage2_student.config import RehearsalConfig
+from stage2_student.config import INDEPENDENT, RehearsalConfig
 from stage2_student.stored import TeacherPath
 
 CHARACTERS_A_TOKEN = 4  # only to estimate lengths before encoding
@@ -133,11 +133,18 @@ class Encoder:
 
     def _requests(self, paths: Sequence[TeacherPath], pictures: list[Image.Image], share: float) -> Requests:
         """The requests about the first images of a batch: one for each image, always the same."""
-        own, known = [path.image for path in paths[: self._rehearsal.images]], self._rehearsal.requests
-        asked = [request(known[crc32(name.encode()) % len(known)]) for name in own]
+        own = paths[: self._rehearsal.images]
+        asked = [self._request(path) for path in own]
         texts = [self._prompter.render(self._processor, prompt) for prompt in asked]
         inputs = self._process(texts, pictures[: len(own)])
         return Requests(inputs, inputs["attention_mask"].sum(dim=1) - 1, torch.full((len(own),), share))
+
+    def _request(self, path: TeacherPath) -> Prompt:
+        known = self._rehearsal.requests
+        level, which = divmod(crc32(path.image.encode()), len(known))
+        if known[which] == INDEPENDENT:
+            return self._prompter.independent(path.questions, level % len(path.questions))
+        return request(known[which])
 
     def _process(
         self, texts: list[str], images: list[Image.Image], *, padding_side: str = "right"

@@ -147,6 +147,28 @@ def test_the_tower_computes_an_image_once_a_step_however_many_prompts_are_about_
     assert calls == {"tower": 1, "decoder": 5}
 
 
+def test_single_questions_are_those_of_an_independent_pass_about_the_image_and_every_level_has_its_turn(
+    configure: Configure, store: Store
+) -> None:
+    config = configure(rehearsal=RehearsalConfig(requests=["independent", "describe"], images=8))
+    _, data = assemble(config, store)
+    dataset = load_dataset(config.data, "train")
+    questions = {example.image.as_posix(): dataset.questions(example) for example in dataset.examples}
+    processor, prompter = data.encoder._processor, Prompter.named(config.model.wording)
+    levels: set[int] = set()
+    for batch in data.train_dataloader():
+        assert batch.requests is not None
+        rows = zip(batch.requests.inputs["input_ids"], batch.requests.replies_A.tolist(), strict=True)
+        for name, (ids, reply) in zip(batch.names, rows, strict=False):
+            image = read_image(dataset.root / name)
+            prompts = [prompter.independent(questions[name], step) for step in range(len(questions[name]))]
+            texts = [prompter.render(processor, prompt) for prompt in [*prompts, request("describe")]]
+            alone = [processor(text=[text], images=[image])["input_ids"][0] for text in texts]
+            (asked,) = (step for step, expected in enumerate(alone) if list(expected) == ids[: reply + 1].tolist())
+            levels.add(asked)
+    assert levels == set(range(len(prompts) + 1)), "every level, and the other request"
+
+
 def test_nothing_else_is_asked_by_default(configure: Configure, store: Store) -> None:
     config = configure()
     assert first_batch(config, store).requests is None
