@@ -89,6 +89,9 @@ def test_the_embedded_model_has_its_own_recipe_and_any_other_the_defaults() -> N
     tiny, other = settings_of(), settings_of("model=qwen2_5_vl_7b")
     assert (tiny.lora.rank, tiny.optim.epochs, tiny.optim.lr) == (16, 1, 3e-3)
     assert (other.lora, other.optim) == (StudentConfig().lora, StudentConfig().optim)
+    forest = settings_of("model=tiny_forest")
+    assert replace(forest, model=tiny.model, loss=tiny.loss, name=tiny.name) == tiny
+    assert forest.loss.format.weight > tiny.loss.format.weight, "names of unseen trees must be copied"
 
 
 def test_the_recipe_that_forgets_nothing_differs_in_its_rate_and_in_what_it_rehearses() -> None:
