@@ -41,16 +41,12 @@ def test_the_table_has_the_mean_over_all_students_of_as_many_trees(tmp_path: Pat
     base, steps = mean("hca", "joint", "base"), mean("hca", "conditioned", "base")
     assert two.gap
     assert two.gap["value"] == pytest.approx(100 * (two.hca - base) / (steps - base))
-    of_two = [each for each in results if each.cell.model == "2-boat-bird" and each.cell.paradigm == "guided"]
-    counted = [
-        [
-            100
-            * float(np.mean([p[i] == t[i] for t, p in zip(*paths(each), strict=True) if not i or p[i - 1] == t[i - 1]]))
-            for i in range(len(two.levels))
-        ]
-        for each in of_two
-        if each.cell.tree == "forest_kite"
-    ]
+    counted = []
+    for each in results:
+        if (each.cell.tree, each.cell.model, each.cell.paradigm) == ("forest_kite", "2-boat-bird", "guided"):
+            answered = list(zip(*paths(each), strict=True))
+            after_right = [[p for p in answered if not i or p[0][i - 1] == p[1][i - 1]] for i in range(len(two.levels))]
+            counted.append([100 * np.mean([t[i] == p[i] for t, p in kept]) for i, kept in enumerate(after_right)])
     assert two.levels == pytest.approx(np.mean(counted, axis=0).tolist())
     row = two.row("conditioned")
     assert len(row) == len(COLUMNS)
