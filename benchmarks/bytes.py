@@ -61,7 +61,7 @@ def train(store: Store, root: Path) -> dict[str, float]:
     """The validation of a short run of the student's command."""
     command = [sys.executable, "-m", "stage2_student", "model=tiny", "data=demo", f"store={store.path}"]
     short = [f"trainer.max_steps={STEPS}", "validation.images=400", "validation.times=0", "trainer.progress=false"]
-    run_apart([*command, *short, f"runs={root}", "name=run"], stdout=subprocess.DEVNULL)
+    run_apart([*command, *short, "recipe=tiny_paper", f"runs={root}", "name=run"], stdout=subprocess.DEVNULL)
     return json.loads(next(root.rglob("metrics.json")).read_text())["val"]
 
 

@@ -93,6 +93,7 @@ def image_batch(student: Student, size: int) -> Batch:
         answers_N=torch.zeros(len(rows_N), dtype=torch.long),
         levels_N=torch.zeros(len(rows_N), dtype=torch.long),
         level_names=("level",),
+        leaf_N=torch.zeros(len(rows_N), dtype=torch.bool),
         shares_N=shares_N,
         shares_M=shares_N,
         candidates=Candidates(torch.randint(0, 1000, logprobs_NK.shape), logprobs_NK, torch.full(rows_N.shape, -4.6)),

@@ -45,7 +45,7 @@ def _parts(folder: Path, images: int) -> list[tuple[str, str, Path, list[str], P
     here, store = Path(sys.executable), folder / "store"
     pass_over = ["stage1_teacher", f"artifacts={store}", f"data.limit={images}", f"workers={workers()}"]
     same = [f"optim.lr={RATE}", "optim.warmup_steps=2", "optim.final_lr=0", f"optim.batch_size={BATCH}"]
-    same += ["trainer.precision=32-true", "lora.rank=16", "lora.alpha=32", "lora.dropout=0"]
+    same += ["recipe=tiny_paper", "trainer.precision=32-true", "lora.rank=16", "lora.alpha=32", "lora.dropout=0"]
 
     def student(name: str, *more: str) -> tuple[list[str], Path]:
         where = [f"name={name}", f"runs={folder}", f"artifacts={store}"]

@@ -76,9 +76,10 @@ def input_wait(setup: Setup, store: Store) -> str:
     """The share of its steps that the student's command waits for input, after the first reading."""
     runs = setup.folder / "waiting"
     overrides = ("trainer.log_every=4", "trainer.loggers=[csv]", "trainer.progress=false", f"optim.batch_size={BATCH}")
-    off = ("validation.images=0", "validation.times=0", "validation.held_out=0", "stream.buffer=64")
+    off = ("validation.images=0", "validation.times=0", "validation.held_out=0", "rehearsal.requests=[]")
     epochs = f"optim.epochs={-(-24 * BATCH // len(setup.dataset.examples))}"  # at least 24 steps
-    setup.run("stage2_student", epochs, f"store={store.path}", f"runs={runs}", "name=bench", *overrides, *off)
+    where = (f"store={store.path}", f"runs={runs}", "name=bench", "stream.buffer=64")
+    setup.run("stage2_student", epochs, *where, *overrides, *off)
     with next(runs.rglob("metrics.csv")).open() as file:
         rows = [row for row in csv.DictReader(file) if row.get("train/input_wait_share")][1:]
     share = statistics.mean(float(row["train/input_wait_share"]) for row in rows)

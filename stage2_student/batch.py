@@ -57,7 +57,7 @@ class Requests(OnDevice):
     """Other requests about a batch's images; the reply's first token is trained to stay the base's.
 
     They are about the batch's first images, one each. ``replies_A`` is the prompt's last position, after which the
-    reply begins. ``shares_A`` is the weight of each, that of a whole path.
+    reply begins. ``shares_A`` is the weight of each, that of ``rehearsal.weight`` whole paths.
     """
 
     inputs: dict[str, Tensor]
@@ -75,6 +75,7 @@ class Batch(OnDevice):
         format_positions: where the other answer tokens and the end of the turn are predicted, [M].
         answers_N: the teacher's option index.
         levels_N: index in ``level_names``.
+        leaf_N: whether it is the last level of its path.
         shares_N, shares_M: the weight of a position, so that a weighted sum over all ranks is the mean over the step's
             examples (times the number of ranks, by which gradient averaging divides).
         candidates, hidden_NRD: as stored; None where no loss needs them.
@@ -90,6 +91,7 @@ class Batch(OnDevice):
     answers_N: Tensor
     levels_N: Tensor
     level_names: tuple[str, ...]
+    leaf_N: Tensor
     shares_N: Tensor
     shares_M: Tensor
     candidates: Candidates | None

@@ -13,7 +13,7 @@ from sekd.questions import LETTERS
 from sekd.store import Layout, Store
 from sekd.tracking import check_tracker
 from stage2_student import losses
-from stage2_student.config import StudentConfig
+from stage2_student.config import LEAF, StudentConfig
 from stage2_student.objective import resolve_layers, wanted_layers
 
 SINGLE_QUESTIONS = ("independent", "conditioned")  # paradigms that can be rehearsed
@@ -25,7 +25,7 @@ CHOICES = {
 }
 WEIGHTS = ("loss.hard.weight", "loss.soft.weight", "loss.hidden.weight")
 NOT_NEGATIVE = (*WEIGHTS, "loss.format.weight", "loss.confidence")
-POSITIVE = ("loss.soft.temperature", "optim.lr")
+POSITIVE = ("loss.soft.temperature", "optim.lr", "rehearsal.weight")
 AT_LEAST_ONE = (
     *("loss.soft.chunk", "lora.rank", "rehearsal.images", "optim.batch_size", "optim.accumulate", "optim.epochs"),
     *("stream.buffer", "stream.open_shards", "stream.ahead", "trainer.log_every", "trainer.checkpoint_every"),
@@ -83,7 +83,7 @@ def check_store(config: StudentConfig, store: Store) -> None:
     if loss.levels:
         shards = range(store.plan.n_shards)
         held = {level for shard in shards for level in store.read_targets(shard, ["level"])["level"].to_pylist()}
-        unknown = sorted(set(loss.levels) - held)
+        unknown = sorted(set(loss.levels) - held - {LEAF})
         _demand(not unknown, f"loss.levels names {unknown}, but {store.path} holds the levels {sorted(held)}")
 
 

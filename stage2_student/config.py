@@ -10,6 +10,7 @@ from omegaconf import MISSING
 from sekd.datasets.config import DataConfig
 from sekd.models import ModelConfig
 
+LEAF = "leaf"  # among loss.levels: the last level of each path
 INDEPENDENT = "independent"  # among rehearsal.requests: a single question of the image's own path
 FSDP = "fsdp"  # the strategy that shards the frozen weights over the processes of a machine
 
@@ -64,8 +65,9 @@ class FormatConfig:
 class LossConfig:
     """Weights by loss, by level, and by the probability of the parent's answer.
 
-    ``levels`` maps a level's name to its weight, 1 where it is not named. ``confidence`` is the exponent γ of
-    p(parent's answer)^γ, the weight of a step below the first: 0 gives every step the same weight.
+    ``levels`` maps a level's name to its weight, 1 where it is not named; ``leaf`` is the last level of each path.
+    ``confidence`` is the exponent γ of p(parent's answer)^γ, the weight of a step below the first: 0 gives every step
+    the same weight.
     """
 
     name: str = "all"
@@ -88,9 +90,9 @@ class RehearsalConfig:
 
     And ``requests``, any other prompts about an image, such as "Describe this image.": each is used with some of the
     first ``images`` images of every batch, and the first token of the student's reply is trained to stay the base's, as
-    in Learning without Forgetting (arXiv 1606.09282). Each counts as much as a path. The request ``independent`` stands
-    for a single question of the image's own path, each level for some images: the base answers it during the training,
-    so that no second pass is needed.
+    in Learning without Forgetting (arXiv 1606.09282). Each counts as much as ``weight`` paths. The request
+    ``independent`` stands for a single question of the image's own path, each level for some images: the base answers
+    it during the training, so that no second pass is needed.
     """
 
     paradigm: str | None = None
@@ -98,6 +100,7 @@ class RehearsalConfig:
     share: float = 0.5
     requests: list[str] = field(default_factory=list)
     images: int = 1
+    weight: float = 1.0
 
 
 @dataclass

@@ -92,6 +92,7 @@ class Encoder:
             answers_N=torch.tensor([path.answers[step] for path in paths for step in path.steps]),
             levels_N=torch.tensor(levels),
             level_names=names,
+            leaf_N=torch.tensor([step + 1 == len(path.questions) for path in paths for step in path.steps]),
             shares_N=_shares(share, steps),
             shares_M=_shares(share, [len(ids) - n for (ids, _), n in zip(answers, steps, strict=True)]),
             candidates=candidates,
@@ -137,7 +138,8 @@ class Encoder:
         asked = [self._request(path) for path in own]
         texts = [self._prompter.render(self._processor, prompt) for prompt in asked]
         inputs = self._process(texts, pictures[: len(own)])
-        return Requests(inputs, inputs["attention_mask"].sum(dim=1) - 1, torch.full((len(own),), share))
+        shares_A = torch.full((len(own),), share * self._rehearsal.weight)
+        return Requests(inputs, inputs["attention_mask"].sum(dim=1) - 1, shares_A)
 
     def _request(self, path: TeacherPath) -> Prompt:
         known = self._rehearsal.requests

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stage2_student import losses
 from stage2_student.batch import Batch
-from stage2_student.config import LossConfig
+from stage2_student.config import LEAF, LossConfig
 from stage2_student.model import States
 
 FORMAT_CHUNK = 256  # rows of full-vocabulary logits at a time for the format tokens
@@ -104,8 +104,11 @@ class Objective:
         return norm(stored_ND) if norm else stored_ND
 
     def _weights(self, batch: Batch) -> Tensor:
-        by_level = torch.tensor([self.config.levels.get(name, 1.0) for name in batch.level_names])
+        levels = dict(self.config.levels)
+        leaf = levels.pop(LEAF, 1.0)
+        by_level = torch.tensor([levels.get(name, 1.0) for name in batch.level_names])
         weights_N = batch.shares_N * by_level.to(batch.shares_N)[batch.levels_N]
+        weights_N = torch.where(batch.leaf_N, leaf * weights_N, weights_N)
         if self.config.confidence:
             assert batch.parent_prob_N is not None
             weights_N = weights_N * batch.parent_prob_N**self.config.confidence

@@ -127,6 +127,8 @@ def essential(settings: Mapping[str, Any]) -> dict[str, Any]:
         kept["data"] = {name: value for name, value in kept["data"].items() if name not in DESCENT}
     for group in INCIDENTAL.keys() & kept.keys():
         kept[group] = {name: value for name, value in kept[group].items() if name not in INCIDENTAL[group]}
+    if kept.get("rehearsal", {}).get("weight") == 1:
+        del kept["rehearsal"]["weight"]
     return kept
 
 

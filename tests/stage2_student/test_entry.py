@@ -20,7 +20,7 @@ from sekd.datasets import DataConfig
 from sekd.models import ModelConfig
 from sekd.recent import read_settings
 from sekd.store import Store
-from stage2_student.config import StudentConfig
+from stage2_student.config import LossConfig, RehearsalConfig, StudentConfig
 from stage2_student.module import learning_rate_factor
 from stage2_student.runs import RunFolder
 from stage2_student.training import assemble
@@ -89,16 +89,16 @@ def test_the_embedded_model_has_its_own_recipe_and_any_other_the_defaults() -> N
     tiny, other = settings_of(), settings_of("model=qwen2_5_vl_7b")
     assert (tiny.lora.rank, tiny.optim.epochs, tiny.optim.lr) == (16, 1, 3e-3)
     assert (other.lora, other.optim) == (StudentConfig().lora, StudentConfig().optim)
-    forest = settings_of("model=tiny_forest")
-    assert replace(forest, model=tiny.model, loss=tiny.loss, name=tiny.name) == tiny
-    assert forest.loss.format.weight > tiny.loss.format.weight, "names of unseen trees must be copied"
+    forest, paper = settings_of("model=tiny_forest"), settings_of("recipe=tiny_paper")
+    assert replace(forest, model=paper.model, loss=paper.loss, name=paper.name) == paper
+    assert forest.loss.format.weight > paper.loss.format.weight, "names of unseen trees must be copied"
 
 
-def test_the_recipe_that_forgets_nothing_differs_in_its_rate_and_in_what_it_rehearses() -> None:
-    tiny, rehearsed = settings_of(), settings_of("recipe=tiny_rehearsed")
-    assert (rehearsed.rehearsal.paradigm, rehearsed.rehearsal.requests) == ("independent", ["describe"])
-    assert rehearsed.optim.lr < tiny.optim.lr
-    assert replace(rehearsed, rehearsal=tiny.rehearsal, optim=tiny.optim) == tiny
+def test_the_papers_student_rehearses_nothing_and_counts_every_level_the_same() -> None:
+    tiny, paper = settings_of(), settings_of("recipe=tiny_paper")
+    assert (paper.rehearsal, paper.loss) == (RehearsalConfig(), LossConfig())
+    assert set(tiny.rehearsal.requests) == {"describe", "lineage", "independent"}
+    assert replace(paper, rehearsal=tiny.rehearsal, loss=tiny.loss, name=tiny.name) == tiny
 
 
 def test_ablations_leave_one_loss_each() -> None:

@@ -11,7 +11,7 @@ import torch
 from hf_teacher import store_pass
 from student_settings import PLAIN, Configure
 
-from sekd.datasets import DataConfig
+from sekd.datasets import DataConfig, load_dataset
 from sekd.models import ModelConfig
 from sekd.store import Store
 from stage2_student import losses
@@ -27,6 +27,7 @@ from stage2_student.config import (
 )
 from stage2_student.data import StudentData
 from stage2_student.module import StudentModule
+from stage2_student.stored import Single, TeacherPath
 from stage2_student.training import assemble
 
 
@@ -97,6 +98,23 @@ def test_level_weights_and_trust_in_the_parent_scale_each_step(configure: Config
     trust = torch.tensor([sureness(path, store.layout.letter_ids) for path in stored_paths(store, batch)]) ** 0.5
     expected = (values * torch.tensor([0.0, 1.0, 2.0, 1.0]) * trust).sum(1).mean() / 4
     torch.testing.assert_close(got.total, expected)
+
+
+def test_the_leaf_is_the_last_level_of_each_path_whatever_its_depth(
+    configure: Configure, store: Store, data: DataConfig
+) -> None:
+    loss = weighing(hard=1.0, levels={"leaf": 3.0, "order": 0.5})
+    module, loaded, _ = first(configure(loss=loss, lora=PLAIN), store)
+    dataset = load_dataset(data, "train")
+    example = dataset.examples[0]
+    questions = tuple(dataset.questions(example))
+    deep = TeacherPath(str(example.image), questions, (0, 1, 2, 3), None, None)
+    shallow = replace(deep, questions=questions[:2], answers=(0, 1))
+    order, species = (replace(deep, single=Single("independent", step)) for step in (0, 3))
+    paths = [deep, shallow, order, species]
+    got = module.training_loss(loaded.encoder.batch(paths, images=4, all_images=4, world=1))
+    weights = [*(0.5 / 4, 1 / 4, 1 / 4, 3 / 4), *(0.5 / 2, 3 / 2), 0.5, 3.0]
+    torch.testing.assert_close(got.total, (got.terms_N["hard"] * torch.tensor(weights)).sum() / 4)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Other requests about the batch's images, whose replies begin as the base's do."""
 
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -19,6 +19,7 @@ from stage2_student.checks import check_settings
 from stage2_student.config import RehearsalConfig, StudentConfig, TrainerConfig
 from stage2_student.encode import read_image
 from stage2_student.objective import Objective
+from stage2_student.runs import digest
 from stage2_student.training import assemble
 
 WORDS = ["describe", "lineage"]
@@ -75,15 +76,22 @@ def test_the_adapter_is_back_and_learns_after_its_base_was_asked(configure: Conf
     assert all(weights.requires_grad for name, weights in student.named_parameters() if "lora_" in name)
 
 
-def test_a_request_counts_as_much_as_a_path(configure: Configure, store: Store) -> None:
-    module, data = assemble(configure(rehearsal=ASKED), store)
+@pytest.mark.parametrize("weight", [1.0, 4.0])
+def test_a_request_counts_as_much_as_so_many_paths(configure: Configure, store: Store, weight: float) -> None:
+    module, data = assemble(configure(rehearsal=replace(ASKED, weight=weight)), store)
     batch = next(iter(data.train_dataloader()))
     with_requests = module.training_loss(batch)
     without = module.training_loss(replace(batch, requests=None))
     assert with_requests.requests_A is not None
-    torch.testing.assert_close(
-        with_requests.total - without.total, with_requests.requests_A.sum() / batch.images, atol=1e-5, rtol=1e-4
-    )
+    expected = weight * with_requests.requests_A.sum() / batch.images
+    torch.testing.assert_close(with_requests.total - without.total, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_a_run_from_before_requests_had_a_weight_is_one_of_weight_one(configure: Configure) -> None:
+    now = asdict(configure())
+    before = now | {"rehearsal": {name: value for name, value in now["rehearsal"].items() if name != "weight"}}
+    assert digest(before) == digest(now)
+    assert digest(before) != digest(now | {"rehearsal": now["rehearsal"] | {"weight": 2.0}})
 
 
 def test_they_are_put_to_the_first_images_of_every_batch_and_each_has_its_turn(
@@ -174,6 +182,8 @@ def test_nothing_else_is_asked_by_default(configure: Configure, store: Store) ->
     assert first_batch(config, store).requests is None
 
 
-def test_at_least_one_image_is_asked_about(configure: Configure) -> None:
+def test_at_least_one_image_is_asked_about_and_counts(configure: Configure) -> None:
     with pytest.raises(SekdError, match=r"rehearsal\.images is at least 1, not 0"):
         check_settings(configure(rehearsal=RehearsalConfig(requests=WORDS, images=0)))
+    with pytest.raises(SekdError, match=r"rehearsal\.weight is above 0, not 0\.0"):
+        check_settings(configure(rehearsal=RehearsalConfig(requests=WORDS, weight=0.0)))
