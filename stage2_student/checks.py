@@ -80,11 +80,12 @@ def check_store(config: StudentConfig, store: Store) -> None:
         layout.path_logprob or not config.min_path_probability,
         f"min_path_probability: {store.path} holds no path probabilities; a pass with data.questions=descent does",
     )
-    if loss.levels:
+    if named := set(loss.levels) - {LEAF}:
         shards = range(store.plan.n_shards)
         held = {level for shard in shards for level in store.read_targets(shard, ["level"])["level"].to_pylist()}
-        unknown = sorted(set(loss.levels) - held - {LEAF})
-        _demand(not unknown, f"loss.levels names {unknown}, but {store.path} holds the levels {sorted(held)}")
+        unknown = sorted(named - held)
+        known = f"{store.path} holds the levels {sorted(held)}, and {LEAF!r} is the last of each path"
+        _demand(not unknown, f"loss.levels names {unknown}, but {known}")
 
 
 def check_rehearsal(store: Store, rehearsed: Store) -> None:

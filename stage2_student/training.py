@@ -144,13 +144,18 @@ def _estimate_memory(config: StudentConfig, store: Store, encoder: Encoder) -> N
         raise SekdError(f"{store.path} holds no path: every image was left out. Lower data.stop, or repair the images")
     paths = list(Reader(part, open_shards=1).read((Run(shard, 0, min(SAMPLE, count)),)))
     batch = encoder.batch(paths, images=len(paths), all_images=len(paths), world=1)
+    # Of paths and of other requests: the sample's inputs, how many they are, and how many a step has.
+    parts = [(batch.inputs, len(paths), config.optim.batch_size)]
+    if batch.requests is not None:
+        asked = min(config.rehearsal.images, config.optim.batch_size)
+        parts.append((batch.requests.inputs, len(batch.requests.replies_A), asked))
     share = config.optim.batch_size / len(paths)
     trainer = config.trainer
     cuda = trainer.accelerator != "cpu" and torch.cuda.is_available()
     estimate = student_memory(
         read_size(config.model),
         dtype=str(weights_dtype(trainer)).removeprefix("torch."),
-        tokens=round(batch.inputs["input_ids"].numel() * share),
+        tokens=round(sum(inputs["input_ids"].numel() / held * n for inputs, held, n in parts)),
         positions=round((len(batch.answer_positions.rows) + len(batch.format_positions.rows)) * share),
         rank=config.lora.rank,
         targets=config.lora.targets,
@@ -161,7 +166,8 @@ def _estimate_memory(config: StudentConfig, store: Store, encoder: Encoder) -> N
     )
     stream, everywhere = config.stream, torch.cuda.device_count() if cuda else 1
     host = read_ahead_memory(
-        sum(tensor.nbytes for tensor in batch.inputs.values()) / len(paths),
+        sum(tensor.nbytes / held * n for inputs, held, n in parts for tensor in inputs.values())
+        / config.optim.batch_size,
         buffer=min(stream.buffer, store.plan.n_examples),
         workers=stream.workers,
         ahead=stream.ahead,

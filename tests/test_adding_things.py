@@ -96,7 +96,8 @@ from stage2_student.objective import Objective
 none = dict(hard=config.HardConfig(0), soft=config.SoftConfig(0), hidden=config.HiddenConfig(0))
 objective = Objective(config.LossConfig(**none, margin=config.MarginConfig(2.0)), n_layers=1)
 logits, tokens = torch.tensor([[3.0, 1.0, 0.0], [0.0, 0.5, 2.0]]), torch.tensor([0, 1])
-batch = Of(answer_positions=Of(tokens=tokens), shares_N=torch.full((2,), 0.5), levels_N=tokens, level_names=("a", "b"))
+of_levels = dict(levels_N=tokens, level_names=("a", "b"), leaf_N=tokens == 1)
+batch = Of(answer_positions=Of(tokens=tokens), shares_N=torch.full((2,), 0.5), **of_levels)
 found = objective(States(logits, {}, None), batch, head=torch.nn.Identity(), norm=None)
 print(found.terms_N["margin"].tolist(), float(found.total))
 """

@@ -158,7 +158,7 @@ def learn_in_turns(config: StudentConfig, store: Store, *, world: int) -> list[f
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rehearsal", [[], ["rehearsal.requests=[describe]"]])
+@pytest.mark.parametrize("rehearsal", [["recipe=tiny_paper"], []])
 def test_two_processes_share_every_epoch_and_learn_what_one_would(
     rehearsal: list[str], command: Command, store: Store, tmp_path: Path, model: ModelConfig, data: DataConfig
 ) -> None:

@@ -4,16 +4,24 @@ import csv
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from student_settings import Configure
 
 from sekd.errors import SekdError
-from sekd.memory import GIB
+from sekd.memory import GIB, Estimate, ModelSize, student_memory
 from sekd.store import Store
-from stage2_student.config import OptimConfig, StreamConfig, StudentConfig, TrainerConfig, ValidationConfig
+from stage2_student.config import (
+    OptimConfig,
+    RehearsalConfig,
+    StreamConfig,
+    StudentConfig,
+    TrainerConfig,
+    ValidationConfig,
+)
 from stage2_student.runs import RunFolder
-from stage2_student.training import train
+from stage2_student.training import assemble, train
 
 
 def run_of(config: StudentConfig, store: Store) -> RunFolder:
@@ -77,6 +85,27 @@ def test_batches_that_are_read_ahead_count_as_memory(
         train(config, store, run_of(config, store))
     few = replace(config, stream=StreamConfig(buffer=16, workers=1), name="few")
     assert train(few, store, run_of(few, store))["steps"] == 12
+
+
+def test_rehearsed_requests_count_as_memory(
+    configure: Configure, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tokens of a step are those of a batch of that size: its paths, and its requests."""
+    counted: list[int] = []
+
+    def count(size: ModelSize, *, tokens: int, **others: Any) -> Estimate:
+        counted.append(tokens)
+        return student_memory(size, tokens=tokens, **others)
+
+    monkeypatch.setattr("stage2_student.training.student_memory", count)
+    for images in (1, 3, 16):
+        rehearsal = RehearsalConfig(requests=["describe", "independent"], images=images)
+        _, data = assemble(configure(rehearsal=rehearsal, optim=OptimConfig(batch_size=12)), store)
+        batch = next(iter(data.train_dataloader()))
+        assert batch.requests is not None
+        tokens = batch.inputs["input_ids"].numel() + batch.requests.inputs["input_ids"].numel()
+        assert counted[-1] == pytest.approx(tokens, rel=0.05)
+    assert counted[0] < counted[1] < 0.9 * counted[2]
 
 
 def test_one_image_at_a_time_in_bfloat16_is_read_by_workers_to_the_end(configure: Configure, store: Store) -> None:
