@@ -117,8 +117,10 @@ def test_they_are_put_to_the_first_images_of_every_batch_and_each_has_its_turn(
 
 def test_a_student_that_is_asked_replies_more_like_its_base(configure: Configure, store: Store) -> None:
     divergence = {}
-    for name, rehearsal in {"asked": replace(ASKED, images=8, weight=4.0), "not_asked": RehearsalConfig()}.items():
+    for name, rehearsal in {"asked": replace(ASKED, images=8), "not_asked": RehearsalConfig()}.items():
         config = configure(rehearsal=rehearsal, name=name)
+        config = replace(config, optim=replace(config.optim, epochs=8))  # fewer do not yet separate every seed
+        torch.manual_seed(config.seed)  # the adapter's first weights
         module, data = assemble(config, store)
         batch = first_batch(configure(rehearsal=ASKED), store)
         optimizer = torch.optim.AdamW([w for w in module.parameters() if w.requires_grad], lr=1e-2)
