@@ -95,7 +95,12 @@ def test_a_family_goes_from_photos_to_an_evaluated_student(
 
     config = StudentConfig(
         **shared,
-        rehearsal=RehearsalConfig(paradigm="independent" if rehearsed else None),
+        rehearsal=RehearsalConfig(
+            paradigm="independent" if rehearsed else None,
+            requests=["independent", "Describe this image."],
+            images=2,
+            weight=4.0,
+        ),
         lora=LoraSettings(rank=RANK, alpha=RANK),
         optim=OptimConfig(lr=1e-2, batch_size=2, warmup_steps=0),
         stream=StreamConfig(buffer=8, open_shards=2, workers=1),
@@ -112,7 +117,7 @@ def test_a_family_goes_from_photos_to_an_evaluated_student(
     assert metrics["steps"] == len(KINDS) // 2 + (rehearsed is not None)  # half as many questions as paths
     assert math.isfinite(metrics["loss"])
     columns = next(run.path.glob("logs/*/metrics.csv")).read_text().splitlines()[0].split(",")
-    assert {"train/hard", "train/soft", "train/hidden"} <= {*columns}
+    assert {"train/hard", "train/soft", "train/hidden", "train/requests"} <= {*columns}
     load_vlm(ModelConfig(name="merged", path=str(merge(run.path))))
 
     examined = EvaluateConfig(
