@@ -20,7 +20,7 @@ TORCH := $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS),--torch-backend c
 endif
 # For a program that starts `make` itself, which must not get what this one was given.
 ALONE = ARGS= MAKEFLAGS= MFLAGS= $(PYTHON)
-KEEP_MEMORY = env $$($(PYTHON) -c 'from sekd.cli import KEEP_MEMORY as kept; print(*map("=".join, kept.items()))')
+TRAINING = env $$($(PYTHON) -c 'from sekd.cli import TRAINING_ENVIRONMENT as own; print(*map("=".join, own.items()))')
 
 .DEFAULT_GOAL := help
 .PHONY: help setup peek figures site base bench families lint test test-fast test-kills clean wheel release $(PIPELINE)
@@ -69,13 +69,13 @@ site: $(READY) ## build the documentation: site/index.html
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict $(ARGS)
 
 base: $(READY) ## pretrain the embedded base model again (about 25 minutes on two cores)
-	$(KEEP_MEMORY) $(PYTHON) -m tools.pretrain_base $(ARGS)
+	$(TRAINING) $(PYTHON) -m tools.pretrain_base $(ARGS)
 
 data/demo/test.json: | $(READY)
 	$(PYTHON) -m sekd.embedded.world data/demo
 
 bench: $(READY) $(TRL) data/demo/test.json ## time both stages against alternatives, as ratios
-	$(KEEP_MEMORY) $(PYTHON) -m benchmarks $(ARGS)
+	$(TRAINING) $(PYTHON) -m benchmarks $(ARGS)
 
 families: $(READY) ## docs/models.md: every command on a stand-in of every family (takes about two hours)
 	PYTHONPATH=tests $(ALONE) -m standins.table $(ARGS)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sekd.cli import KEEP_MEMORY
+from sekd.cli import TRAINING_ENVIRONMENT
 
 # Starts a command and writes what it used as the last line of stderr. The kernel counts the memory of the process that
 # starts another for that one too, so a small process does it.
@@ -34,8 +34,8 @@ def run_apart(command: Sequence[str], **options: Any) -> Used:
 
     It has the environment that ``sekd`` gives its module, whatever that of this process is.
     """
-    environment = {name: value for name, value in os.environ.items() if name not in KEEP_MEMORY}
-    environment |= KEEP_MEMORY if "stage2_student" in command else {}
+    environment = {name: value for name, value in os.environ.items() if name not in TRAINING_ENVIRONMENT}
+    environment |= TRAINING_ENVIRONMENT if "stage2_student" in command else {}
     begin = time.perf_counter()
     launched = [sys.executable, "-I", "-c", LAUNCHER, *command]
     ended = subprocess.run(launched, env=environment, stderr=subprocess.PIPE, text=True, check=False, **options)

@@ -40,11 +40,14 @@ COMMANDS = {
     "doctor": ("sekd.doctor", "", "what is installed, what fits this machine, and what is missing"),
 }
 WORDS = tuple(f"{COMMON} RUN WORKERS CLUSTER TASKS IMAGES WHAT WHERE PARADIGMS SEEDS ARGS".split())
-# glibc returns large buffers to the system and requests them again; keeping them saves a third of a step.
-KEEP_MEMORY = {
+# Of a training on a CPU. glibc returns large buffers to the system and requests them again; keeping them saves a third
+# of a step. A thread of OpenMP that waits for another keeps its core busy. If another program needs the core, steps
+# take many times as long, so a thread gives it up sooner.
+TRAINING_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": "4294967296",
     "MALLOC_TRIM_THRESHOLD_": "8589934592",
     "MALLOC_TOP_PAD_": "268435456",
+    "GOMP_SPINCOUNT": "2000",
 }
 # Word -> the setting that it stands for.
 SETTINGS = {"DATA": "data", "MODEL": "model", "ROOT": "data.root", "TAXONOMY": "data.hierarchy", "RUN": "name"}
@@ -174,7 +177,7 @@ def run(steps: Sequence[Step]) -> None:
     """Run each step after the one before; the last one replaces this process."""
     for module, *arguments in steps:
         command = [sys.executable, "-P", "-m", module, *arguments]
-        environment = os.environ | (KEEP_MEMORY if module == "stage2_student" else {})
+        environment = (TRAINING_ENVIRONMENT if module == "stage2_student" else {}) | os.environ
         if (module, *arguments) == steps[-1]:
             sys.stdout.flush()
             os.execve(sys.executable, command, environment)

@@ -99,6 +99,22 @@ def test_a_step_that_fails_ends_the_command_with_its_status(place: Path) -> None
     assert (done.returncode, done.stderr) == (3, "")
 
 
+def test_a_training_gets_the_environment_that_is_fast_on_a_cpu_unless_the_user_sets_it(place: Path) -> None:
+    reads = "import os; print(*(os.environ.get(name) for name in ('GOMP_SPINCOUNT', 'MALLOC_TOP_PAD_')))"
+    for module in ("stage2_student", "another"):
+        (place / f"{module}.py").write_text(reads)
+    script = "from sekd.cli import run; run([('stage2_student',), ('another',), ('stage2_student', 'again')])"
+    unset = {name: value for name, value in os.environ.items() if name not in cli.TRAINING_ENVIRONMENT}
+    for own, expected in (({}, "2000"), ({"GOMP_SPINCOUNT": "7"}, "7")):
+        environment = unset | {"PYTHONPATH": str(place)} | own
+        done = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True
+        )
+        seen = [line for line in done.stdout.splitlines() if not line.startswith("$")]
+        training = f"{expected} {cli.TRAINING_ENVIRONMENT['MALLOC_TOP_PAD_']}"
+        assert seen == [training, f"{own.get('GOMP_SPINCOUNT')} None", training]
+
+
 def test_without_vllm_the_command_that_installs_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "find_spec", lambda _: None)
     monkeypatch.setattr(machine, "engine_extra", lambda: "cpu")
