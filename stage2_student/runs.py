@@ -114,21 +114,26 @@ class RunFolder:
 
 
 def digest(settings: Mapping[str, Any]) -> str:
-    """Sixteen hex digits, equal for two runs if and only if their essential settings are."""
-    return hashlib.sha256(json.dumps(essential(settings), sort_keys=True).encode()).hexdigest()[:16]
+    """Sixteen hex digits, equal for two runs if and only if their essential settings are.
+
+    Later settings are left out at the value that was the rule before them.
+    """
+    kept = essential(settings)
+    if not kept.get("min_path_probability"):
+        kept.pop("min_path_probability", None)
+    rehearsal = kept.get("rehearsal", {})
+    if rehearsal.get("weight") == 1:
+        kept["rehearsal"] = {name: value for name, value in rehearsal.items() if name != "weight"}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def essential(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings without those that change nothing, and without later ones at the value that was the rule before."""
+    """The settings without those that change nothing."""
     kept = {name: value for name, value in settings.items() if name not in INCIDENTAL[""]}
-    if not kept.get("min_path_probability"):
-        kept.pop("min_path_probability", None)
     if kept.get("data", {}).get("questions") == "labels":
         kept["data"] = {name: value for name, value in kept["data"].items() if name not in DESCENT}
     for group in INCIDENTAL.keys() & kept.keys():
         kept[group] = {name: value for name, value in kept[group].items() if name not in INCIDENTAL[group]}
-    if kept.get("rehearsal", {}).get("weight") == 1:
-        del kept["rehearsal"]["weight"]
     return kept
 
 

@@ -10,7 +10,7 @@ from student_settings import Configure
 
 from sekd.errors import SekdError
 from stage2_student.compare import labels, ranked, read_rows, table
-from stage2_student.config import HardConfig, LossConfig, StudentConfig
+from stage2_student.config import HardConfig, LossConfig, RehearsalConfig, StudentConfig
 
 HARDLY = LossConfig(name="hardly", hard=HardConfig(weight=0.1))
 
@@ -50,6 +50,14 @@ def test_rows_are_named_by_the_single_setting_in_which_they_differ(configure: Co
         config = configure(name=f"{rate}")
         write(tmp_path / "some", replace(config, optim=replace(config.optim, lr=rate)), 100 * rate)
     assert labels(ranked(read_rows(tmp_path / "some"), "hca")) == ["optim.lr=0.2", "optim.lr=0.1"]
+
+
+def test_a_setting_that_older_runs_lack_is_named_by_its_value(configure: Configure, tmp_path: Path) -> None:
+    for weight in (1.0, 4.0):
+        rehearsal = RehearsalConfig(requests=["describe"], weight=weight)
+        write(tmp_path / "some", configure(name=f"{weight}", rehearsal=rehearsal), 10 * weight)
+    named = ["rehearsal.weight=4.0", "rehearsal.weight=1.0"]
+    assert labels(ranked(read_rows(tmp_path / "some"), "hca")) == named
 
 
 def test_a_run_that_has_not_ended_is_not_compared(runs: Path) -> None:
