@@ -13,7 +13,7 @@ from sekd.questions import LETTERS
 from sekd.store import Layout, Store
 from sekd.tracking import check_tracker
 from stage2_student import losses
-from stage2_student.config import LEAF, StudentConfig
+from stage2_student.config import INDEPENDENT, LEAF, StudentConfig
 from stage2_student.objective import resolve_layers, wanted_layers
 
 SINGLE_QUESTIONS = ("independent", "conditioned")  # paradigms that can be rehearsed
@@ -58,6 +58,13 @@ def check_settings(config: StudentConfig) -> None:
         rehearsal.store is None or rehearsal.paradigm is not None,
         f"rehearsal.store={rehearsal.store}: say how it was asked, rehearsal.paradigm={' or '.join(SINGLE_QUESTIONS)}",
     )
+    for request in rehearsal.requests:
+        _demand(bool(request.strip()), f"rehearsal.requests={rehearsal.requests}: a request is a prompt, not empty")
+        _demand(
+            request == INDEPENDENT or request.strip().lower() not in (*SINGLE_QUESTIONS, "joint"),
+            f"rehearsal.requests: {request!r} would be asked as a prompt of that word; {INDEPENDENT} alone stands for "
+            "a question of the image's path; those of a stored pass are rehearsed by rehearsal.paradigm",
+        )
     _demand(0 <= config.lora.dropout < 1, f"lora.dropout is a probability below 1, not {config.lora.dropout}")
     _demand(
         config.model.adapter is None,
@@ -88,13 +95,13 @@ def check_store(config: StudentConfig, store: Store) -> None:
         _demand(not unknown, f"loss.levels names {unknown}, but {known}")
 
 
-def check_rehearsal(store: Store, rehearsed: Store) -> None:
-    """The rehearsed pass must have the same images and the same kinds of targets."""
+def check_rehearsal(config: StudentConfig, store: Store, rehearsed: Store) -> None:
+    """The rehearsed pass must be of the configured paradigm, over the same images, with the same kinds of targets."""
     _demand_whole(rehearsed)
     _demand(
-        rehearsed.paradigm in SINGLE_QUESTIONS,
-        f"{rehearsed.path} was asked in paradigm={rehearsed.paradigm}: only {' and '.join(SINGLE_QUESTIONS)} passes "
-        "ask one question at a time",
+        rehearsed.paradigm == config.rehearsal.paradigm,
+        f"rehearsal.store: {rehearsed.path} was asked in paradigm={rehearsed.paradigm}, but "
+        f"rehearsal.paradigm={config.rehearsal.paradigm}",
     )
     for what, here, there in (
         ("data", store.identity["data"], rehearsed.identity["data"]),

@@ -89,8 +89,8 @@ class RehearsalConfig:
     distilled from if its paradigm fits, else the newest complete one. ``share`` is the number of single questions for
     each path, the levels in turn.
 
-    And ``requests``, any other prompts about an image, such as "Describe this image.": each is used with some of the
-    first ``images`` images of every batch, and the first token of the student's reply is trained to stay the base's, as
+    And ``requests``, any other prompts about an image, such as "Describe this image.": ``images`` images of every batch
+    of ``optim.batch_size`` get one each, and the first token of the student's reply is trained to stay the base's, as
     in Learning without Forgetting (arXiv 1606.09282). Each counts as much as ``weight`` paths. The request
     ``independent`` stands for a single question of the image's own path, each level for some images: the base answers
     it during the training, so that no second pass is needed.

@@ -31,6 +31,9 @@ class Encoder:
     """Turns paths into batches. Holds no reference to the store, so that workers can have a copy.
 
     Stored image paths are relative to ``root``. ``end_id`` is the token that ends an answer.
+
+    Raises:
+        SekdError: a request of ``rehearsal`` holds a special token, such as that of an image or of an unknown word.
     """
 
     def __init__(self, model: ModelConfig, root: Path, rehearsal: RehearsalConfig | None = None) -> None:
@@ -41,6 +44,7 @@ class Encoder:
         self._prompter = Prompter.named(model.wording)
         self.tokenizer = self._processor.tokenizer
         self.end_id = self._prompter.end_of_turn(self._processor)
+        self._check_requests()
         self._letter_ids = cache(lambda options: self._prompter.letter_ids(self.tokenizer, options))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -66,6 +70,7 @@ class Encoder:
             SekdError: an image cannot be read or is refused by the model's processor, a letter is not the token that
                 the teacher chose, or the processor does not pad on the right.
         """
+        paths = self._asked_first(paths)
         answers = [self._answer(path) for path in paths]
         pictures = [read_image(self._root / path.image) for path in paths]
         with _named(*(self._root / path.image for path in paths)):
@@ -131,6 +136,27 @@ class Encoder:
 
     def _targets(self, path: TeacherPath) -> list[int]:
         return [self._letter_ids(len(path.questions[step].options))[path.answers[step]] for step in path.steps]
+
+    def _check_requests(self) -> None:
+        added = self.tokenizer.added_tokens_decoder
+        special = {*self.tokenizer.all_special_ids, *(token for token, entry in added.items() if entry.special)}
+        for text in self._rehearsal.requests:
+            ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+            if text != INDEPENDENT and (found := special.intersection(ids)):
+                held = ", ".join(self.tokenizer.convert_ids_to_tokens(sorted(found)))
+                raise SekdError(
+                    f"rehearsal.requests: {text!r} holds {held} as model {self._model.name} reads it: "
+                    "name plain words that its tokenizer knows"
+                )
+
+    def _asked_first(self, paths: Sequence[TeacherPath]) -> Sequence[TeacherPath]:
+        """The paths in an order in which any of them may be among the first, which get the requests.
+
+        A batch of similar lengths comes with the shortest first. A batch's new order is always the same.
+        """
+        if not self._rehearsal.requests or self._rehearsal.images >= len(paths):
+            return paths
+        return sorted(paths, key=lambda path: crc32(f"{paths[0].image} {path.image} {path.single}".encode()))
 
     def _requests(self, paths: Sequence[TeacherPath], pictures: list[Image.Image], share: float) -> Requests:
         """The requests about the first images of a batch: one for each image, always the same."""

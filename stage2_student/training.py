@@ -81,7 +81,7 @@ def assemble(config: StudentConfig, store: Store, rehearsed: Store | None = None
     check_settings(config)
     check_store(config, store)
     if rehearsed is not None:
-        check_rehearsal(store, rehearsed)
+        check_rehearsal(config, store, rehearsed)
     encoder = Encoder(config.model, Path(config.data.root), config.rehearsal)
     letter_ids = check_letters(Prompter.named(config.model.wording), encoder.tokenizer, store.layout)
     _estimate_memory(config, store, encoder)

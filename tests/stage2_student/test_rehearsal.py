@@ -170,6 +170,11 @@ def test_what_cannot_be_rehearsed_is_refused_at_once(changed: RehearsalConfig, s
         check_settings(configure(rehearsal=changed))
 
 
+def test_a_pass_of_another_paradigm_than_the_settings_name_is_not_rehearsed(configure: Configure, store: Store) -> None:
+    with pytest.raises(SekdError, match=r"asked in paradigm=conditioned, but rehearsal\.paradigm=independent"):
+        assemble(configure(rehearsal=RehearsalConfig(paradigm="independent")), store, store)
+
+
 def test_a_pass_over_other_images_is_not_rehearsed(
     tmp_path: Path, configure: Configure, model: ModelConfig, data: DataConfig, store: Store
 ) -> None:

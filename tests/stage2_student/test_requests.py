@@ -19,7 +19,9 @@ from stage2_student.checks import check_settings
 from stage2_student.config import RehearsalConfig, StudentConfig, TrainerConfig
 from stage2_student.encode import read_image
 from stage2_student.objective import Objective
+from stage2_student.order import Run
 from stage2_student.runs import digest
+from stage2_student.stored import Reader, SplitView
 from stage2_student.training import assemble
 
 WORDS = ["describe", "lineage"]
@@ -115,6 +117,25 @@ def test_they_are_put_to_the_first_images_of_every_batch_and_each_has_its_turn(
     assert set.union(*asked.values()) == set(WORDS)
 
 
+def test_any_image_of_a_batch_may_be_asked_about_not_only_the_shortest(configure: Configure, store: Store) -> None:
+    """A batch of similar lengths comes with the shortest first."""
+    _, data = assemble(configure(rehearsal=replace(ASKED, images=1)), store)
+    view = SplitView(store)
+    paths = list(Reader(view, open_shards=1).read((Run(0, 0, view.counts()[0]),)))
+    places = Counter()
+    for start in range(len(paths) - 3):
+        images = [path.image for path in paths[start : start + 4]]
+        for _ in range(2):
+            batch = data.encoder.batch(paths[start : start + 4], images=4, all_images=4, world=1)
+            assert set(batch.names) == set(images)
+            places[images.index(batch.names[0])] += 1
+    assert set(places) == {0, 1, 2, 3}
+    assert all(count % 2 == 0 for count in places.values()), "the same batch is asked in another way each time"
+    _, all_asked = assemble(configure(rehearsal=replace(ASKED, images=4)), store)
+    batch = all_asked.encoder.batch(paths[:4], images=4, all_images=4, world=1)
+    assert batch.names == tuple(path.image for path in paths[:4])
+
+
 def test_a_student_that_is_asked_replies_more_like_its_base(configure: Configure, store: Store) -> None:
     divergence = {}
     for name, rehearsal in {"asked": replace(ASKED, images=8), "not_asked": RehearsalConfig()}.items():
@@ -195,3 +216,20 @@ def test_at_least_one_image_is_asked_about_and_counts(configure: Configure) -> N
         check_settings(configure(rehearsal=RehearsalConfig(requests=WORDS, images=0)))
     with pytest.raises(SekdError, match=r"rehearsal\.weight is above 0, not 0\.0"):
         check_settings(configure(rehearsal=RehearsalConfig(requests=WORDS, weight=0.0)))
+
+
+@pytest.mark.parametrize(
+    ("requests", "message"),
+    [
+        (["describe", " "], "a request is a prompt, not empty"),
+        (["conditioned"], "'conditioned' would be asked as a prompt of that word; independent alone"),
+        (["Independent"], "'Independent' would be asked as a prompt of that word"),
+        (["Describe this image."], r"'Describe this image\.' holds <\|unknown\|> as model tiny reads it"),
+        (["<|image_pad|> describe"], r"holds <\|image_pad\|> as model tiny reads it"),
+    ],
+)
+def test_a_request_that_cannot_be_meant_is_refused(
+    configure: Configure, store: Store, requests: list[str], message: str
+) -> None:
+    with pytest.raises(SekdError, match=message):
+        assemble(configure(rehearsal=RehearsalConfig(requests=requests)), store)
