@@ -1,6 +1,7 @@
 """Pretraining of the embedded base: its tasks, its fast forward pass, its optimizer, and the shipped model's card."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -99,6 +100,14 @@ def test_the_first_stage_asks_for_captions_and_lineages_of_as_many_images_as_it_
     for task in ("caption", "lineage"):
         assert sum(len(each.batch.tokens) for each in first.tasks if each.name == task) == 60
     assert "conditioned" in {task.name for task in later.tasks}
+
+
+@pytest.mark.parametrize("name", ["naming", "open_dialogue", "joint"])
+def test_a_task_gets_as_many_sequences_as_the_mixture_says_even_if_it_has_most(name: str) -> None:
+    settings, step = Settings(first_stage=0), 0  # a step with joint replies
+    mixture = replace(MIXTURES["demo"], **{name: 64})
+    own, _ = make_step(mixture, settings, pool=ImagePool(Tasks(DEMO), 80, 1), step=step, rng=RNG)
+    assert sum(len(each.batch.tokens) for each in own.tasks if each.name == name) == 64
 
 
 def test_a_path_that_ends_early_is_asked_as_deep_as_it_goes() -> None:

@@ -49,7 +49,10 @@ class Choice:
 
 
 def choices(counts: Sequence[int], draws: int) -> Iterator[Choice]:
-    """For each count as many different random choices of trees, or all where there are fewer."""
+    """For each count as many different random choices of trees, or all where there are fewer.
+
+    The choices of a count also depend on the counts before it.
+    """
     rng, trees = np.random.default_rng(0), FOREST.in_domain
     for count in counts:
         found = dict.fromkeys(
@@ -135,11 +138,12 @@ def render_world() -> None:
         subprocess.run([sys.executable, "-m", "sekd.embedded.world", "--world", FOREST.name], check=True)
 
 
-def measure(results: Sequence[CellResult]) -> list[Measured]:
-    """Every unseen tree and number of trees. Intervals are over images."""
+def measure(results: Sequence[CellResult], drawn: Sequence[Choice]) -> list[Measured]:
+    """Every unseen tree and number of trees, of the students of these choices. Intervals are over images."""
+    known = {BASE, *(choice.name for choice in drawn)}
     cells: dict[tuple[str, str], dict[str, list[CellResult]]] = defaultdict(lambda: defaultdict(list))
     for each in results:
-        if each.cell.part == "unseen":
+        if each.cell.part == "unseen" and each.cell.model in known:
             cells[each.cell.tree, each.cell.paradigm][each.cell.model].append(each)
     found = []
     for tree in dict.fromkeys(tree for tree, _ in cells):
@@ -207,6 +211,10 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=200, help="test images of each unseen tree")
     parser.add_argument("settings", nargs="*", help="of the model, for every command")
     given = parser.parse_args()
+    if not all(1 <= count <= len(FOREST.in_domain) for count in given.counts):
+        parser.error(
+            f"--counts {' '.join(map(str, given.counts))}: there are {len(FOREST.in_domain)} trees to distil on"
+        )
     if given.images > PER_TREE:
         parser.error(f"--images {given.images}: a choice of one tree has {PER_TREE} images, and others need as many")
     with exit_on_error():
@@ -219,7 +227,7 @@ def main() -> None:
                 done = pool.map(partial(study.distil, seeds=given.seeds), drawn)
                 list(tqdm(done, total=len(drawn), desc=f"{teacher} teacher", unit="choice", dynamic_ncols=True))
             study.evaluate(given.limit)
-            found[teacher] = measure(read_run(study.run))
+            found[teacher] = measure(read_run(study.run), drawn)
         print(f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|", sep="\n")
         for teacher, rows in found.items():
             for each in rows:

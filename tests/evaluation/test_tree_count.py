@@ -25,14 +25,17 @@ def test_each_number_of_trees_is_chosen_in_different_ways_and_all_trees_in_one()
 
 
 def test_the_table_has_the_mean_over_all_students_of_as_many_trees(tmp_path: Path) -> None:
-    write_run(tmp_path, trees=("forest", "forest_kite"), students=("1-boat", "1-bird", "2-boat-bird"), ways=WAYS)
+    write_run(
+        tmp_path, trees=("forest", "forest_kite"), students=("1-boat", "1-bird", "1-robot", "2-boat-bird"), ways=WAYS
+    )
     results = read_run(tmp_path)
 
     def mean(metric: str, way: str, *models: str) -> float:
         cells = [each for each in results if (each.cell.tree, each.cell.paradigm) == ("forest_kite", way)]
         return float(np.mean([score(*paths(each))[metric] for each in cells if each.cell.model in models]))
 
-    one, two = measure(results)
+    drawn = [Choice(("Boat",)), Choice(("Bird",)), Choice(("Boat", "Bird"))]  # the robot's student is another study's
+    one, two = measure(results, drawn)
     assert (one.tree, one.count, one.students, two.count, two.students) == ("Kite", 1, 4, 2, 2)
     assert one.hca == pytest.approx(mean("hca", "joint", "1-boat", "1-bird"))
     assert sorted(one.choices) == pytest.approx(sorted(mean("hca", "joint", name) for name in ("1-boat", "1-bird")))
@@ -70,6 +73,16 @@ def test_no_choice_may_have_fewer_images_than_another(
     with pytest.raises(SystemExit):
         main()
     assert "--images 4001: a choice of one tree has 4000 images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("count", ["0", "9"])
+def test_a_number_of_trees_that_there_is_not_is_refused(
+    count: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["tree_count", "--counts", "1", count])
+    with pytest.raises(SystemExit):
+        main()
+    assert f"--counts 1 {count}: there are 8 trees to distil on" in capsys.readouterr().err
 
 
 def test_each_choice_is_taught_once_and_has_a_student_a_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tools.pretrain_base.forward import Sequences, decode, logits, to_tensor
-from tools.pretrain_base.tasks import LabelBatch, Questions, Tasks
+from tools.pretrain_base.tasks import LabelBatch, Questions, Tasks, tile
 
 
 @torch.inference_mode()
@@ -46,25 +46,25 @@ def _score(answers: np.ndarray, truth: np.ndarray, exists: np.ndarray, levels: S
 
 
 def _independent(vlm: Any, images: Tensor, tasks: Tasks, examples: LabelBatch) -> np.ndarray:
-    head = _tile(tasks.head, images)
+    head = tile(tasks.head, images)
     return np.stack([_letter(vlm, images, tasks, head, examples.questions(level)) for level in examples.levels], 1)
 
 
 def _conditioned(vlm: Any, images: Tensor, tasks: Tasks, examples: LabelBatch) -> np.ndarray:
-    context = _tile(tasks.head, images)
+    context = tile(tasks.head, images)
     answers = []
     for level in examples.levels:
         asked = examples.questions(level)
         answers.append(_letter(vlm, images, tasks, context, asked))
         answer = tasks.answer(Questions(asked.level, asked.options, answers[-1]))
-        parts = [context, tasks.ask(asked), _tile(tasks.reply, images), answer]
-        context = np.concatenate([*parts, _tile([*tasks.stop, *tasks.next], images)], 1)
+        parts = [context, tasks.ask(asked), tile(tasks.reply, images), answer]
+        context = np.concatenate([*parts, tile([*tasks.stop, *tasks.next], images)], 1)
     return np.stack(answers, 1)
 
 
 def _letter(vlm: Any, images: Tensor, tasks: Tasks, context: np.ndarray, asked: Questions) -> np.ndarray:
     """The likeliest letter [B] for one question after a context [B, T]."""
-    tokens = np.concatenate([context, tasks.ask(asked), _tile(tasks.reply, images)], 1)
+    tokens = np.concatenate([context, tasks.ask(asked), tile(tasks.reply, images)], 1)
     return _next(vlm, images, to_tensor(tokens))[:, tasks.letter].argmax(-1).numpy()
 
 
@@ -85,10 +85,6 @@ def _next(vlm: Any, images: Tensor, tokens: Tensor) -> Tensor:
     """Logits of the token after each sequence [B, vocabulary]."""
     (hidden,) = decode(vlm, [Sequences(tokens, images, torch.tensor([tokens.shape[1] - 1]))])
     return logits(vlm, hidden[:, 0])
-
-
-def _tile(tokens: Sequence[int], images: Tensor) -> np.ndarray:
-    return np.tile(tokens, (len(images), 1))
 
 
 STRATEGIES = {"independent": _independent, "conditioned": _conditioned, "joint": _joint}

@@ -8,7 +8,7 @@ with the ``terse`` wording.
 Shape legend: B images, L levels of the deepest tree, O options (4), T tokens, A target tokens.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -141,15 +141,15 @@ class Tasks:
         """The tree and the attributes of the image."""
         shown = np.take_along_axis(self.value[examples.tree], examples.values[:, :, None], 2)[:, examples.levels, 0]
         reply = np.concatenate([self.tree[examples.tree][:, None], shown], 1)
-        return self.dialogue([(_tile([self.ids["describe"]], examples), reply)], name=1.0)
+        return self.dialogue([(tile([self.ids["describe"]], examples), reply)], name=1.0)
 
     def lineage(self, examples: LabelBatch) -> TaskBatch:
         """The path of names, coarse to fine, without options."""
-        return self.dialogue([(_tile([self.ids["lineage"]], examples), examples.names[:, examples.levels])], name=1.0)
+        return self.dialogue([(tile([self.ids["lineage"]], examples), examples.names[:, examples.levels])], name=1.0)
 
     def open_dialogue(self, examples: LabelBatch) -> TaskBatch:
         """One turn a level without options; the answers to the levels above are in the dialogue."""
-        turns = [(_tile([self.level[level]], examples), examples.names[:, [level]]) for level in examples.levels]
+        turns = [(tile([self.level[level]], examples), examples.names[:, [level]]) for level in examples.levels]
         return self.dialogue(turns, name=1.0)
 
     def listing(self, count: int, rng: np.random.Generator, pairs: int = 10) -> TaskBatch:
@@ -183,7 +183,7 @@ class Tasks:
     def naming(self, examples: LabelBatch, level: np.ndarray) -> TaskBatch:
         """A single-level question with the parent's name after the options, answered name first, then letter."""
         questions = examples.questions(level)
-        parts = [self.ask(questions), self._parent(examples, level), _tile([self.ids["describe"]], examples)]
+        parts = [self.ask(questions), self._parent(examples, level), tile([self.ids["describe"]], examples)]
         return self.dialogue([(np.concatenate(parts, 1), self.answer(questions)[:, ::-1])], name=1.0, letter=1.0)
 
     def single(self, examples: LabelBatch, level: np.ndarray) -> TaskBatch:
@@ -215,10 +215,10 @@ class Tasks:
         prompts, replies = [], []
         for number, level in zip(self.number, examples.levels if levels is None else levels, strict=False):
             questions = examples.questions(level)
-            prompts += [_tile([number], examples), self.ask(questions)]
+            prompts += [tile([number], examples), self.ask(questions)]
             if told and level:
                 prompts.append(self._parent(examples, np.full(len(examples), level)))
-            replies += [_tile([number], examples), self.answer(questions)]
+            replies += [tile([number], examples), self.answer(questions)]
         batch = self.dialogue([(np.concatenate(prompts, 1), np.concatenate(replies, 1))])
         later = np.isin(batch.tokens[0, batch.targets], np.concatenate([self.letter, self.names]))
         later[:3] = False  # number, letter and name of the first answer
@@ -236,7 +236,7 @@ class Tasks:
         targets: list[int] = []
         for prompt, reply in turns:
             opening = self.next if parts else self.head
-            parts += [_tile(opening, prompt), prompt, _tile(self.reply, prompt), reply, _tile(self.stop, prompt)]
+            parts += [tile(opening, prompt), prompt, tile(self.reply, prompt), reply, tile(self.stop, prompt)]
             end = sum(part.shape[1] for part in parts)
             targets += range(end - reply.shape[1] - 1, end)
         tokens = np.concatenate(parts, 1)
@@ -253,5 +253,6 @@ class Tasks:
         return np.stack([np.full(len(level), self.ids["lineage"]), levels, names], 1)
 
 
-def _tile(tokens: Sequence[int], batch: LabelBatch | np.ndarray) -> np.ndarray:
+def tile(tokens: Sequence[int], batch: Sized) -> np.ndarray:
+    """The same tokens for every element of a batch, [B, tokens]."""
     return np.tile(tokens, (len(batch), 1))

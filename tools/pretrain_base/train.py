@@ -2,7 +2,7 @@
 
 The first stage trains on captions, lineages and listings: the model learns to see and to bind letters to names that it
 reads. The second trains on all tasks; in a world of many trees with auxiliary losses at letters that come before names.
-A second round continues from the weights of the first with lower learning rates.
+A second round continues from the weights of the first; its learning rates fall to zero at the end.
 """
 
 import json
@@ -191,7 +191,7 @@ def make_step(
     """The task batches of one step."""
     first, tasks = step < settings.first_stage, pool.tasks
     counts = asdict(mixture)
-    images = max(mixture.caption, mixture.lineage, mixture.conditioned, mixture.single)
+    images = max(n for name, n in counts.items() if name != "listing" and not name.endswith("_every"))
     if first and settings.images:
         images = settings.images
     examples, patches = pool.draw(images, rng)

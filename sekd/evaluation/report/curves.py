@@ -9,7 +9,7 @@ from sekd.evaluation.report.document import WORDS, Section, Table, section
 from sekd.evaluation.students import TrainedStudent
 
 POINTS = 120  # most points of a curve
-KINDS = ("loss", "hard", "soft", "feat", "hidden")  # the order of the training curves
+KINDS = ("loss", "hard", "soft", "hidden", "format", "requests")  # the order of the training curves
 
 
 def training_curves(students: Sequence[TrainedStudent]) -> Section | None:
@@ -69,4 +69,4 @@ def _order(name: str) -> tuple[bool, int, str]:
 def _unit(name: str) -> str:
     if "accuracy" in name or "agreement" in name:
         return "share"
-    return "nats" if any(kind in name for kind in ("hard", "soft")) else "value"
+    return "nats" if any(kind in name for kind in ("hard", "soft", "format", "requests")) else "value"
