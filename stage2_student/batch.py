@@ -79,7 +79,8 @@ class Batch(OnDevice):
         shares_N, shares_M: the weight of a position, so that a weighted sum over all ranks is the mean over the step's
             examples (times the number of ranks, by which gradient averaging divides).
         candidates, hidden_NRD: as stored; None where no loss needs them.
-        parent_prob_N: the teacher's probability of its answer to the step above, from the candidates; 1 for the first.
+        parent_prob_N: the teacher's probability of its answer to the step above, from the candidates; 1 for the first,
+            and for a single question.
         images: the number of images with weight; 0 if the batch's image only fills a place.
         names: of all images in the batch.
         requests: other requests about them, if any.

@@ -68,7 +68,7 @@ class LossConfig:
     ``levels`` maps a level's name to its weight, 1 where it is not named. ``leaf`` is the last level of each path,
     whatever its name; its weight comes on top of that of the name, also in a rehearsed single question.
     ``confidence`` is the exponent γ of p(parent's answer)^γ, the weight of a step below the first: 0 gives every step
-    the same weight.
+    the same weight. A rehearsed single question always has weight 1.
     """
 
     name: str = "all"

@@ -6,7 +6,7 @@ import pickle
 import signal
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -84,18 +84,23 @@ def assemble(config: StudentConfig, store: Store, rehearsed: Store | None = None
         check_rehearsal(config, store, rehearsed)
     encoder = Encoder(config.model, Path(config.data.root), config.rehearsal)
     letter_ids = check_letters(Prompter.named(config.model.wording), encoder.tokenizer, store.layout)
-    _estimate_memory(config, store, encoder)
+    stores = [store] if rehearsed is None else [store, rehearsed]
+    skipped = [_skipped(config, each) for each in stores]  # once: it reads the whole dataset
+    _estimate_memory(config, SplitView(store, skipped=skipped[0]), encoder)
     vlm = load_vlm(config.model, dtype=weights_dtype(config.trainer))
     student = Student(vlm, config.lora, gradient_checkpointing=config.trainer.gradient_checkpointing).train()
     vocab_size, hidden_size = student.head.weight.shape
     check_model(config, store, n_layers=student.n_layers, vocab_size=vocab_size, hidden_size=hidden_size)
     objective = Objective(config.loss, n_layers=student.n_layers)
     module = StudentModule(student, objective, config, tokenizer=encoder.tokenizer, letter_ids=letter_ids)
-    return module, StudentData(config, parts=_parts(config, objective, store, rehearsed), encoder=encoder)
+    return module, StudentData(config, parts=_parts(config, objective, stores, skipped), encoder=encoder)
 
 
-def _parts(config: StudentConfig, objective: Objective, store: Store, rehearsed: Store | None) -> list[SplitView]:
-    """The paths and the rehearsed pass, each with the fields that the losses need."""
+def _parts(
+    config: StudentConfig, objective: Objective, stores: Sequence[Store], skipped: Sequence[frozenset[int]]
+) -> list[SplitView]:
+    """The paths and the rehearsed pass, if any, each with the fields that the losses need."""
+    store = stores[0]
     prefixes = store.identity.get("prefixes")
     paths = SplitView(
         store,
@@ -103,7 +108,7 @@ def _parts(config: StudentConfig, objective: Objective, store: Store, rehearsed:
         layers=tuple(store.layout.layers.index(layer) for layer in objective.stored_layers),
         stride=held_out_stride(config.validation, store.plan.n_examples),
         min_path_probability=config.min_path_probability,
-        skipped=_skipped(config, store),
+        skipped=skipped[0],
         prefixes=Store.open(store.path.parent / prefixes) if prefixes else None,
     )
     if config.min_path_probability:
@@ -112,10 +117,12 @@ def _parts(config: StudentConfig, objective: Objective, store: Store, rehearsed:
             raise SekdError(f"min_path_probability={config.min_path_probability} leaves none of {of} images: lower it")
         if os.environ.get("LOCAL_RANK", "0") == "0":
             print(f"{kept} of {of} images have a path of probability {config.min_path_probability} or more", flush=True)
-    if rehearsed is None:
-        return [paths]
-    share, skipped = config.rehearsal.share, _skipped(config, rehearsed)
-    return [paths, replace(paths, store=rehearsed, rehearsed=share, skipped=skipped, prefixes=None)]
+    share = config.rehearsal.share
+    rehearsed = [
+        replace(paths, store=each, rehearsed=share, skipped=own, prefixes=None)
+        for each, own in zip(stores[1:], skipped[1:], strict=True)
+    ]
+    return [paths, *rehearsed]
 
 
 def _skipped(config: StudentConfig, store: Store) -> frozenset[int]:
@@ -136,12 +143,13 @@ def _skipped(config: StudentConfig, store: Store) -> frozenset[int]:
     return frozenset(number for number, example in enumerate(dataset.examples) if example.id in ids)
 
 
-def _estimate_memory(config: StudentConfig, store: Store, encoder: Encoder) -> None:
+def _estimate_memory(config: StudentConfig, part: SplitView, encoder: Encoder) -> None:
     """Print a step's estimated memory, from the length of the first stored paths, and refuse what cannot fit."""
-    part = SplitView(store, skipped=_skipped(config, store))
     shard, count = next(((shard, count) for shard, count in enumerate(part.counts()) if count), (0, 0))
     if not count:
-        raise SekdError(f"{store.path} holds no path: every image was left out. Lower data.stop, or repair the images")
+        raise SekdError(
+            f"{part.store.path} holds no path: every image was left out. Lower data.stop, or repair the images"
+        )
     paths = list(Reader(part, open_shards=1).read((Run(shard, 0, min(SAMPLE, count)),)))
     batch = encoder.batch(paths, images=len(paths), all_images=len(paths), world=1)
     # Of paths and of other requests: the sample's inputs, how many they are, and how many a step has.
@@ -168,7 +176,7 @@ def _estimate_memory(config: StudentConfig, store: Store, encoder: Encoder) -> N
     host = read_ahead_memory(
         sum(tensor.nbytes / held * n for inputs, held, n in parts for tensor in inputs.values())
         / config.optim.batch_size,
-        buffer=min(stream.buffer, store.plan.n_examples),
+        buffer=min(stream.buffer, part.store.plan.n_examples),
         workers=stream.workers,
         ahead=stream.ahead,
         processes=int(trainer.devices) if trainer.devices.isdigit() else everywhere,
