@@ -1,8 +1,9 @@
 """Parse a model's reply into the option it chose at each level; ``None`` is a parse failure.
 
 A letter counts as a choice where it is marked as one ("(b)", "**D**", "B.", "Answer: C") or stands alone, never as the
-article "A" or the first letter of a word. Without such a letter an option's name counts, where exactly one is named.
-Several different choices for one question are a failure.
+article "A" or the first letter of a word. A letter at the start counts before one that is called the answer, and that
+before one that is called an option: letters in an explanation are no choices. Without such a letter an option's name
+counts, where exactly one is named. Several different choices for one question are a failure.
 """
 
 import json
@@ -20,10 +21,16 @@ Mark = tuple[int | None, int, int]  # index of a question (None beyond the last)
 
 NAME = "\0"  # replaces an option's name
 LETTER = r"(?P<letter>[A-Za-z])(?![\w'’])"
-AT_START = re.compile(rf"[\W_]*(?:option\s+)?{LETTER}", re.IGNORECASE)
-AFTER_CUE = re.compile(
-    rf"\b(?:answer|choice|option|choose|select|pick)\b(?:\s+(?:is|would\s+be|must\s+be))?[\W_]*(?:option\s+)?{LETTER}",
-    re.IGNORECASE,
+IS = r"\s+(?:is|would\s+be|must\s+be)"
+# What stands before a chosen letter, the most conclusive first: "option A is wrong" may explain another answer.
+CUES = tuple(
+    re.compile(rf"{before}[\W_]*(?:option\s+)?{LETTER}", re.IGNORECASE)
+    for before in (
+        r"\A",
+        rf"\b(?:answer\b(?:{IS})?|(?:choice|option|pick){IS})\b",
+        r"\b(?:choose|select|pick)\b",
+        r"\b(?:option|choice)\b",
+    )
 )
 MARKED = re.compile(r"[(\[](?P<letter>[A-Za-z])[)\]]|(?<![\w'’])(?P<bare>[A-Z])(?=\s*(?:[).:*]|$))", re.MULTILINE)
 ALONE = re.compile(rf"(?<![\w'’]){LETTER}")
@@ -90,14 +97,13 @@ def _choose(text: str, question: Question) -> int | None:
     text, named = _hide_names(text, question)
     if text.strip(" \t\n.,;:*\"'`") == NAME:
         return _only(named)
-    start, hedge = AT_START.match(text), HEDGE.search(text)
-    if hedge and hedge.group(1) != hedge.group(2):
+    hedges = {hedge.start(1) for hedge in HEDGE.finditer(text) if hedge.group(1) != hedge.group(2)}
+    for cue in CUES:
+        if said := [match for match in cue.finditer(text) if _is_choice(match)]:
+            doubtful = any(match.start("letter") in hedges for match in said)
+            return None if doubtful else _only({_in_range(match["letter"], question) for match in said})
+    if hedges:
         return None
-    if start and _is_choice(start):
-        return _in_range(start["letter"], question)
-    after_cue = [match for match in AFTER_CUE.finditer(text) if _is_choice(match)]
-    if after_cue:
-        return _in_range(after_cue[-1]["letter"], question)
     marked = {_in_range(match["letter"] or match["bare"], question) for match in MARKED.finditer(text)}
     alone = {_in_range(match["letter"], question) for match in ALONE.finditer(text) if _is_choice(match)}
     return _only(marked or named or alone)

@@ -90,6 +90,30 @@ def test_what_is_no_single_choice_is_a_parse_failure(text: str) -> None:
     assert parse_single(text, ORDER) is None
 
 
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("The correct answer is B. Option A is wrong, and option D is an owl.", 1),
+        ("The answer is B. I did not pick option A.", 1),
+        ("I would choose B over option C", 1),
+        ("B. Piciformes. Unlike A and C, it climbs.", 1),
+        ("C\n\nExplanation: options A and D live elsewhere.", 2),
+        ("A and C swim. The answer is B.", 1),
+        ("The answer is B. No, the answer is C.", None),
+        ("The answer is B or C.", None),
+        ("B or C. Unlike A and D, they climb.", None),
+        ("It is option B, not option C.", None),
+    ],
+)
+def test_letters_in_an_explanation_are_no_choices(text: str, answer: int | None) -> None:
+    assert parse_single(text, ORDER) == answer
+
+
+def test_answers_with_explanations_are_read_in_a_joint_reply() -> None:
+    explained = "Q1: The answer is B, since option A swims.\nQ2: The answer is C; option D is small.\nQ3: A\nQ4: D.\n\n"
+    assert parse_joint(f"{explained}Explanation: options A and B are too large.", QUESTIONS) == [1, 2, 0, 3]
+
+
 def test_the_article_a_is_no_choice_but_the_letter_before_a_name_is() -> None:
     assert parse_single("A bird of the Apodiformes", ORDER) == 3
     assert parse_single("A Apodiformes", ORDER) == 0  # the letter counts, also with another name
