@@ -7,10 +7,12 @@ benchmark compares them, without case. Knows nothing about images or questions.
 import csv
 import json
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 from sekd.errors import SekdError
 from sekd.tree_files import NEWICK, darwin_core_paths, is_darwin_core, newick_paths
@@ -46,7 +48,7 @@ class Taxonomy:
         keys: folded key -> path of the leaf.
 
     Raises:
-        SekdError: no path, a path without names, or one that ends within the skipped levels.
+        SekdError: no path, a path without names, or one that ends within the skipped levels; or a key of two leaves.
     """
 
     def __init__(
@@ -83,6 +85,12 @@ class Taxonomy:
         self.folded_names = [tuple(node[-1] for node in level) for level in self._folded]
         named = keys if keys is not None else {path[-1]: path for path in self.leaves}
         self.keys: Mapping[str, Names] = {fold(key): self.path(path) for key, path in named.items()}
+        for key, path in (keys or {}).items():
+            if fold_path(path) != fold_path(self.keys[fold(key)]):
+                raise SekdError(
+                    f"key {key!r} stands for {' > '.join(path)} and, in another case, for "
+                    f"{' > '.join(self.keys[fold(key)])}; each leaf needs a key of its own, compared without case"
+                )
 
     def level_name(self, depth: int) -> str:
         """What the level is called, counted from 0; "level 3" for depth 2 where it has no name."""
@@ -139,7 +147,7 @@ def load_taxonomy(path: Path | str, *, skip: int = 0, level_names: Sequence[str]
     fine, under a header that names the levels. Cells at a row's end may be empty, where a leaf is less deep.
 
     Raises:
-        SekdError: the file is missing or no such tree, an entry has no path, or the tree has a cycle.
+        SekdError: the file is missing or no such tree, an entry has no path, a key has two, or the tree has a cycle.
     """
     path = Path(path)
     try:
@@ -164,7 +172,9 @@ def _read_paths(path: Path) -> tuple[list[str] | None, dict[str, list[str]]]:
 
 def _json_paths(path: Path) -> dict[str, list[str]]:
     try:
-        table = json.loads(path.read_text(encoding="utf-8-sig"))
+        table = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=partial(_unrepeated, path))
+    except SekdError:
+        raise
     except ValueError as error:
         raise SekdError(f"{path} is not valid JSON ({error}): the file may be cut off; copy it again") from error
     if not isinstance(table, dict):
@@ -174,6 +184,15 @@ def _json_paths(path: Path) -> dict[str, list[str]]:
             raise SekdError(
                 f"{path}: leaf {leaf!r} has no path; expected a list of names, coarse to fine, got {names!r}"
             )
+    return table
+
+
+def _unrepeated(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of the pairs; of a repeated key, JSON would keep the last value without a word."""
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        repeated = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise SekdError(f"{path}: the key {repeated!r} stands there twice; expected a key of its own for each leaf")
     return table
 
 

@@ -60,6 +60,16 @@ def test_a_leaf_may_be_called_otherwise_by_its_dataset(tmp_path: Path) -> None:
     assert load_taxonomy(file).keys == {"nelson's sparrow": ("Birds", "Nelson's sharp-tailed Sparrow")}
 
 
+def test_keys_of_one_leaf_may_differ_in_case_alone(tmp_path: Path) -> None:
+    file = tmp_path / "tree.json"
+    file.write_text(json.dumps({"Apple": ["Fruit", "apple"], "apple": ["fruit", "Apple"]}))
+    assert load_taxonomy(file).keys == {"apple": ("Fruit", "apple")}
+
+
+def test_two_leaves_of_one_name_are_no_fault_where_no_keys_are_given() -> None:
+    assert len(Taxonomy([["Birds", "Crane"], ["Machines", "crane"]]).leaves) == 2
+
+
 def test_a_csv_tree_names_its_levels_and_may_have_unequal_depths(tmp_path: Path) -> None:
     file = tmp_path / "tree.csv"
     file.write_text("class,order,family,species\nrobin,Birds,Thrushes,Robin\nant,Insects,,\n")
@@ -80,6 +90,8 @@ def test_a_csv_tree_names_its_levels_and_may_have_unequal_depths(tmp_path: Path)
         ("{}", "holds no path"),
         ('{"a": ["x", "y", "a"], "b": ["y", "x", "b"]}', "has a cycle: 'y' stands above 'x'"),
         ('{"a": ["x", "y", "X", "a"]}', "has a cycle"),
+        ('{"Apple": ["g"], "Apple": ["h"]}', r"tree.json: the key 'Apple' stands there twice"),
+        ('{"Apple": ["g"], "apple": ["k"]}', "key 'Apple' stands for g and, in another case, for k"),
     ],
 )
 def test_a_bad_tree_gets_one_error_that_names_the_file(tmp_path: Path, content: str, said: str) -> None:
@@ -95,6 +107,13 @@ def test_a_csv_row_without_a_whole_path_is_named(tmp_path: Path, row: str) -> No
     file = tmp_path / "tree.csv"
     file.write_text(f"class,order,family,species\n{row}\n")
     with pytest.raises(SekdError, match=r"tree.csv, row 2: leaf 'robin' has no whole path"):
+        load_taxonomy(file)
+
+
+def test_two_csv_rows_whose_keys_differ_in_case_alone_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "tree.csv"
+    file.write_text("class,order,species\nRobin,Birds,Robin\nrobin,Toys,robin\n")
+    with pytest.raises(SekdError, match=r"tree.csv: key 'Robin' stands for Birds > Robin and, in another case,"):
         load_taxonomy(file)
 
 
