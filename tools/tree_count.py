@@ -24,9 +24,9 @@ from sekd.embedded.forest import FOREST
 from sekd.embedded.world import images_of
 from sekd.errors import SekdError, exit_on_error
 from sekd.evaluation.report import plots
-from sekd.evaluation.scores import BASE, Bootstrap, CellResult, image_scores, paths, read_run, recovered
+from sekd.evaluation.scores import BASE, Bootstrap, CellResult, by_level, image_scores, read_run, recovered
 from sekd.machine import usual_engines
-from sekd.metrics import bootstrap_interval, score
+from sekd.metrics import bootstrap_interval
 
 FOREST_AND_BASE = ("data=forest", "model=tiny_forest")
 PER_TREE = min(images_of(FOREST)["train_mini"].values())
@@ -178,8 +178,8 @@ def measure(results: Sequence[CellResult], drawn: Sequence[Choice]) -> list[Meas
 
 def after_right_parents(results: Sequence[CellResult]) -> tuple[float, ...]:
     """Accuracy at each level where the parent is named right, percent, mean over these: where a path is lost."""
-    scores = [score(*paths(each)) for each in results]
-    levels = [[each["per_level"][0], *(at["accuracy"] for at in each["given_right_parent"][1:])] for each in scores]
+    scores = [by_level(each) for each in results]
+    levels = [[top["accuracy"], *(each["given_right_parent"]["accuracy"] for each in below)] for top, *below in scores]
     return tuple(np.nanmean(np.array(levels, float), axis=0).tolist())
 
 

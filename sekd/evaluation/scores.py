@@ -167,12 +167,16 @@ def image_scores(results: Sequence[CellResult]) -> dict[str, np.ndarray]:
     return {name: np.mean([100 * training[name] for training in trainings], axis=0) for name in METRICS}
 
 
+def is_known(generation: Generation) -> bool:
+    return all(question.truth is not None for question in generation.questions)
+
+
 def paths(result: CellResult) -> tuple[list[list[str]], list[list[str | None]]]:
     """True and answered names of every image whose truth is known."""
     truth: list[list[str]] = []
     predicted: list[list[str | None]] = []
     for generation, answers in zip(result.generations, result.answers, strict=True):
-        if all(question.truth is not None for question in generation.questions):
+        if is_known(generation):
             truth.append([str(question.truth_name) for question in generation.questions])
             predicted.append(answered_names(generation, answers))
     return truth, predicted
@@ -228,7 +232,7 @@ def _score_training(result: CellResult) -> Scores:
         "calls": float(np.mean([len(each.texts) for each in result.generations])),
         **{name: float(np.mean([sum(getattr(each, name)) for each in result.generations])) for name in CALL_COLUMNS},
         "wall": float(np.mean([each.wall for each in result.generations])),
-        "per_level": _levels(result, numbers) if truth else [],
+        "per_level": by_level(result),
     }
 
 
@@ -243,14 +247,25 @@ def _invalid_edges(result: CellResult) -> float | None:
     return 100 * sum(invalid for invalid, _ in counts) / pairs if pairs else None
 
 
-def _levels(result: CellResult, numbers: Scores) -> list[Scores]:
-    """One entry a level, coarse to fine: its name, accuracy and count, over all and given the parent's answer."""
-    longest = max((generation.questions for generation in result.generations), key=len)
-    names = [question.level for question in longest]
-    columns = ("per_level", "per_level_n", "given_right_parent", "given_wrong_parent")
-    keys = ("level", "accuracy", "n", "given_right_parent", "given_wrong_parent")
-    rows = zip(names, *(numbers[column] for column in columns), strict=False)
-    return [dict(zip(keys, row, strict=True)) for row in rows]
+def by_level(result: CellResult) -> list[Scores]:
+    """One entry a level, coarse to fine: its name, accuracy and count, over all and given the parent's answer.
+
+    An image counts at the levels that it was asked about. Its answer to the question before is the parent's.
+    """
+    truth, predicted = paths(result)
+    asked = [each.questions for each in result.generations if is_known(each)]
+    steps: dict[int, list[tuple[str, list[str], list[str | None]]]] = defaultdict(list)
+    for questions, true, answered in zip(asked, truth, predicted, strict=True):
+        for i, question in enumerate(questions):
+            step = slice(max(i - 1, 0), i + 1)
+            steps[question.depth].append((question.level, true[step], answered[step]))
+    entries = []
+    for _, found in sorted(steps.items()):
+        (level, *_), *names = zip(*found, strict=True)
+        numbers = score(*names)
+        entry = {"level": level, "accuracy": numbers["leaf"], "n": numbers["n"]}
+        entries.append(entry | {key: numbers[key][-1] for key in ("given_right_parent", "given_wrong_parent")})
+    return entries
 
 
 def _mean_level(levels: Sequence[Scores]) -> Scores:

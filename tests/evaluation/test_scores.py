@@ -12,7 +12,7 @@ import pytest
 from synthetic import LEVELS, PROMPTER, generation, questions, write_run
 
 from sekd.errors import SekdError
-from sekd.evaluation.generations import kept_keys, list_cells, read_cell, write_part
+from sekd.evaluation.generations import Generation, kept_keys, list_cells, read_cell, write_part
 from sekd.evaluation.scores import (
     Bootstrap,
     difference,
@@ -24,6 +24,7 @@ from sekd.evaluation.scores import (
 )
 from sekd.evaluation.table import sentence
 from sekd.metrics import METRICS, resampled_sums, score
+from sekd.questions import build_questions
 from sekd.taxonomy import Taxonomy
 
 QUICK = Bootstrap(resamples=200)
@@ -137,6 +138,30 @@ def test_levels_costs_and_partly_known_images_are_as_counted_by_hand(tmp_path: P
     assert third["given_right_parent"] == {"accuracy": 100, "n": 1}
     assert found["per_level"][3]["given_right_parent"] == {"accuracy": 50, "n": 2}
     assert found["per_level"][3]["given_wrong_parent"] == {"accuracy": None, "n": 0}
+
+
+def test_an_image_counts_at_the_levels_that_it_was_asked_about(tmp_path: Path) -> None:
+    (cell, *_) = write_run(tmp_path, n=20, seeds=1, trees=("demo",), images=False)
+    leaves = [("Fauna", phylum, f"{phylum}{one}") for phylum in "pq" for one in "xy"] + [("Flora", "r", "rx")]
+    tree = Taxonomy([*leaves, ("Flora", "r", "ry")], skip=1, level_names=["kingdom", "phylum", "class"])
+
+    def row(sample: str, leaf: int, *right: bool) -> Generation:
+        asked = build_questions(sample_id=sample, path=leaves[leaf], taxonomy=tree, seed=0)
+        truth = zip(asked, right, strict=True)  # Flora has one phylum, so its images are asked about the class alone
+        answers = [q.truth if is_right else (q.truth + 1) % len(q.options) for q, is_right in truth]  # type: ignore[operator]
+        return generation(sample, asked, answers, paradigm="joint")
+
+    joint = replace(cell, digest="by hand")
+    rows = [row("a", 0, True, True), row("b", 1, True, False), row("c", 2, False, False), row("d", -1, True)]
+    write_part(tmp_path / "generations" / joint.folder, joint, rows)
+    list_cells(tmp_path, [joint], {"demo": ["a", "b", "c", "d"]})
+    nothing = {"accuracy": None, "n": 0}
+    assert demo(tmp_path)["in_domain"]["base"]["joint"]["per_level"] == [
+        {"level": "phylum", "accuracy": pytest.approx(200 / 3), "n": 3}
+        | {"given_right_parent": nothing, "given_wrong_parent": nothing},
+        {"level": "class", "accuracy": 50, "n": 4}
+        | {"given_right_parent": {"accuracy": 50, "n": 2}, "given_wrong_parent": {"accuracy": 0, "n": 1}},
+    ]
 
 
 def test_models_asked_about_different_images_are_not_compared(tmp_path: Path) -> None:
