@@ -6,7 +6,8 @@ Class names and the tree's keys are spelled differently in every dataset ("022.C
 import csv
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from sekd.datasets.images import image_files
 from sekd.datasets.tables import locate, read_lines, read_pairs
 from sekd.errors import SekdError
 from sekd.taxonomy import TREES, Names, Taxonomy, fold, load_taxonomy
+
+ACCENTS = "[\u0300-\u036f]"  # other scripts' marks tell words apart, like the vowels of Hindi
 
 
 @dataclass(frozen=True)
@@ -48,14 +51,15 @@ def leaves_of(config: DataConfig, spellings: Mapping[str, Sequence[str]]) -> Lea
 
     Args:
         spellings: class -> possible names in the tree, the best first. A tree's key belongs to the class that matches
-            it best; its exact spelling is better than one without punctuation.
+            it best; its exact spelling is better than one without punctuation, which counts only for the keys of one
+            path.
     """
     taxonomy = read_hierarchy(config)
     leaves: dict[str, Names] = {}
     taken: set[str] = set()
     for rank in range(max(map(len, spellings.values()), default=0)):
         for simplify in (fold, _loosened):
-            keys = {simplify(key): key for key in taxonomy.keys}
+            keys = _by_form(taxonomy, simplify)
             for name, spelled in spellings.items():
                 key = keys.get(simplify(spelled[rank])) if rank < len(spelled) and name not in leaves else None
                 if key is not None and key not in taken:
@@ -73,10 +77,20 @@ def leaves_of(config: DataConfig, spellings: Mapping[str, Sequence[str]]) -> Lea
     return Leaves(taxonomy, leaves, [note] if without else [])
 
 
+def _by_form(taxonomy: Taxonomy, simplify: Callable[[str], str]) -> dict[str, str]:
+    """Simplified form -> the tree's key, without the empty form and those that keys of several paths share."""
+    paths: dict[str, set[Names]] = defaultdict(set)
+    for key, path in taxonomy.keys.items():
+        paths[simplify(key)].add(path)
+    return {form: key for key in taxonomy.keys if (form := simplify(key)) and len(paths[form]) == 1}
+
+
 def _loosened(name: str) -> str:
-    """A name without case, accents, possessives and punctuation."""
-    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
-    return " ".join(re.findall(r"[a-z0-9]+", plain.replace("'s", "").replace("'", "")))
+    """A name without case, accents, possessives and punctuation. Letters, digits and vowel signs of any script stay."""
+    decomposed = unicodedata.normalize("NFKD", name).casefold().replace("\u2019", "'")
+    plain = re.sub(ACCENTS, "", decomposed).replace("'s", "").replace("'", "")
+    kept = (each if unicodedata.category(each)[0] in "LMN" else " " for each in plain)
+    return " ".join("".join(kept).split())
 
 
 CUB_PARTS = {"train": "1", "test": "0"}

@@ -3,16 +3,18 @@
 import hashlib
 import json
 import pickle
-from collections.abc import Callable
+import random
+import re
+from collections.abc import Callable, Iterable
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from miniatures import BIRDS, FOODS, config, inat_categories, write_image
+from miniatures import BIRDS, FOODS, config, inat_categories, write_image, write_json
 
-from sekd.datasets import Dataset, Example, in_share, inat, known_datasets, load_dataset, tables
+from sekd.datasets import Dataset, Example, class_trees, in_share, inat, known_datasets, load_dataset, tables
 from sekd.datasets.base import Examples
 from sekd.datasets.config import SPLITS, SplitPart
 from sekd.datasets.images import open_image
@@ -136,6 +138,55 @@ def test_a_folder_of_ones_own_takes_a_csv_tree(load: Load) -> None:
     assert "1 files in the class folders are no images and left out" in dataset.notes
     levels = {question.level for example in dataset.examples for question in dataset.questions(example)}
     assert levels == {"course", "dish", "variety"}
+
+
+def class_folders(root: Path, folders: Iterable[str], keys: Iterable[str], **overrides: Any) -> dict[str, str]:
+    """Class folder -> the leaf that it is read as, of a tree with these keys."""
+    for folder in folders:
+        write_image(root / "classes" / folder / "1.png")
+    write_json(root / "tree.json", {key: ["things", f"leaf of {key}"] for key in keys})
+    splits = {"train": "classes", "val": None, "test": None}
+    overrides = {"hierarchy": "tree.json", "splits": splits, "partial_hierarchy": True, **overrides}
+    return leaves(load_dataset(config("folder", root, **overrides), "train"))
+
+
+def test_class_names_of_any_script_find_their_own_key_alone(tmp_path: Path) -> None:
+    found = class_folders(tmp_path, ["苹果", "香蕉"], ["苹果", "橙子", "白菜"])
+    assert found == {"苹果": "leaf of 苹果"}
+    with pytest.raises(SekdError, match=r"1 of 2 classes have no path in tree.json: 香蕉"):
+        class_folders(tmp_path, [], ["苹果", "橙子", "白菜"], partial_hierarchy=False)
+
+
+@pytest.mark.parametrize(
+    ("folder", "key"),
+    [
+        ("creme_brulee", "Crème brûlée"),
+        ("Crème-Brûlée", "creme brulee"),
+        ("сладкий_перец", "Сладкий перец"),
+        ("STRASSE", "Straße"),
+        ("パン-1", "ハン 1"),
+        ("सेब_लाल", "साब लाल"),
+        ("Chuck_will_widow", "Chuck-will\u2019s-widow"),
+    ],
+)
+def test_accents_and_punctuation_part_no_names_but_letters_and_vowels_do(tmp_path: Path, folder: str, key: str) -> None:
+    found = class_folders(tmp_path, [folder, "other"], [key, "other"])
+    assert (folder in found) == (key not in ("ハン 1", "साब लाल"))
+
+
+def test_a_name_without_a_letter_and_one_that_fits_two_keys_find_no_leaf(tmp_path: Path) -> None:
+    keys = ["!!", "Nelson's Sparrow", "nelson-sparrow", "other"]
+    assert set(class_folders(tmp_path, ["--", "Nelson_Sparrow", "other"], keys)) == {"other"}
+
+
+def test_names_in_ascii_are_simplified_as_they_always_were() -> None:
+    def as_before(name: str) -> str:
+        return " ".join(re.findall(r"[a-z0-9]+", name.lower().replace("'s", "").replace("'", "")))
+
+    rng = random.Random(0)
+    for _ in range(2000):
+        name = "".join(chr(rng.randrange(128)) for _ in range(12)) + rng.choice(["'s", "'S x", "_", ""])
+        assert class_trees._loosened(name) == as_before(name), repr(name)
 
 
 def test_choices_are_taken_as_given(load: Load, tmp_path: Path) -> None:
