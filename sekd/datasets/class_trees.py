@@ -4,16 +4,17 @@ Class names and the tree's keys are spelled differently in every dataset ("022.C
 """
 
 import csv
+import os
 import re
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sekd.datasets.base import Example, Listing
 from sekd.datasets.config import DataConfig, SplitPart
-from sekd.datasets.images import image_files
+from sekd.datasets.images import SUFFIXES, image_files, is_utf8
 from sekd.datasets.tables import locate, read_lines, read_pairs
 from sekd.errors import SekdError
 from sekd.taxonomy import TREES, Names, Taxonomy, fold, load_taxonomy
@@ -67,6 +68,7 @@ def leaves_of(config: DataConfig, spellings: Mapping[str, Sequence[str]]) -> Lea
                     taken.add(key)
     without = [name for name in spellings if name not in leaves]
     shown = ", ".join(without[:5]) + (f" and {len(without) - 5} more" if len(without) > 5 else "")
+    shown = shown.encode(errors="replace").decode()  # a folder's name may be no UTF-8
     if not leaves or (without and not config.partial_hierarchy):
         raise SekdError(
             f"data {config.name}: {len(without)} of {len(spellings)} classes have no path in {config.hierarchy}: "
@@ -156,6 +158,8 @@ def read_imagenet(config: DataConfig, part: SplitPart) -> Listing:
         rows = csv.reader(read_lines(root / "LOC_val_solution.csv")[1:])
         labels = {image: boxes.split()[0] for image, boxes in rows}
         files = image_files(root / folder)
+        if unlisted := sum(Path(file).stem not in labels for file in files):
+            found.notes.append(f"{unlisted} images of {folder} are not in LOC_val_solution.csv and left out")
         return found.listing(((folder / file).as_posix(), labels.get(Path(file).stem, "")) for file in files)
     if absent := [wnid for wnid in found.leaves if wnid not in held]:
         found.notes.append(f"{len(absent)} classes have no folder in {root / folder}: {', '.join(absent[:5])}")
@@ -178,12 +182,21 @@ def _subfolders(folder: Path) -> list[str]:
 
 
 def _in_class_folders(root: Path, part: Path, found: Leaves) -> Listing:
-    """The images in ``root/part/<class>/``, and a note on other files."""
-    images, others = [], 0
+    """The images in ``root/part/<class>/``, and notes on the other files there. Hidden folders are not entered."""
+    images, left_out = [], Counter[str]()
+    left_out["images beside the class folders are left out"] = len(image_files(root / part))
     for name in found.leaves:
-        files = image_files(root / part / name)
-        others += sum(entry.is_file() for entry in (root / part / name).iterdir()) - len(files)
-        images += [((part / name / file).as_posix(), name) for file in files]
-    if others:
-        found.notes.append(f"{others} files in the class folders are no images and left out")
+        folder = root / part / name
+        files = image_files(folder)
+        for parent, inner, others in os.walk(folder):
+            inner[:] = [each for each in inner if not each.startswith(".")]
+            if Path(parent) == folder:
+                left_out["files in the class folders are no images and left out"] += len(others) - len(files)
+            else:
+                nested = sum(each.lower().endswith(SUFFIXES) for each in others)
+                left_out["images in folders within the class folders are left out"] += nested
+        named = [file for file in files if is_utf8(name + file)]
+        left_out["images are left out: their names are not UTF-8"] += len(files) - len(named)
+        images += [((part / name / file).as_posix(), name) for file in named]
+    found.notes.extend(f"{count} {what}" for what, count in left_out.items() if count)
     return found.listing(images)

@@ -100,6 +100,11 @@ def present(root: Path, images: pa.ChunkedArray) -> np.ndarray:
     return np.isin(wanted, listed)
 
 
+def is_utf8(name: str) -> bool:
+    """Whether a file's name can be stored: the store's columns are UTF-8."""
+    return name == name.encode(errors="replace").decode()
+
+
 def image_files(folder: Path) -> list[str]:
     """Names of the image files directly in a folder, sorted."""
     return sorted(entry.name for entry in os.scandir(folder) if entry.name.lower().endswith(SUFFIXES))

@@ -7,7 +7,7 @@ from pathlib import Path
 from sekd.datasets.base import Example, Listing
 from sekd.datasets.class_trees import read_hierarchy
 from sekd.datasets.config import DataConfig, SplitPart
-from sekd.datasets.images import SUFFIXES
+from sekd.datasets.images import SUFFIXES, is_utf8
 from sekd.errors import SekdError
 from sekd.taxonomy import Taxonomy, fold
 
@@ -26,7 +26,7 @@ def read(config: DataConfig, part: SplitPart) -> Listing:
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(name for name in files if not name.startswith(".")):
-            if name != name.encode(errors="replace").decode():  # the store's columns are UTF-8
+            if not is_utf8(name):
                 others["names that are not UTF-8"] += 1
             elif not name.lower().endswith(SUFFIXES):
                 others[Path(name).suffix.lower() or "no suffix"] += 1

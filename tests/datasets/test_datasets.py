@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import pickle
 import random
 import re
@@ -121,6 +122,16 @@ def test_imagenets_flat_validation_images_are_read_by_their_solution(load: Load,
     assert found == {"ILSVRC2012_val_00000000": "crane", "ILSVRC2012_val_00000002": "tench"}
 
 
+def test_flat_validation_images_that_the_solution_does_not_list_are_counted(load: Load, tmp_path: Path) -> None:
+    load("imagenet_animal")
+    for stem in ("listed", "stray", "other", os.fsdecode(b"caf\xe9")):
+        write_image(tmp_path / "flat" / f"{stem}.JPEG")
+    (tmp_path / "LOC_val_solution.csv").write_text("ImageId,PredictionString\nlisted,n02012849\nother,n03126707")
+    dataset = load("imagenet_animal", splits={"train": "flat", "val": None, "test": None})
+    assert [example.image.stem for example in dataset.examples] == ["listed"]
+    assert "2 images of flat are not in LOC_val_solution.csv and left out" in dataset.notes
+
+
 def test_class_folders_in_the_root_itself_are_read_by_shares(load: Load, tmp_path: Path) -> None:
     load("imagenet_animal")
     for folder in (tmp_path / "train").iterdir():
@@ -138,6 +149,40 @@ def test_a_folder_of_ones_own_takes_a_csv_tree(load: Load) -> None:
     assert "1 files in the class folders are no images and left out" in dataset.notes
     levels = {question.level for example in dataset.examples for question in dataset.questions(example)}
     assert levels == {"course", "dish", "variety"}
+
+
+def test_images_that_lie_in_no_class_folder_or_too_deep_are_counted(load: Load, tmp_path: Path) -> None:
+    splits = {"train": ".", "val": None, "test": None}
+    before = load("folder", splits=splits)
+    for file in ("loose.png", "pizza/more/2.png", "pizza/more/still/3.jpg", "pizza/.thumbs/4.png"):
+        write_image(tmp_path / file)
+    dataset = load("folder", splits=splits)
+    assert dataset.identity() == before.identity()
+    assert set(dataset.notes) - set(before.notes) == {
+        "1 images beside the class folders are left out",
+        "2 images in folders within the class folders are left out",
+    }
+
+
+def test_images_whose_names_are_not_utf8_are_counted_in_every_class_folder(tmp_path: Path) -> None:
+    latin = os.fsdecode(b"caf\xe9")
+    write_image(tmp_path / f"pizza/{latin}.png")
+    write_image(tmp_path / f"{latin}/1.png")
+    for number in range(2):
+        write_image(tmp_path / f"pizza/{number}.png")
+    write_json(tmp_path / "tree.json", {name: ["food", name] for name in ("pizza", "caf", "waffles")})
+    splits = {"train": ".", "val": None, "test": None}
+    dataset = load_dataset(config("folder", tmp_path, hierarchy="tree.json", splits=splits), "train")
+    assert {example.id for example in dataset.examples} == {"pizza/0.png", "pizza/1.png"}
+    assert "2 images are left out: their names are not UTF-8" in dataset.notes
+
+
+def test_a_class_folder_that_is_not_utf8_and_has_no_leaf_is_named_as_it_can_be_printed(
+    tmp_path: Path,
+) -> None:
+    folders = ["pizza", "pasta", os.fsdecode(b"caf\xe9")]
+    with pytest.raises(SekdError, match=r"1 of 3 classes have no path in tree.json: caf\?"):
+        class_folders(tmp_path, folders, ["pizza", "pasta"], partial_hierarchy=False)
 
 
 def class_folders(root: Path, folders: Iterable[str], keys: Iterable[str], **overrides: Any) -> dict[str, str]:
