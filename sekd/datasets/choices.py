@@ -69,6 +69,9 @@ def _questions(row: dict[str, Any], config: DataConfig, where: str) -> Iterator[
         choices = row.get(f"choices_level{number}")
         if number <= config.skip or not choices or len(choices) < 2:
             continue
+        # Letters are stored for so many options alone; a descent makes its own questions.
+        if len(choices) > config.options and not config.by_descent:
+            raise SekdError(f"{where}: level {number} has {len(choices)} choices; set data.options={len(choices)}")
         folded = [fold(choice) for choice in choices]
         if fold(truth) not in folded:
             raise SekdError(

@@ -95,6 +95,12 @@ def rewrite_line(file: str, old: str, new: str) -> Callable[[Path], None]:
             {},
             r"questions.jsonl, line 1: the truth of level 2, 'corvidae', is not among its choices",
         ),
+        (
+            "choices",
+            None,
+            {"options": 3},
+            r"questions.jsonl, line 1: level \d has 4 choices; set data\.options=4",
+        ),
         ("choices", rewrite_line("questions.jsonl", '{"image"', '{"image'), {}, "line 1 is not valid JSON"),
         ("choices", rewrite_line("questions.jsonl", '"image"', '"picture"'), {}, "line 1: expected an object"),
         ("choices", None, {"recorded_root": "/someone/else"}, r"does not lie below /someone/else.*data\.recorded_root"),
