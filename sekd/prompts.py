@@ -257,6 +257,12 @@ class Prompter:
         return LETTERS[answer] + self.wording.named.format(name=question.options[answer])
 
 
+def own_bos(tokenizer: Any) -> list[int]:
+    """The token that a tokenizer puts before every text, as Llama's does, or none."""
+    bos = tokenizer.bos_token_id
+    return [bos] if bos is not None and tokenizer("")["input_ids"][:1] == [bos] else []
+
+
 def request(text: str) -> Prompt:
     """An image and a request in the user's own words."""
     return Prompt([{"role": "user", "content": [{"type": "image"}, _text(text)]}])

@@ -181,8 +181,15 @@ class Encoder:
 
         The side is an argument of the call: a processor class may have one that goes before the tokenizer's.
         """
+        bos = self.tokenizer.bos_token
+        written = bool(bos) and all(text.startswith(bos) for text in texts)  # by the chat template: not twice
         inputs = self._processor(
-            text=texts, images=images, padding=True, padding_side=padding_side, return_tensors="pt"
+            text=texts,
+            images=images,
+            padding=True,
+            padding_side=padding_side,
+            add_special_tokens=not written,
+            return_tensors="pt",
         )
         if not inputs["attention_mask"][:, 0 if padding_side == "right" else -1].all():
             raise SekdError(

@@ -15,6 +15,7 @@ from PIL import Image
 
 from sekd.errors import first_line
 from sekd.inference.requests import StepRequest, UnusableImageError
+from sekd.prompts import own_bos
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class Rendering:
         self._beginnings: OrderedDict[str, _Beginning] = OrderedDict()
         tokenizer = renderer.get_tokenizer()
         tokenizer.encode("A", add_special_tokens=False)  # turns off what its file may set: padding and truncation
+        self._bos = own_bos(tokenizer)
         self._backend = getattr(tokenizer, "backend_tokenizer", None)
 
     def prepare(self, request: StepRequest, image: Image.Image) -> Prepared | Image.Image:
@@ -122,10 +124,15 @@ class Rendering:
         )
 
     def tokenize(self, text: str) -> list[int]:
-        """As ``encode`` of the tokenizer, without the time that transformers adds to it."""
+        """As ``encode`` of the tokenizer, without the time that transformers adds to it.
+
+        A token of the text's beginning is added where the tokenizer does so and the chat template did not write it.
+        """
         if self._backend is None:
-            return self._renderer.get_tokenizer().encode(text, add_special_tokens=False)
-        return self._backend.encode_batch_fast([text], add_special_tokens=False)[0].ids
+            ids = self._renderer.get_tokenizer().encode(text, add_special_tokens=False)
+        else:
+            ids = self._backend.encode_batch_fast([text], add_special_tokens=False)[0].ids
+        return ids if not self._bos or ids[:1] == self._bos else [*self._bos, *ids]
 
     def forget(self) -> None:
         """Forget all images."""

@@ -5,6 +5,7 @@ from dataclasses import astuple, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from test_training import losses_of, run_of
 from sekd.datasets import load_dataset
 from sekd.datasets.images import decode
 from sekd.errors import SekdError
+from sekd.inference.rendering import Rendering
 from sekd.models import load_processor, load_vlm
 from sekd.prompts import Prompter
 from sekd.questions import Question
@@ -33,6 +35,7 @@ FAMILIES = ("qwen2_5_vl", "qwen3_vl", "internvl3", "llava_onevision")
 ALSO = ("qwen2_5_vl_tied", "internvl2_5", "llava1_5", "llava1_6")
 KINDS = ("odd", "square")
 END = {"llava1_5": "</s>", "llava1_6": "</s>"}  # of the assistant's turn; that of all others is "<|im_end|>"
+BOS = ("llava1_5", "llava1_6")  # whose tokenizer begins every text with a token
 every_family = pytest.mark.parametrize("family", [*FAMILIES, *ALSO])
 
 
@@ -84,6 +87,29 @@ def test_a_row_is_its_own_prompt_and_then_its_answer(
         text = encoder.tokenizer.decode(row)
         assert all(option in text for question in path.questions for option in question.options)
         assert abs(encoder.length(path) - len(row)) < 100, "the estimate of a row's length is far off"
+
+
+@every_family
+@pytest.mark.parametrize("written", [False, True], ids=["added by the tokenizer", "written by the chat template"])
+def test_the_teacher_and_the_student_read_one_beginning_of_the_text_where_the_model_has_one(
+    family: str, written: bool, standin: Standin, few: Photos, paths: list[TeacherPath]
+) -> None:
+    model = standin(family)
+    encoder, processor, prompter = Encoder(model, few.root), load_processor(model), Prompter.named(model.wording)
+    bos = processor.tokenizer.bos_token
+    if written:
+        if bos is None:
+            pytest.skip("this model has no such token")
+        encoder._processor.chat_template = processor.chat_template = f"{bos}{processor.chat_template}"
+    own = [processor.tokenizer.bos_token_id] if written or family in BOS else []
+    (row, *_) = rows(batch_of(encoder, paths))
+    prompt = prompter.render(processor, prompter.joint(paths[0].questions))
+    renderer = Mock(get_tokenizer=lambda: processor.tokenizer)
+    of_teacher = Rendering(renderer, remembered=1).tokenize(prompt)  # an image is one token yet
+    for ids in (row.tolist(), of_teacher):
+        assert ids[: len(own)] == own
+        assert processor.tokenizer.bos_token_id not in ids[len(own) :]
+    assert row.tolist()[:4] == of_teacher[:4]
 
 
 def test_a_processor_that_pads_where_it_likes_is_refused(

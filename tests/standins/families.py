@@ -305,7 +305,8 @@ def llava(folder: Path, dtype: str, *, tiles: bool = False) -> None:
     _dump(folder, generation_config={"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 32001})
     _dump(folder, chat_template={"chat_template": templates.LLAVA})
     added = {"<image>": 32000, "<pad>": 32001}
-    vocabulary.write_llama(folder, 32000, added, prefix="first", pad_token="<pad>", processor_class=f"{name}Processor")
+    own = {"pad_token": "<pad>", "add_bos_token": True, "processor_class": f"{name}Processor"}
+    vocabulary.write_llama(folder, 32000, added, prefix="first", **own)
 
 
 FAMILIES: dict[str, Callable[[Path, str], None]] = {

@@ -10,7 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
 from sekd.prompts import TEMPLATES
@@ -51,6 +51,10 @@ def write_llama(folder: Path, words: int, added: dict[str, int], *, prefix: str,
     tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     ids = {"<unk>": 0, "<s>": 1, "</s>": 2, **added}
     special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    if settings.get("add_bos_token"):
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", ids["<s>"])]
+        )
     _write(folder, tokenizer, ids, {"tokenizer_class": "LlamaTokenizer", "legacy": False, **special, **settings})
 
 
