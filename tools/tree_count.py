@@ -24,7 +24,8 @@ from sekd.embedded.forest import FOREST
 from sekd.embedded.world import images_of
 from sekd.errors import SekdError, exit_on_error
 from sekd.evaluation.report import plots
-from sekd.evaluation.scores import BASE, Bootstrap, CellResult, by_level, image_scores, read_run, recovered
+from sekd.evaluation.scores import Bootstrap, CellResult, by_level, image_scores, read_run, recovered
+from sekd.evaluation.students import BASE
 from sekd.machine import usual_engines
 from sekd.metrics import bootstrap_interval
 

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from sekd.answers import Parser, parse_joint, parse_single
+from sekd.errors import SekdError
 from sekd.evaluation.behaviour import Way, answered_names, calibrate, changes, count_pairs, tabulate
 from sekd.evaluation.generations import CALL_COLUMNS, Cell, Generation, read_cell, read_listed, read_trees
-from sekd.evaluation.students import STUDENT
+from sekd.evaluation.students import BASE, STUDENT
 from sekd.evaluation.table import INTERVENTIONS
 from sekd.metrics import (
     METRICS,
@@ -31,7 +32,6 @@ from sekd.metrics import (
 )
 from sekd.taxonomy import Taxonomy
 
-BASE = "base"
 # A prefix intervention is scored as a difference: paradigm -> the one to subtract.
 PREFIX_CONTRASTS = {"guided": "wrong_prefix", "true_prefix": "guided"}
 Scores = dict[str, Any]
@@ -43,6 +43,10 @@ class Bootstrap:
 
     resamples: int = RESAMPLES
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.resamples < 1:
+            raise SekdError(f"resamples={self.resamples}: expected at least 1")
 
 
 @dataclass(frozen=True)

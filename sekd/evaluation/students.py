@@ -18,7 +18,7 @@ from sekd.errors import SekdError
 from sekd.models import ADAPTER_FILES, ModelConfig, model_folder, tensor_shapes
 from sekd.recent import CONFIG, read_settings
 
-STUDENT = "student"
+BASE, STUDENT = "base", "student"
 SEED = re.compile(r"seed[-_]?\d+")
 LAYER = re.compile(r"layers\.\d+\.[\w.]+?(?=\.(?:lora_[AB]|weight))")
 
@@ -44,8 +44,17 @@ def find_students(run: Path) -> list[TrainedStudent]:
     """Every adapter below a run folder, in stable order; with none, only the base is evaluated.
 
     Trainings with the same settings count once, in whichever folder.
+
+    Raises:
+        SekdError: a student has the base's name.
     """
     found = [_student(run, config.parent) for config in run.rglob("adapter/adapter_config.json")]
+    for student in found:
+        if student.name == BASE:
+            raise SekdError(
+                f"{student.adapter} is a student's, but {BASE!r} stands for the model without an adapter: rename the "
+                f"folder {run / BASE}"
+            )
     found = sorted(found, key=lambda student: (student.name != STUDENT, student.name, student.seed))
     return list({(student.name, _settings(student)): student for student in found}.values())
 
