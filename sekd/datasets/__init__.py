@@ -17,7 +17,7 @@ from sekd.datasets.base import Dataset, Example, Examples, Listing, texts
 from sekd.datasets.config import DataConfig, SplitPart, check_config, known_datasets, part_of
 from sekd.datasets.images import present
 from sekd.errors import SekdError
-from sekd.taxonomy import Taxonomy, fold, fold_path
+from sekd.taxonomy import Names, Taxonomy, fold, fold_path
 
 __all__ = ["DataConfig", "Dataset", "Example", "known_datasets", "load_dataset"]
 
@@ -48,19 +48,21 @@ def load_dataset(config: DataConfig, split: str) -> Dataset:
         examples = _of_classes(examples, config.classes, listing.taxonomy)
     if not examples:
         raise SekdError(f"data {config.name}: split {split} ({config.splits[split]}) holds no image to ask about")
+    examples, unasked = _without_unasked(examples, config, listing.taxonomy)
     examples, absent = _without_absent(examples, config)
-    dataset = Dataset(config, split, listing.taxonomy, _in_asking_order(examples, config), [*listing.notes, *absent])
+    notes = [*listing.notes, *unasked, *absent]
+    dataset = Dataset(config, split, listing.taxonomy, _in_asking_order(examples, config), notes)
     if not config.by_descent:
         dataset.notes.extend(_narrow_levels(dataset))
     return dataset
 
 
 def in_share(examples: Iterable[Example], part: SplitPart) -> Examples:
-    """The examples of a split's share. Depends only on the id, not on a seed or the files' order."""
+    """The examples of a split's share. Depends only on the image's path, not on a seed or the files' order."""
     found = Examples.of(examples)
     if (part.low, part.high) == (0, 100):
         return found
-    place = 100 * _units("split/", found)
+    place = 100 * _units("split/", found.images)
     return found.take((part.low <= place) & (place < part.high))
 
 
@@ -75,15 +77,38 @@ def _of_classes(examples: Examples, classes: Sequence[str], taxonomy: Taxonomy) 
 
 def _in_asking_order(examples: Examples, config: DataConfig) -> Examples:
     """Shuffled by seed and cut to the limit. A smaller limit gives the first examples of a larger one."""
-    places = pa.table({"place": _units(f"order/{config.seed}/", examples), "id": examples.ids})
+    places = pa.table({"place": _units(f"order/{config.seed}/", examples.ids), "id": examples.ids})
     order = pc.sort_indices(places, sort_keys=[("place", "ascending"), ("id", "ascending")])
     return examples.take(order.to_numpy()[: config.limit])
 
 
-def _units(prefix: str, examples: Examples) -> np.ndarray:
-    """A fixed hash of prefix and id, even over [0, 1), for each example."""
-    hashes = (blake2b(f"{prefix}{name}".encode(), digest_size=6).digest() for name in texts(examples.ids))
-    return np.fromiter((int.from_bytes(hashed) / 2**48 for hashed in hashes), float, len(examples))
+def _units(prefix: str, names: pa.ChunkedArray) -> np.ndarray:
+    """A fixed hash of prefix and name, even over [0, 1), for each name."""
+    hashes = (blake2b(f"{prefix}{name}".encode(), digest_size=6).digest() for name in texts(names))
+    return np.fromiter((int.from_bytes(hashed) / 2**48 for hashed in hashes), float, len(names))
+
+
+def _without_unasked(examples: Examples, config: DataConfig, taxonomy: Taxonomy) -> tuple[Examples, list[str]]:
+    """Without the images that have no question: nothing of them can be scored or taught."""
+    if config.by_descent:
+        return examples, []
+    if examples.given is not None:
+        asked = np.array([given is None or len(given) > 0 for given in examples.given])
+    else:
+        asked = np.array([path is None or _has_choice(taxonomy, path) for path in examples.paths])[examples.leaves]
+    if asked.all():
+        return examples, []
+    count = len(asked) - int(asked.sum())
+    if count == len(asked):
+        raise SekdError(
+            f"data {config.name}: none of {count} images has a level with a choice; set a smaller data.skip (now "
+            f"{config.skip}), or a tree that offers several names at some level"
+        )
+    return examples.take(asked), [f"{count} images have no level with a choice, and are left out"]
+
+
+def _has_choice(taxonomy: Taxonomy, path: Names) -> bool:
+    return any(taxonomy.distinct_names(depth, path[: taxonomy.skip]) > 1 for depth in range(taxonomy.skip, len(path)))
 
 
 def _without_absent(examples: Examples, config: DataConfig) -> tuple[Examples, list[str]]:

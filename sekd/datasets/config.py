@@ -19,7 +19,7 @@ class DataConfig:
     """The location of a dataset, which part of it is used, and how its questions are built.
 
     A split is the dataset's own file or part ("val.json", "train"), or a share of its images by a fixed hash of their
-    ids: "val.json@0-10%" and "val.json@10-100%" have no image in common, now or when images are added.
+    paths: "val.json@0-10%" and "val.json@10-100%" have no image in common, now or when images are added.
     """
 
     name: str

@@ -7,13 +7,14 @@ import pickle
 import random
 import re
 from collections.abc import Callable, Iterable
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from miniatures import BIRDS, FOODS, config, inat_categories, write_image, write_json
+from real_trees import TREES, needs_trees
 
 from sekd.datasets import Dataset, Example, class_trees, in_share, inat, known_datasets, load_dataset, tables
 from sekd.datasets.base import Examples
@@ -91,6 +92,51 @@ def test_cub_finds_each_birds_leaf_however_it_is_spelled(load: Load) -> None:
         assert example.path is not None
         key, above = BIRDS[example.image.parts[1]]
         assert example.path == (*above, key)
+
+
+CROWS = {
+    "Loon": ["Loons", "Loon family", "Loon"],
+    "Crow": ["Songbirds", "Crows", "Crow"],
+    "Jay": ["Songbirds", "Crows", "Jay"],
+}
+
+
+def some_birds(root: Path, names: Iterable[str], tree: dict[str, list[str]], **overrides: Any) -> Dataset:
+    for name, number in product(names, range(2)):
+        write_image(root / "images" / name / f"{number}.png")
+    write_json(root / "tree.json", tree)
+    splits = {"train": "images", "val": None, "test": None}
+    return load_dataset(config("folder", root, hierarchy="tree.json", splits=splits, **overrides), "train")
+
+
+def test_images_whose_levels_all_offer_one_name_are_left_out_and_counted(tmp_path: Path) -> None:
+    whole = some_birds(tmp_path, CROWS, CROWS)
+    assert len(whole.examples) == 6
+    assert not any("no level with a choice" in note for note in whole.notes)
+    below = some_birds(tmp_path, CROWS, CROWS, skip=1)
+    crows = [example for example in whole.examples if "Loon" not in example.id]
+    assert list(below.examples) == crows, "the others keep their order"
+    assert all(map(below.questions, below.examples))
+    assert "2 images have no level with a choice, and are left out" in below.notes
+    assert list(some_birds(tmp_path, CROWS, CROWS, skip=1, limit=3).examples) == crows[:3]
+    # A descent finds its questions itself and reads no label.
+    assert len(some_birds(tmp_path, CROWS, CROWS, skip=1, questions="descent").examples) == 6
+
+
+def test_a_dataset_without_a_single_question_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SekdError, match=r"none of 2 images has a level with a choice; .*data\.skip \(now 1\)"):
+        some_birds(tmp_path, ["Loon"], CROWS, skip=1)
+
+
+@needs_trees
+def test_cubs_loon_is_left_out_below_its_order(tmp_path: Path) -> None:
+    tree = json.loads((TREES / "hierarchy_CUB200.json").read_text())
+    below, whole = (some_birds(tmp_path, tree, tree, skip=skip) for skip in (1, 0))
+    assert len(whole.examples) == 2 * len(tree)
+    gone = {example.image.parent.name for example in whole.examples} - {e.image.parent.name for e in below.examples}
+    assert "Pacific Loon" in gone
+    assert f"{2 * len(gone)} images have no level with a choice, and are left out" in below.notes
+    assert all(map(below.questions, below.examples))
 
 
 def test_food101_leaves_out_the_classes_that_the_tree_does_not_hold(load: Load) -> None:
@@ -252,6 +298,30 @@ def test_an_image_that_is_asked_about_twice_keeps_two_ids(load: Load, tmp_path: 
     file.write_text(file.read_text().splitlines()[0] + "\n" + file.read_text().splitlines()[0])
     dataset = load("choices", "test", splits=ALL_AS_TEST)
     assert sorted(example.id.partition("#")[2] for example in dataset.examples) == ["", "2"]
+
+
+def test_the_lines_of_one_image_are_in_one_share(load: Load, tmp_path: Path) -> None:
+    load("choices")
+    file = tmp_path / "questions.jsonl"
+    file.write_text(file.read_text() * 3)
+    splits = {"train": "questions.jsonl@0-50%", "val": None, "test": "questions.jsonl@50-100%"}
+    shares = [load("choices", split, splits=splits).examples for split in ("train", "test")]
+    images = [{example.image for example in share} for share in shares]
+    assert all(images)
+    assert not images[0] & images[1]
+    assert sum(map(len, shares)) == 3 * len(images[0] | images[1])
+
+
+def test_lines_without_a_question_are_left_out(load: Load, tmp_path: Path) -> None:
+    load("choices")
+    file = tmp_path / "questions.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()[:3]]
+    rows[1] |= {f"choices_level{level}": None for level in range(1, 5)}
+    file.write_text("\n".join(map(json.dumps, rows)))
+    dataset = load("choices", "test", splits=ALL_AS_TEST)
+    assert len(dataset.examples) == 2
+    assert all(map(dataset.questions, dataset.examples))
+    assert "1 images have no level with a choice, and are left out" in dataset.notes
 
 
 def test_null_levels_and_skipped_ones_are_not_asked_about(load: Load, tmp_path: Path) -> None:
