@@ -23,7 +23,8 @@ class EvaluateConfig:
             ``data``, else joint. The prompting strategies are the three paradigms, and guided, true_prefix and
             wrong_prefix: joint answers with a forced prefix, after the model's own, the true, and wrong answers (see
             ``sekd.inference.strategies``).
-        limit: most images of each dataset; null is all.
+        limit: most images of each dataset; null keeps each one's ``data.limit``, which for ``data`` may be the newest
+            run's.
         topk: most likely tokens reported with each generated token, which give the letters' probabilities.
         part_size: images stored at a time; an interruption loses at most these.
         workers: engines, one process each; null: on CPU one a core, up to four, and one on GPU.

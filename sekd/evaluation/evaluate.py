@@ -5,6 +5,7 @@ processor, wording, tree, decoding. An example's key covers the rest: its questi
 nor an added image changes a digest, and an evaluation never changes another one's results.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,8 +20,8 @@ from sekd.errors import SekdError
 from sekd.evaluation.config import EvaluateConfig
 from sekd.evaluation.generations import Cell, kept_keys, list_cells, read_refused
 from sekd.evaluation.rescore import write_scores
-from sekd.evaluation.scores import BASE, Bootstrap, Scores
-from sekd.evaluation.students import TrainedStudent, check_adapter, find_students
+from sekd.evaluation.scores import Bootstrap, Scores
+from sekd.evaluation.students import BASE, TrainedStudent, check_adapter, find_students
 from sekd.evaluation.workers import EvalTask, check_share, generate_all
 from sekd.inference.strategies import ANSWER_LENGTH, STRATEGIES
 from sekd.machine import require_vllm
@@ -34,11 +35,10 @@ def evaluate(config: EvaluateConfig, *, unseen: list[DataConfig]) -> Scores:
     """Generate the missing answers, write ``scores.json`` to the run folder, and return its content.
 
     Raises:
-        SekdError: a dataset, model or adapter that cannot be used, or too many unreadable images.
+        SekdError: a setting, dataset, model or adapter that cannot be used, or too many unreadable images.
     """
-    for strategy in (*config.base, *config.asked_of_students):
-        if strategy not in STRATEGIES:
-            raise SekdError(f"{strategy!r} is no prompting strategy: choose among {', '.join(STRATEGIES)}")
+    bootstrap = Bootstrap(config.resamples)
+    _check(config, unseen)
     run = Path(config.runs) / config.name
     datasets = _datasets(config, unseen)
     students = find_students(run)
@@ -72,7 +72,7 @@ def evaluate(config: EvaluateConfig, *, unseen: list[DataConfig]) -> Scores:
     # The tree of a question file is read from its true paths alone, so it may lack nodes that are among the options.
     trees = {each.name: each.taxonomy for _, each in datasets if each.examples[0].questions is None}
     list_cells(run, [each.cell for each in planned], keys, trees)
-    return write_scores(run, bootstrap=Bootstrap(config.resamples))
+    return write_scores(run, bootstrap=bootstrap)
 
 
 def plan(
@@ -123,6 +123,25 @@ def example_key(dataset: Dataset, example: Example) -> str:
     )
 
 
+def _check(config: EvaluateConfig, unseen: Sequence[DataConfig]) -> None:
+    for strategy in (*config.base, *config.asked_of_students):
+        if strategy not in STRATEGIES:
+            raise SekdError(f"{strategy!r} is no prompting strategy: choose among {', '.join(STRATEGIES)}")
+    for setting in ("limit", "part_size", "topk"):
+        value = getattr(config, setting)
+        if value is not None and value < 1:
+            raise SekdError(f"{setting}={value}: expected at least 1")
+    # Answers and scores are kept by these names.
+    _check_distinct("base", config.base)
+    _check_distinct("student", config.asked_of_students)
+    _check_distinct("the names of data and unseen", [each.name for each in (config.data, *unseen)])
+
+
+def _check_distinct(setting: str, names: Sequence[str]) -> None:
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise SekdError(f"{setting}: [{', '.join(names)}] holds {', '.join(twice)} more than once; name each once")
+
+
 def _datasets(config: EvaluateConfig, unseen: list[DataConfig]) -> list[tuple[str, Dataset]]:
     loaded = []
     for part, data in [("in_domain", config.data), *(("unseen", data) for data in unseen)]:
@@ -132,7 +151,7 @@ def _datasets(config: EvaluateConfig, unseen: list[DataConfig]) -> list[tuple[st
                 "`make predict` names the images; DATA=… evaluates on labelled data"
             )
         # Answers are scored on questions about the true paths, also where the teacher had no label.
-        data = replace(data, questions="labels", limit=config.limit or data.limit)
+        data = replace(data, questions="labels", limit=data.limit if config.limit is None else config.limit)
         dataset = load_dataset(data, config.split)
         for note in dataset.notes:
             print(f"{dataset.name}: {note}")
@@ -172,9 +191,10 @@ def unseen_names(config: EvaluateConfig) -> list[str]:
     """The unseen datasets' names: as configured, or the dataset's default.
 
     Raises:
-        SekdError: the dataset itself is among them.
+        SekdError: the dataset itself is among them, or one is named twice.
     """
     names = config.usual_unseen.get(config.data.name, []) if config.unseen is None else config.unseen
     if config.data.name in names:
         raise SekdError(f"unseen={names} holds {config.data.name}, which is the dataset that was distilled on")
+    _check_distinct("unseen", names)
     return list(names)

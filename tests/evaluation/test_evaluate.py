@@ -537,6 +537,16 @@ def test_the_distilled_dataset_is_not_unseen(config: EvaluateConfig) -> None:
     assert unseen_names(replace(usual, unseen=[])) == []
 
 
+def test_a_student_may_not_have_the_name_of_the_base(config: EvaluateConfig, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(run_folder(config), tmp_path / "run", ignore=shutil.ignore_patterns("generations")))
+    students = find_students(run)
+    (run / "seed0").rename(run / "base")
+    with pytest.raises(SekdError, match=r"base/adapter is a student's.*: rename the folder \S*/run/base"):
+        find_students(run)
+    (run / "base").rename(run / "basis")
+    assert [student.name for student in find_students(run)] == [students[1].name, "basis"]
+
+
 @pytest.mark.slow
 def test_an_image_that_a_model_refused_starts_no_engine_again(
     config: EvaluateConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
@@ -580,6 +590,33 @@ def test_too_many_unreadable_images_are_told_before_an_engine_starts(
 def test_a_prompting_strategy_that_does_not_exist_is_named(config: EvaluateConfig) -> None:
     with pytest.raises(SekdError, match=r"'jiont' is no prompting strategy.*wrong_prefix"):
         evaluate(replace(config, base=["jiont"]), unseen=[])
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"limit": 0}, "limit=0: expected at least 1"),
+        ({"part_size": 0}, "part_size=0: expected at least 1"),
+        ({"topk": 0}, "topk=0: expected at least 1"),
+        ({"resamples": 0}, "resamples=0: expected at least 1"),
+        ({"base": ["joint", "joint"]}, "base: [joint, joint] holds joint more than once"),
+        ({"student": ["guided", "joint", "guided"]}, "student: [guided, joint, guided] holds guided more than once"),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused_before_anything_is_loaded(
+    config: EvaluateConfig, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any], told: str
+) -> None:
+    monkeypatch.setattr("sekd.evaluation.evaluate.load_dataset", lambda *_: pytest.fail("a dataset was loaded"))
+    with pytest.raises(SekdError, match=re.escape(told)):
+        evaluate(replace(config, **changed), unseen=[])
+
+
+def test_a_dataset_is_asked_about_once(config: EvaluateConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sekd.evaluation.evaluate.load_dataset", lambda *_: pytest.fail("a dataset was loaded"))
+    with pytest.raises(SekdError, match=re.escape("unseen: [cub, cub] holds cub more than once")):
+        unseen_names(replace(config, unseen=["cub", "cub"]))
+    with pytest.raises(SekdError, match=r"the names of data and unseen: \[demo_fauna, demo_fauna\]"):
+        evaluate(config, unseen=[config.data])
 
 
 def test_an_engine_a_core_on_cpu_and_one_on_gpu(config: EvaluateConfig) -> None:

@@ -12,6 +12,7 @@ import pytest
 from synthetic import LEVELS, PROMPTER, generation, questions, write_run
 
 from sekd.errors import SekdError
+from sekd.evaluation import rescore
 from sekd.evaluation.generations import Generation, kept_keys, list_cells, read_cell, write_part
 from sekd.evaluation.scores import (
     Bootstrap,
@@ -232,6 +233,13 @@ def test_a_student_that_gains_nothing_is_not_praised(tmp_path: Path) -> None:
     others = [cell for cell in cells if cell.model == "base"]
     list_cells(tmp_path, [*others, same], {"demo": [each.key for each in base.generations]})
     assert "no clear change from" in sentence(demo(tmp_path))
+
+
+def test_scores_need_a_resample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr("sys.argv", ["rescore", str(tmp_path), "--resamples", "0"])
+    with pytest.raises(SystemExit):
+        rescore.main()
+    assert "resamples=0: expected at least 1" in capsys.readouterr().err
 
 
 def test_an_interval_covers_the_truth_at_its_rate() -> None:
