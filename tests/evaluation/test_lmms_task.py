@@ -17,7 +17,7 @@ from sekd.embedded.kingdoms import IN_DOMAIN, LEVELS
 from sekd.embedded.world import write_world
 from sekd.errors import SekdError
 from sekd.evaluation.general.__main__ import Harness, find_lmms_eval
-from sekd.evaluation.general.export import export
+from sekd.evaluation.general.export import export, load
 from sekd.evaluation.general.outcome import read_results
 from sekd.metrics import METRICS, parse_failures, score
 from sekd.prompts import Prompter
@@ -125,6 +125,16 @@ def test_what_cannot_be_exported_is_told(tmp_path: Path) -> None:
     (tmp_path / "task" / "images").mkdir(parents=True)
     with pytest.raises(SekdError, match=r"images exists and is no link"):
         export(dataset_of(tmp_path, [(BIRD,)]), Prompter.named("plain"), tmp_path / "task")
+
+
+def test_only_labelled_data_are_exported_with_questions_about_their_labels(tmp_path: Path) -> None:
+    with pytest.raises(SekdError, match=r"data photos has no labels to score replies by: DATA=… exports labelled data"):
+        load(DataConfig("photos", "photos", str(tmp_path), {"test": "."}), "test")
+    write_world(tmp_path / "world", images={"test": {IN_DOMAIN[0]: 2}})
+    splits, levels = {"test": "test.json"}, ["kingdom", *LEVELS]
+    data = DataConfig("demo", "inat", str(tmp_path / "world"), splits, levels=levels, skip=1, questions="descent")
+    dataset = load(data, "test")
+    assert [len(dataset.questions(example)) for example in dataset.examples] == [len(LEVELS)] * 2
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ and copies of the modules that read and score the replies, so that the scores ar
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +76,16 @@ def _row(dataset: Dataset, prompter: Prompter, example: Example) -> dict[str, An
     }
 
 
+def load(data: DataConfig, split: str) -> Dataset:
+    """The dataset with questions about its labels, by which replies are scored; a ``SekdError`` where it has none."""
+    if not data.labelled:
+        raise SekdError(f"data {data.name} has no labels to score replies by: DATA=… exports labelled data")
+    return load_dataset(replace(data, questions="labels"), split)
+
+
 @entry("lmms_task", ExportConfig)
 def main(config: ExportConfig) -> None:
-    dataset = load_dataset(config.data, config.split)
+    dataset = load(config.data, config.split)
     out = Path(config.out)
     task = export(dataset, Prompter.named(config.model.wording), out)
     for note in dataset.notes:
