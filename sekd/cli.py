@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from sekd.errors import SekdError, exit_on_error
@@ -104,19 +105,30 @@ def plan(command: str, words: Words, own: Sequence[str]) -> Iterator[Step]:
 
 
 def _controls(words: Words, own: Sequence[str]) -> Iterator[Step]:
-    """A pass of each teacher, a student of each over seeds, their scores. Settings of data and model are for all."""
-    from sekd.recent import inherited, newest_pass
+    """A pass of each teacher, a student of each over seeds, their scores.
 
-    shared = [each for each in own if each.lstrip("+~").startswith(("data.", "data=", "model.", "model="))]
+    Settings of data and model are for all, those that the teacher alone has for the passes, of these the engine's for
+    the scores too, and all else for the students. Both the passes and the students take ``artifacts``.
+    """
+    from sekd.recent import inherited, newest_pass
+    from stage1_teacher.config import TeacherConfig
+    from stage2_student.config import StudentConfig
+
+    teachers = {each.name for each in fields(TeacherConfig)} - {each.name for each in fields(StudentConfig)}
+    parts = {each: _name(each).partition(".")[0] for each in own}
+    shared = [each for each in own if parts[each] in ("data", "model")]
+    taught = [each for each in own if parts[each] in teachers | {"artifacts"}]
+    trained = [each for each in own if parts[each] not in teachers | {"data", "model"}]
+    scored = [each for each in own if parts[each] == "engine"]
     given = [*_settings(words), *shared]
     chosen = [*inherited(given, newest_pass(Path("artifacts"), given)), *given]
     paradigms = words.get("PARADIGMS", "conditioned independent joint shuffled truth").replace(",", " ").split()
     yield from _world(chosen)
     for paradigm in paradigms:
-        yield "stage1_teacher", *chosen, *_workers(words, ()), f"paradigm={paradigm}"
+        yield "stage1_teacher", *chosen, *_workers(words, own), *taught, f"paradigm={paradigm}"
     grid = f"paradigm={','.join(paradigms)}", f"seed={words.get('SEEDS', '0,1,2,3,4')}"
-    yield "stage2_student", "--multirun", *chosen, *grid, *(each for each in own if each not in shared)
-    yield "sekd.evaluation", *chosen
+    yield "stage2_student", "--multirun", *chosen, *grid, *trained
+    yield "sekd.evaluation", *chosen, *scored
     yield ("sekd.evaluation.report",)
 
 
@@ -136,10 +148,17 @@ def _run(words: Words) -> list[str]:
 
 
 def _workers(words: Words, own: Sequence[str]) -> list[str]:
-    """Engines of a pass: on CPU one a core, up to four; on GPU as many as are asked for."""
-    if any(each.startswith("workers=") for each in own):
+    """Engines of a pass: on CPU one for each ``engine.threads`` cores, up to four; on GPU as many as are asked for."""
+    if any(_name(each) == "workers" for each in own):
         return []
-    return [f"workers={words.get('WORKERS', 1 if engine_extra() == 'gpu' else usual_engines())}"]
+    threads = [each.partition("=")[2] for each in own if _name(each) == "engine.threads"] or ["1"]
+    # A number of threads that is none is refused by the pass.
+    usual = usual_engines(int(threads[-1]) or 1 if threads[-1].isdigit() else 1)
+    return [f"workers={words.get('WORKERS', 1 if engine_extra() == 'gpu' else usual)}"]
+
+
+def _name(setting: str) -> str:
+    return setting.lstrip("+~").partition("=")[0]
 
 
 def _data(settings: Sequence[str]) -> str | None:
@@ -218,7 +237,13 @@ def main() -> None:
         elif command not in COMMANDS:
             raise SekdError(f"{command} is no command: choose {', '.join(COMMANDS)}")
         else:
-            run(list(dict.fromkeys(plan(command, *read_words(command, arguments)))))
+            words, own = read_words(command, arguments)
+            help_asked = "-h" in own or "--help" in own
+            if help_asked and not COMMANDS[command][0]:
+                print(usage())
+            else:
+                steps = list(dict.fromkeys(plan(command, words, own)))
+                run(steps[-1:] if help_asked else steps)  # the last is the command's own module
 
 
 if __name__ == "__main__":

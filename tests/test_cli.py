@@ -91,6 +91,57 @@ def test_controls_share_what_concerns_data_and_model_and_default_to_the_newest_p
     assert steps("controls", "PARADIGMS=joint")[0].startswith("stage1_teacher data=cub model=tiny")
 
 
+def test_controls_give_each_step_the_settings_that_it_has() -> None:
+    chosen, engine = "data=inat model=tiny", "engine=gpu_80gb engine.max_model_len=8192"
+    taught = f"{engine} unreadable_share=0.05 topk=8 layers=[1] split=val workers=3"
+    given = f"{taught} artifacts=a stream.workers=0 force=true"
+    assert steps("controls", "DATA=inat", "MODEL=tiny", "PARADIGMS=joint", "SEEDS=0", *given.split()) == [
+        f"stage1_teacher {chosen} {taught} artifacts=a paradigm=joint",
+        f"stage2_student --multirun {chosen} paradigm=joint seed=0 artifacts=a stream.workers=0 force=true",
+        f"sekd.evaluation {chosen} {engine}",
+        "sekd.evaluation.report",
+    ]
+
+
+def test_a_pass_gets_an_engine_for_each_of_the_threads_that_one_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)))
+    assert steps("teacher", "engine.threads=2") == ["stage1_teacher workers=2 engine.threads=2"]
+    assert steps("controls", "PARADIGMS=joint", "engine.threads=4")[0].split()[2] == "workers=1"
+    for refused_later in ("0", "two"):
+        assert steps("teacher", f"engine.threads={refused_later}")[0].split()[1] == "workers=4"
+
+
+@pytest.mark.parametrize(
+    ("command", "module"),
+    [
+        ("teacher", "stage1_teacher"),
+        ("preview", "sekd.preview"),
+        ("evaluate", "sekd.evaluation"),
+        ("lmms-task", "sekd.evaluation.general.export"),
+        ("general", "sekd.embedded.skills"),
+        ("demo", None),
+        ("controls", None),
+    ],
+)
+@pytest.mark.parametrize("asked", ["-h", "--help"])
+def test_help_runs_the_commands_own_module_alone_or_shows_the_usage(
+    command: str,
+    module: str | None,
+    asked: str,
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (place / "data" / "demo" / "test.json").unlink()  # the world would be rendered
+    run: list[tuple[str, ...]] = []
+    monkeypatch.setattr(cli, "run", run.extend)
+    monkeypatch.setattr(sys, "argv", ["sekd", command, asked])
+    cli.main()
+    assert [step[0] for step in run] == ([module] if module else [])
+    assert all(asked in step for step in run)
+    assert capsys.readouterr().out.startswith("usage: sekd") == (module is None)
+
+
 def test_a_step_that_fails_ends_the_command_with_its_status(place: Path) -> None:
     (place / "fails.py").write_text("raise SystemExit(3)")
     script = "from sekd.cli import run; run([('fails',), ('never',)])"
