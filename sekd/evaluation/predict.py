@@ -95,6 +95,8 @@ def _predict(arguments: argparse.Namespace) -> None:
     out, adapter = arguments.out, arguments.adapter
     if out is not None and out.suffix not in (".csv", ".parquet"):
         raise SekdError(f"--out {out}: expected a file that ends in .csv or .parquet")
+    if out is not None and not out.parent.is_dir():
+        raise SekdError(f"--out {out}: there is no folder {out.parent}; make it first")
     if not 2 <= arguments.options <= len(LETTERS):
         raise SekdError(f"--options {arguments.options}: expected 2 to {len(LETTERS)}, a letter each")
     if min(arguments.beam, arguments.top) < 1:
@@ -194,10 +196,14 @@ def roots_of(taxonomy: Taxonomy, name: str | None) -> Sequence[Names]:
     """The nodes that the asked levels lie below: the one named, or all.
 
     Raises:
-        SekdError: the tree has no root of that name.
+        SekdError: the tree has no root of that name, or nothing to choose.
     """
     roots = taxonomy.roots_with_a_choice()
+    if not roots:
+        raise SekdError("the taxonomy has no node with several children among the levels that are asked about")
     if taxonomy.skip == 0:
+        if name is not None:
+            raise SekdError(f"--root {name}: the taxonomy skips no level, so it has one root; leave out --root")
         return roots
     wanted = [root for root in roots if name is None or fold(root[-1]) == fold(name)]
     if not wanted:
@@ -207,10 +213,16 @@ def roots_of(taxonomy: Taxonomy, name: str | None) -> Sequence[Names]:
 
 
 def read_taxonomy(arguments: argparse.Namespace, adapter: Path | None) -> Taxonomy:
-    """The tree of a file, or of a dataset of ``conf/data``, as that dataset asks about it."""
+    """The tree of a file, or of a dataset of ``conf/data``, as that dataset asks about it.
+
+    Raises:
+        SekdError: there is no such tree, or levels are set for a dataset's tree.
+    """
     if arguments.taxonomy and Path(arguments.taxonomy).suffix:
         levels = arguments.levels.split(",") if arguments.levels else None
         return load_taxonomy(arguments.taxonomy, skip=arguments.skip, level_names=levels)
+    if arguments.skip or arguments.levels:
+        raise SekdError("--skip and --levels describe a file of --taxonomy; a dataset has its own: leave them out")
     if arguments.taxonomy:
         data = compose("data", arguments.taxonomy, DataConfig)
     elif adapter is None:

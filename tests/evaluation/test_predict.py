@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sekd.errors import SekdError
-from sekd.evaluation.predict import Prediction, find_images, predict, roots_of, table, write
+from sekd.evaluation.predict import Prediction, find_images, main, predict, roots_of, table, write
 from sekd.inference.requests import StepRequest, UnreadableImageError
 from sekd.inference.strategies import Strategies
 from sekd.prompts import Prompter
@@ -143,6 +143,31 @@ def test_without_a_name_every_root_is_started_from_and_the_surest_path_is_kept()
     assert (found.root, found.levels[0].name) == ("flora", "xy")
     [below] = run({"ac": 0.6, "xy": 0.8}, tree, roots=roots_of(tree, "fauna"))
     assert (below.root, below.levels[0].name) == ("fauna", "ac")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--taxonomy", "chain.csv"], "the taxonomy has no node with several children"),
+        (["--taxonomy", "chain.csv", "--skip", "1"], "the taxonomy has no node with several children"),
+        (["--taxonomy", "tree.csv", "--root", "flora"], "--root flora: the taxonomy skips no level"),
+        (["--taxonomy", "demo", "--skip", "1"], "--skip and --levels describe a file of --taxonomy"),
+        (["--taxonomy", "demo", "--levels", "order,family"], "--skip and --levels describe a file of --taxonomy"),
+        (["--taxonomy", "tree.csv", "--out", "none/names.csv"], "--out none/names.csv: there is no folder none"),
+    ],
+)
+def test_what_cannot_be_asked_or_written_is_refused_before_an_engine_starts(
+    words: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("one.jpg").touch()
+    Path("chain.csv").write_text("key,order,family\nab,a,b\n")
+    Path("tree.csv").write_text("key,order,family\nab,a,b\nac,a,c\n")
+    monkeypatch.setattr("sekd.evaluation.predict.require_vllm", lambda: pytest.fail("an engine would start"))
+    monkeypatch.setattr("sys.argv", ["predict", "one.jpg", "--model", "tiny", *words])
+    with pytest.raises(SystemExit):
+        main()
+    assert told in capsys.readouterr().err
 
 
 def test_an_image_that_cannot_be_read_is_a_row_with_its_fault() -> None:
