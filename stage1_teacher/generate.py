@@ -119,7 +119,7 @@ def run(config: TeacherConfig) -> Store:
     with hold(store.path, job.part), Stop() as stop:
         _announce(job, console)
         _estimate_memory(job, console)
-        tolerance = Tolerance.of(store, job.dataset, share=config.unreadable_share)
+        tolerance = Tolerance.of(store, job.dataset, share=config.unreadable_share, part=job.part)
         columns = temporary_name(store.path.resolve() / "tmp", shard_name(job.part.index))
         dataset = job.dataset.shared(columns)
         try:

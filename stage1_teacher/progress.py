@@ -11,6 +11,7 @@ from tqdm import tqdm
 from sekd.datasets import Dataset
 from sekd.errors import SekdError
 from sekd.store import Store
+from sekd.store.lock import WHOLE, ShardPart
 from stage1_teacher.teacher_modes import OUTSIDE
 
 LISTED = 5  # images that are named with their faults
@@ -55,7 +56,7 @@ class Stats:
 
 @dataclass(frozen=True)
 class Tolerance:
-    """``share`` of all images of the pass may be unreadable.
+    """``share`` of a run's ``images`` may be unreadable: those of its part of the pass.
 
     ``before`` were skipped by earlier runs.
     """
@@ -66,12 +67,14 @@ class Tolerance:
     before: int = 0
 
     @classmethod
-    def of(cls, store: Store, dataset: Dataset, *, share: float) -> "Tolerance":
-        """The tolerance of a pass with the skipped images of its complete shards."""
-        written = set(range(store.plan.n_shards)) - set(store.missing())
+    def of(cls, store: Store, dataset: Dataset, *, share: float, part: ShardPart = WHOLE) -> "Tolerance":
+        """The tolerance of a part of the pass with the skipped images of its complete shards."""
+        shards = [index for index in range(store.plan.n_shards) if part.takes(index)]
+        written = set(shards) - set(store.missing())
         reasons = [reason for index in written for reason in store.entry(index).skipped.values()]
         before = sum(not reason.startswith(OUTSIDE) for reason in reasons)
-        return cls(dataset.root, share, len(dataset.examples), before)
+        images = sum(len(store.plan.examples(index)) for index in shards)
+        return cls(dataset.root, share, images, before)
 
     def check(self, found: int, named: str = "") -> None:
         """Raise a ``SekdError`` if too large a share of the pass would be skipped."""
@@ -117,7 +120,7 @@ class Progress:
         self._bar.close()
 
     def progress(self, job: int, news: Stats) -> None:
-        """Add a shard's counts.
+        """Add the counts of an image of shard ``job``.
 
         Raises:
             SekdError: too many images are unreadable.

@@ -183,6 +183,17 @@ def test_what_an_interrupted_run_left_out_still_counts(damaged: TeacherConfig) -
         tolerance.check(2)
 
 
+@pytest.mark.usefixtures("lent")
+def test_a_part_of_a_pass_counts_its_own_images_and_skips_alone(damaged: TeacherConfig) -> None:
+    """Shards 0, 2 and 4 hold 10 images and the bad image 1, shards 1 and 3 hold 8 and the bad image 5."""
+    with pytest.raises(SekdError, match="1 of 10 images cannot be read"):
+        run(replace(damaged, shard="0/2", unreadable_share=0.06))
+    run(replace(damaged, shard="0/2", unreadable_share=0.12))
+    job = prepare(replace(damaged, shard="1/2"))
+    tolerance = Tolerance.of(job.store, job.dataset, share=0.13, part=job.part)
+    assert (tolerance.before, tolerance.images) == (0, 8)
+
+
 def test_one_bad_image_is_too_many_where_none_is_tolerated() -> None:
     Tolerance(Path("data"), share=0.0, images=10**6).check(0)
     with pytest.raises(SekdError, match="1 of 1000000"):
