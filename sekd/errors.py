@@ -1,10 +1,13 @@
 """Errors for the user: one sentence each, without a traceback. Imports no other module of the package."""
 
+import errno
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # no fault of the program
 
 
 class SekdError(ValueError):
@@ -34,11 +37,20 @@ def as_typed(text: str) -> str:
 
 @contextmanager
 def exit_on_error() -> Iterator[None]:
-    """Turn a ``SekdError`` into one line on stderr and exit status 2, a ``Stopped`` into the shell's exit status."""
+    """Turn a ``SekdError`` into one line on stderr and exit status 2, a ``Stopped`` into the shell's exit status.
+
+    A disk that takes no more is one line too, with the file where the error has one.
+    """
     try:
         yield
     except Stopped as stopped:
         raise SystemExit(128 + stopped.signum) from None
     except SekdError as error:
         print(f"error: {as_typed(str(error))}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        file = error.filename or "a file"
+        print(f"error: {file} cannot be written: {error.strerror}; make room or write elsewhere", file=sys.stderr)
         raise SystemExit(2) from None

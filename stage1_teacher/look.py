@@ -48,7 +48,8 @@ def looking(
     ended = threading.Event()
 
     def write() -> None:
-        write_whole(note, seal({"shards": sorted(looked)}), temporary_name(store.path / "tmp", "looked"))
+        with suppress(OSError):  # of a full disk the shard's writer tells; without the note the images are opened again
+            write_whole(note, seal({"shards": sorted(looked)}), temporary_name(store.path / "tmp", "looked"))
 
     def look() -> None:
         bad: list[str] = []

@@ -1,6 +1,8 @@
 """An error may be raised in one process and reported by another: every class can be pickled."""
 
 import ast
+import errno
+import os
 import pickle
 import signal
 from importlib import import_module
@@ -9,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sekd.errors import SekdError, Stopped
+from sekd.errors import SekdError, Stopped, exit_on_error
 from sekd.inference.requests import UnreadableImageError, UnusableImageError
 from sekd.store import DamagedStoreError
 from stage1_teacher.teacher_modes import NoPrefixError, OutsideTreeError
@@ -56,3 +58,21 @@ def test_an_error_is_the_same_in_another_process(kind: type[BaseException]) -> N
     assert {name: str(value) for name, value in vars(there).items()} == {
         name: str(value) for name, value in vars(error).items()
     }
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+@pytest.mark.parametrize("file", ["runs/a/config.yaml", None])
+def test_a_disk_that_takes_no_more_is_one_line_with_the_file(
+    number: int, file: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended, exit_on_error():
+        raise OSError(number, os.strerror(number), file)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == (
+        f"error: {file or 'a file'} cannot be written: {os.strerror(number)}; make room or write elsewhere\n"
+    )
+
+
+def test_another_fault_of_the_system_keeps_its_traceback() -> None:
+    with pytest.raises(FileNotFoundError), exit_on_error():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "data/train.json")

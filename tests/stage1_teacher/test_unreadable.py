@@ -1,5 +1,7 @@
 """Images that do not decode: told before an engine starts, counted, and too many of them stop the pass."""
 
+import errno
+import os
 import shutil
 import threading
 import time
@@ -125,6 +127,23 @@ def test_a_look_goes_on_where_it_was_interrupted_and_looks_again_at_what_was_bad
     assert [len(paths) for paths in seen] == [4, 4, 4, 4, 4, 4, 2]
     assert seen[3:5] == seen[:2]
     assert [fault.file for fault in verify(job.store) if fault.shard is None] == []
+
+
+def test_a_full_disk_is_told_by_the_shard_that_met_it_not_by_the_note_of_the_look(
+    config: TeacherConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    job = prepare(config)
+    tolerance = Tolerance.of(job.store, job.dataset, share=0.0)
+    monkeypatch.setattr(look, "write_whole", full)
+    with (
+        pytest.raises(SekdError, match="shard 1 could not be written"),
+        Stop() as stop,
+        looking(job.store, job.dataset, job.missing, tolerance, WHOLE, shown=False, stop=stop),
+    ):
+        raise SekdError("shard 1 could not be written")
 
 
 def test_faults_that_are_found_late_end_the_pass_while_the_engines_start(
