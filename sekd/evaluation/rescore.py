@@ -24,7 +24,7 @@ def write_scores(run: Path, *, bootstrap: Bootstrap, parser: Parser = "lenient")
     Raises:
         SekdError: the run has not been evaluated, or a stored file cannot be read.
     """
-    scores = score_run(read_run(run, parser=parser), bootstrap=bootstrap)
+    scores = score_run(read_run(run, parser=parser), bootstrap=bootstrap) | {"parser": parser}
     write_whole(run / FILE, json.dumps(scores, indent=1) + "\n")
     return scores
 
@@ -48,6 +48,11 @@ def read_scores(run: Path) -> Scores:
     if not whole:
         raise SekdError(f"{file} lacks what the report shows, since an earlier version wrote it: {again}")
     return scores
+
+
+def read_parser(run: Path) -> Parser:
+    """The parser of the run's ``scores.json``; the usual one where there are no scores, or an earlier version's."""
+    return read_scores(run).get("parser", "lenient") if (run / FILE).is_file() else "lenient"
 
 
 def main() -> None:

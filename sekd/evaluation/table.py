@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sekd.evaluation.students import STUDENT
+from sekd.answers import Parser
+from sekd.evaluation.students import BASE, STUDENT
 
 METRIC_TITLES = {
     "hca": "HCA",
@@ -71,7 +72,13 @@ def print_table(scores: Scores) -> None:
 
 def sentence(scores: Scores) -> str:
     parts = [text for text in (_in_domain(scores["in_domain"]), _unseen(scores["unseen"])) if text]
-    return " ".join(parts) if parts else _base_alone(scores)
+    told = " ".join(parts) if parts else _of_base(scores)
+    return told + parser_note(scores.get("parser", "lenient"))
+
+
+def parser_note(parser: Parser) -> str:
+    """A sentence on how replies were read, where that is not the usual way."""
+    return "" if parser == "lenient" else f" Replies were read by the {parser} parser."
 
 
 def _in_domain(models: Scores) -> str:
@@ -102,12 +109,14 @@ def _unseen(unseen: Scores) -> str:
     return f"On trees it has never seen: {'; '.join(parts)}." if parts else ""
 
 
-def _base_alone(scores: Scores) -> str:
+def _of_base(scores: Scores) -> str:
+    alone = all(models.keys() == {BASE} for _, _, models in trees(scores))
+    whose = "No student to compare yet; the base alone" if alone else "The base"
     for _, name, models in trees(scores):
-        cells = {way: cell for model, way, cell in rows(models) if model == "base" and cell["hca"] is not None}
+        cells = {way: cell for model, way, cell in rows(models) if model == BASE and cell["hca"] is not None}
         if cells:
             text = ", ".join(f"{cell['hca']:.1f} % {PARADIGM_TITLES[way]}" for way, cell in cells.items())
-            return f"No student to compare yet; the base alone, {name}: {text}."
+            return f"{whose}, {name}: {text}."
     return "No image has a known truth: there is nothing to score."
 
 

@@ -12,10 +12,13 @@ from synthetic import write_run
 from sekd.errors import SekdError
 from sekd.evaluation.generations import list_cells, read_listed, write_part
 from sekd.evaluation.report.against import write_comparison
+from sekd.evaluation.rescore import read_scores, write_scores
 from sekd.evaluation.scores import Bootstrap, image_scores, read_run
+from sekd.evaluation.table import sentence
 from sekd.metrics import METRICS, paired_difference
 
 QUICK = Bootstrap(resamples=200)
+READ = "Replies were read by the benchmark parser."
 
 
 @pytest.fixture
@@ -85,3 +88,30 @@ def test_runs_with_nothing_in_common_are_refused(tmp_path: Path) -> None:
         write_comparison(tmp_path / "a", tmp_path / "b")
     assert not [*tmp_path.glob("*/against*")]
     assert read_listed(tmp_path / "a")
+
+
+def test_replies_are_read_by_the_parser_of_both_runs_scores(
+    runs: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsers: list[str] = []
+    monkeypatch.setattr(
+        "sekd.evaluation.report.against.read_run",
+        lambda run, *, parser: parsers.append(parser) or read_run(run, parser=parser),
+    )
+    first, second = runs
+    _, text = write_comparison(first, second, bootstrap=QUICK)
+    assert READ not in text.read_text()
+    write_scores(first, bootstrap=QUICK, parser="benchmark")
+    again = f"rescore {re.escape(str(second))} --parser benchmark"
+    with pytest.raises(SekdError, match=rf"first was scored with the benchmark parser and \S+second .*{again}"):
+        write_comparison(first, second, bootstrap=QUICK)
+    write_scores(second, bootstrap=QUICK, parser="benchmark")
+    write_comparison(first, second, bootstrap=QUICK)
+    assert READ in text.read_text()
+    assert parsers == ["lenient", "lenient", "benchmark", "benchmark"]
+
+
+def test_the_report_names_the_parser_that_is_not_the_usual_one(runs: tuple[Path, Path]) -> None:
+    for parser in ("lenient", "benchmark"):
+        write_scores(runs[0], bootstrap=QUICK, parser=parser)  # type: ignore[arg-type]
+        assert (READ in sentence(read_scores(runs[0]))) == (parser == "benchmark")

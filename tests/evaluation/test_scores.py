@@ -225,6 +225,15 @@ def test_the_sentence_is_made_of_the_scores(tmp_path: Path) -> None:
     assert "demo_moth" in told
 
 
+def test_the_base_is_called_alone_only_where_no_student_was_asked(tmp_path: Path) -> None:
+    cells = write_run(tmp_path, trees=("demo",), students=("hard", "soft"), images=False)
+    told = sentence(demo(tmp_path))
+    assert told.startswith("The base, in-domain: ")
+    assert "No student" not in told
+    list_cells(tmp_path, [cell for cell in cells if cell.model == "base"], {"demo": [f"s{i:04d}" for i in range(60)]})
+    assert sentence(demo(tmp_path)).startswith("No student to compare yet; the base alone, in-domain: ")
+
+
 def test_a_student_that_gains_nothing_is_not_praised(tmp_path: Path) -> None:
     cells = write_run(tmp_path, seeds=1, trees=("demo",), images=False)
     base = next(kept for kept in read_run(tmp_path) if (kept.cell.model, kept.cell.paradigm) == ("base", "joint"))

@@ -7,15 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
+from sekd.answers import Parser
 from sekd.errors import SekdError
 from sekd.evaluation.generations import Generation
 from sekd.evaluation.report import plots
 from sekd.evaluation.report.curves import training_curves
 from sekd.evaluation.report.document import WORDS, Section, Table, Value, as_html, as_markdown, section
 from sekd.evaluation.report.sections import name_of, style_of
+from sekd.evaluation.rescore import read_parser
 from sekd.evaluation.scores import Bootstrap, CellResult, difference, image_scores, interval, read_run
 from sekd.evaluation.students import find_students
-from sekd.evaluation.table import INTERVENTIONS, METRIC_TITLES
+from sekd.evaluation.table import INTERVENTIONS, METRIC_TITLES, parser_note
 from sekd.metrics import METRICS
 from sekd.questions import Question
 from sekd.recent import flat, read_settings
@@ -33,10 +35,16 @@ def write_comparison(run: Path, other: Path, *, bootstrap: Bootstrap | None = No
     ``other``, paired over these images, with 95 % bootstrap intervals.
 
     Raises:
-        SekdError: one was not evaluated, or they share no tree, model and way of asking.
+        SekdError: one was not evaluated, they share no tree, model and way of asking, or other parsers read them.
     """
     bootstrap = bootstrap or Bootstrap()
-    ours, theirs = _ways(run), _ways(other)
+    parser, other_parser = read_parser(run), read_parser(other)
+    if parser != other_parser:
+        raise SekdError(
+            f"{run} was scored with the {parser} parser and {other} with the {other_parser} one: score both with one "
+            f"by `python -m sekd.evaluation.rescore {other} --parser {parser}`"
+        )
+    ours, theirs = _ways(run, parser), _ways(other, parser)
     compared = {way: found for way in ours if way in theirs and (found := _pair(ours[way], theirs[way]))}
     if not compared:
         raise SekdError(f"{run} and {other} have no image in common that a model of the same name was asked about")
@@ -57,17 +65,17 @@ def write_comparison(run: Path, other: Path, *, bootstrap: Bootstrap | None = No
         )
         if each
     ]
-    summary = WORDS["against"]["summary"].format(first=names[0], second=names[1])
+    summary = WORDS["against"]["summary"].format(first=names[0], second=names[1]) + parser_note(parser)
     files = {run / f"against-{other.name}.html": as_html, run / f"against-{other.name}.md": as_markdown}
     for file, render in files.items():
         file.write_text(render(f"SEKD: {names[0]} against {names[1]}", summary, shown), encoding="utf-8")
     return list(files)
 
 
-def _ways(run: Path) -> dict[Way, list[CellResult]]:
+def _ways(run: Path, parser: Parser) -> dict[Way, list[CellResult]]:
     """The trainings' results of every tree, model and way of asking, without the prefix interventions."""
     found: dict[Way, list[CellResult]] = defaultdict(list)
-    for each in read_run(run):
+    for each in read_run(run, parser=parser):
         if each.cell.paradigm not in INTERVENTIONS:
             found[each.cell.tree, each.cell.model, each.cell.paradigm].append(each)
     return found
