@@ -36,15 +36,6 @@ def test_an_answer_is_exact_too_coarse_too_fine_or_wrong(answered: tuple[str, ..
     }
 
 
-def test_accuracy_is_told_for_each_depth_at_which_answers_stopped():
-    answers = [TRUTH[:1], ("Mammalia",), TRUTH, ()]
-    assert stopping_scores([TRUTH] * 4, answers)["accuracy_at_depth"] == [
-        {"accuracy": 50.0, "n": 2},
-        {"accuracy": None, "n": 0},
-        {"accuracy": 100.0, "n": 1},
-    ]
-
-
 def test_open_set_scores_are_those_of_a_count():
     rng = random.Random(0)
     outside = [rng.random() < 0.3 for _ in range(200)]

@@ -80,10 +80,7 @@ def stopping_scores(truth: Sequence[Names], answered: Sequence[Names]) -> dict[s
     "exact": the truth itself;
     "too_coarse": a beginning of the truth, the empty path included;
     "too_fine": the whole truth and more below it;
-    "wrong": the rest, with a node that the truth does not hold;
-
-    and "accuracy_at_depth", a list by number of levels answered, from 1, of {"accuracy": percent or None, "n"}: how
-    often an answer that stopped there is right as far as it goes.
+    "wrong": the rest, with a node that the truth does not hold.
     """
     if len(truth) != len(answered) or not truth:
         raise SekdError(f"scores need as many answers as true paths: got {len(answered)} for {len(truth)}")
@@ -92,11 +89,6 @@ def stopping_scores(truth: Sequence[Names], answered: Sequence[Names]) -> dict[s
     result: dict[str, Any] = {"n": len(pairs)}
     for kind in ("exact", "too_coarse", "too_fine", "wrong"):
         result[kind] = 100 * kinds.count(kind) / len(kinds)
-    right = [(len(a), a == t[: len(a)]) for t, a in pairs]
-    result["accuracy_at_depth"] = [
-        _mean([is_right for stopped, is_right in right if stopped == depth])
-        for depth in range(1, max(len(a) for _, a in pairs) + 1)
-    ]
     return result
 
 
@@ -106,10 +98,6 @@ def _kind(truth: Names, answered: Names) -> str:
     if answered == truth[: len(answered)]:
         return "too_coarse"
     return "too_fine" if truth == answered[: len(truth)] else "wrong"
-
-
-def _mean(values: Sequence[bool]) -> dict[str, Any]:
-    return {"accuracy": 100 * float(np.mean(values)) if values else None, "n": len(values)}
 
 
 def open_set_scores(outside_N: Sequence[bool], refused_N: Sequence[bool]) -> dict[str, Any]:
