@@ -86,5 +86,3 @@ def check(config: TeacherConfig) -> None:
         raise SekdError(f"cluster={config.cluster}: the clusters known are ray")
     if config.workers < 1:
         raise SekdError(f"workers={config.workers}: at least one engine has to run")
-    if config.engine.device not in ("cpu", "cuda"):
-        raise SekdError(f"engine.device={config.engine.device}: expected cpu or cuda")

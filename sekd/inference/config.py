@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass
 
+from sekd.errors import SekdError
+
+COUNTS = ("threads", "max_model_len", "max_num_seqs", "max_num_batched_tokens", "tensor_parallel_size", "readers")
+
 
 @dataclass
 class EngineConfig:
@@ -42,3 +46,10 @@ class EngineConfig:
     prefix_caching: bool = True
     image_cache_gb: float = 0.5
     readers: int = 2
+
+    def __post_init__(self) -> None:
+        if self.device not in ("cpu", "cuda"):
+            raise SekdError(f"engine.device={self.device}: expected cpu or cuda")
+        for name in COUNTS:
+            if (value := getattr(self, name)) < 1:
+                raise SekdError(f"engine.{name}={value}: expected at least 1")

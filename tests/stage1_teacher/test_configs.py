@@ -6,6 +6,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from sekd.errors import SekdError
+from sekd.inference.config import COUNTS
 from sekd.machine import engine_of_this_machine
 from stage1_teacher import __main__  # noqa: F401 - registers the schema
 from stage1_teacher.config import TeacherConfig
@@ -45,3 +47,15 @@ def test_the_adapter_that_teaches_is_part_of_the_model_that_answers() -> None:
 def test_an_unknown_setting_is_refused() -> None:
     with pytest.raises(Exception, match=r"engine\.speed"):
         composed("engine.speed=high")
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_an_engine_of_none_is_refused_by_name_before_it_starts(count: str) -> None:
+    with pytest.raises(SekdError, match=rf"^engine\.{count}=0: expected at least 1$"):
+        composed(f"engine.{count}=0")
+    assert getattr(composed(f"engine.{count}=1").engine, count) == 1
+
+
+def test_an_engine_on_a_device_that_there_is_not_is_refused() -> None:
+    with pytest.raises(SekdError, match=r"^engine\.device=tpu: expected cpu or cuda$"):
+        composed("engine.device=tpu")
