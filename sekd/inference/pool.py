@@ -130,10 +130,12 @@ def run_jobs(
 
         with ray_actors(open_worker, engine) as actors:
             pool.run(actors)
-    elif size > 1:
-        from sekd.inference.local_pool import LocalProcesses, cards_of_workers
+        return
+    from sekd.inference.local_pool import LocalProcesses, cards_of_workers
 
-        pool.run(LocalProcesses(open_worker, cards_of_workers(engine, size)))
+    cards = cards_of_workers(engine, size)
+    if size > 1:
+        pool.run(LocalProcesses(open_worker, cards))
     else:
         _run_here(jobs, open_worker, listener, stop)
 

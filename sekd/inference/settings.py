@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from vllm import EngineArgs, SamplingParams
 from vllm.model_executor.models.interfaces import supports_eagle3, supports_lora
+from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.llm_engine import LLMEngine
 
@@ -14,6 +15,7 @@ from sekd.inference.config import EngineConfig
 from sekd.inference.connector import CAPTURE
 from sekd.inference.hidden_rows import RowReader
 from sekd.inference.requests import StepRequest
+from sekd.machine import engine_of_this_machine, install_engine
 from sekd.memory import read_size
 from sekd.models import ModelConfig, image_bounds, load_processor
 
@@ -29,6 +31,12 @@ def build(
     model: ModelConfig, engine: EngineConfig, *, layers: tuple[int, ...], max_lora_rank: int, slots: int
 ) -> tuple[LLMEngine, RowReader | None]:
     """A started engine and the ring of its hidden states; makes all checks before weights are loaded."""
+    if engine.device != current_platform.device_type:
+        raise SekdError(
+            f"engine.device={engine.device}, but the vLLM that is installed runs here on "
+            f"{current_platform.device_type or 'nothing'}: set engine={engine_of_this_machine()}, or install the "
+            f"other build: `{install_engine()}`"
+        )
     arguments = engine_arguments(model, engine, max_lora_rank=max_lora_rank)
     rows = None
     plugin.load()  # vLLM's own processes load it through the entry point

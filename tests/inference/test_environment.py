@@ -3,6 +3,13 @@
 import subprocess
 import sys
 
+import pytest
+
+from sekd.errors import SekdError
+from sekd.inference.config import EngineConfig
+from sekd.inference.engine import prepare_environment
+from sekd.models import ModelConfig
+
 PREPARED = """
 import torch
 torch.set_num_threads(3)  # as a machine of three cores would have it
@@ -18,3 +25,18 @@ def test_an_engine_takes_its_threads_and_no_more_though_torch_was_imported_befor
     """Several engines on one machine that each take all its cores are many times slower than with a core each."""
     done = subprocess.run([sys.executable, "-c", PREPARED], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["2"]
+
+
+def test_an_engine_for_another_device_than_the_installed_builds_is_refused_before_the_model_is_read() -> None:
+    model = ModelConfig(name="any", path="nowhere")
+    prepare_environment(model, EngineConfig())
+    from vllm.platforms import current_platform
+
+    from sekd.inference.settings import build
+
+    here = current_platform.device_type
+    other = "cpu" if here == "cuda" else "cuda"
+    with pytest.raises(
+        SekdError, match=rf"engine\.device={other}, but the vLLM .* on {here}: set engine=\w+, or install"
+    ):
+        build(model, EngineConfig(device=other), layers=(), max_lora_rank=0, slots=1)

@@ -202,6 +202,15 @@ def test_a_pool_without_enough_gpus_is_refused_before_a_process_starts(
         do(5, tmp_path, {-1: die}, device="cuda")
 
 
+def test_a_single_worker_without_enough_gpus_is_refused_before_it_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs in this process, which would otherwise load the engine first."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(SekdError, match="need 1 GPUs, but CUDA_VISIBLE_DEVICES='' names 0"):
+        do(1, tmp_path, {-1: crash}, device="cuda")
+
+
 class RandomBackend:
     """Workers that are lost at random moments; the others are always idle again when a job is done."""
 
