@@ -37,9 +37,16 @@ def machine() -> dict[str, Any]:
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
-    """The commit checked out at ``folder`` and whether tracked files differ from it; None without a checkout."""
-    command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
+    """The commit checked out at ``folder`` and whether tracked files differ from it; None without a checkout.
+
+    Also None in a checkout that tracks no file of it, as that of a user whose environment lies in it.
+    """
+    git = ["git", "-C", str(folder)]
+    tracked = [*git, "ls-files", "--error-unmatch", "."]
+    command = [*git, "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
     try:
+        if subprocess.run(tracked, capture_output=True, timeout=20).returncode:
+            return None
         done = subprocess.run(command, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -29,7 +29,7 @@ from sekd.store.lock import ShardPart, hold
 from sekd.store.manifest import shard_name, temporary_name
 from stage1_teacher.config import TeacherConfig, check
 from stage1_teacher.look import looking
-from stage1_teacher.progress import Progress, Tolerance, named
+from stage1_teacher.progress import DELETED, Progress, Tolerance, named
 from stage1_teacher.summary import show_summary
 from stage1_teacher.teacher_modes import USES_LABELS, StoredAnswers
 
@@ -213,6 +213,7 @@ def _finish(job: Pass, progress: Progress, console: Console, *, seconds: float) 
     )
     if stats.skipped:
         console.print(f"{stats.skipped} images were left out{named(stats.reasons, stats.skipped)}")
+        console.print(f"{job.store.path}: its shards keep that, and ask again once {DELETED}")
     if stats.outside:
         console.print(f"{stats.outside} images are outside the tree by data.stop, and left out")
     if missing := job.store.missing():

@@ -15,6 +15,7 @@ from sekd.store.lock import WHOLE, ShardPart
 from stage1_teacher.teacher_modes import OUTSIDE
 
 LISTED = 5  # images that are named with their faults
+DELETED = "their folders below shards/ are deleted"  # only then is what a stored shard left out asked again
 QUIET_SECONDS = 10.0  # seconds between two lines without a terminal
 
 
@@ -80,9 +81,10 @@ class Tolerance:
         """Raise a ``SekdError`` if too large a share of the pass would be skipped."""
         bad = self.before + found
         if bad > self.share * self.images:
+            stored = f". Stored shards left out {self.before} of them, and ask again once {DELETED}"
             raise SekdError(
                 f"{bad} of {self.images} images cannot be read{named}, more than unreadable_share={self.share}: copy "
-                f"them to {self.root} again, or raise the share"
+                f"them to {self.root} again, or raise the share{stored if self.before else ''}"
             )
 
 

@@ -45,6 +45,14 @@ def test_a_folder_outside_any_checkout_has_no_commit(tmp_path):
     assert git_state(tmp_path) is None
 
 
+def test_a_package_installed_inside_a_users_own_checkout_has_no_commit(checkout):
+    folder, _ = checkout
+    installed = folder / ".venv" / "sekd"
+    installed.mkdir(parents=True)
+    (installed / "provenance.py").touch()
+    assert git_state(installed) is None
+
+
 def test_versions_are_known_without_loading_what_they_are_of():
     code = "import sys; from sekd.provenance import collect; collect(settings={}, device=''); "
     code += "sys.exit(any(name in sys.modules for name in ('torch', 'vllm', 'transformers')))"

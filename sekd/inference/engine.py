@@ -243,7 +243,11 @@ def _flat_logprobs(answer: Any, topk: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def prepare_environment(model: ModelConfig, engine: EngineConfig) -> None:
-    """Set the environment variables that vLLM reads on import and at start. The user's own are kept."""
+    """Set the environment variables that vLLM reads on import and at start.
+
+    The user's own are kept, but for those that settings decide: VLLM_ENABLE_V1_MULTIPROCESSING, and OMP_NUM_THREADS on
+    CPU.
+    """
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0" if engine.in_process else "1"
     defaults = {
         "VLLM_NO_USAGE_STATS": "1",

@@ -203,6 +203,24 @@ def test_what_an_interrupted_run_left_out_still_counts(damaged: TeacherConfig) -
 
 
 @pytest.mark.usefixtures("lent")
+def test_a_stored_shard_keeps_what_it_left_out_until_its_folder_is_deleted(
+    damaged: TeacherConfig, config: TeacherConfig, capfd: pytest.CaptureFixture[str]
+) -> None:
+    deleted = "once their folders below shards/ are deleted"
+    store = run(replace(damaged, unreadable_share=0.12))
+    assert deleted in " ".join(capfd.readouterr().err.split())
+    shutil.copytree(config.data.root, damaged.data.root, dirs_exist_ok=True)
+    assert prepare(damaged).missing == []
+    shutil.rmtree(store.path / "shards" / "00000")
+    again = prepare(damaged)
+    tolerance = Tolerance.of(again.store, again.dataset, share=0.01)
+    with pytest.raises(SekdError, match=f"Stored shards left out 1 of them, and ask again {deleted}"):
+        tolerance.check(0)
+    store = run(replace(damaged, unreadable_share=0.12))
+    assert [len(store.entry(index).skipped) for index in range(5)] == [0, 1, 0, 0, 0]
+
+
+@pytest.mark.usefixtures("lent")
 def test_a_part_of_a_pass_counts_its_own_images_and_skips_alone(damaged: TeacherConfig) -> None:
     """Shards 0, 2 and 4 hold 10 images and the bad image 1, shards 1 and 3 hold 8 and the bad image 5."""
     with pytest.raises(SekdError, match="1 of 10 images cannot be read"):
