@@ -110,7 +110,7 @@ def _main(pipe: Connection, open_worker: bytes, cards: str | None) -> None:
 
 
 def cards_of_workers(engine: EngineConfig, workers: int) -> list[str | None]:
-    """CUDA_VISIBLE_DEVICES of each of ``workers`` processes; None on CPU.
+    """CUDA_VISIBLE_DEVICES of each of ``workers`` processes; None on CPU, and where one process finds its GPU itself.
 
     No GPU is given to two. They come from this process's CUDA_VISIBLE_DEVICES (numbers, UUIDs or MIG names), else from
     the driver's list.
@@ -123,6 +123,8 @@ def cards_of_workers(engine: EngineConfig, workers: int) -> list[str | None]:
     each, visible = engine.tensor_parallel_size, os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
         source, names = "the driver lists", [str(number) for number in range(len(ask_driver("index")))]
+        if not names and workers * each == 1:
+            return [None]  # some containers lack nvidia-smi: CUDA itself says whether there is a GPU
     else:
         source, names = f"CUDA_VISIBLE_DEVICES={visible!r} names", _named_cards(visible)
     if each > 1 and any(name.startswith("MIG") for name in names):

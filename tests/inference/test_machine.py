@@ -81,6 +81,16 @@ def test_without_a_driver_there_is_no_card_to_give(driver: Driver) -> None:
         cards_of_workers(gpu(), 2)
 
 
+def test_one_worker_finds_its_gpu_itself_where_the_driver_cannot_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some containers lack nvidia-smi."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", "")
+    assert cards_of_workers(gpu(), 1) == [None]
+    for workers, each in ((2, 1), (1, 2)):
+        with pytest.raises(SekdError, match="need 2 GPUs, but the driver lists 0"):
+            cards_of_workers(gpu(each), workers)
+
+
 def test_workers_on_cpu_take_no_card(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     driver()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
