@@ -154,9 +154,7 @@ def read_imagenet(config: DataConfig, part: SplitPart) -> Listing:
     folder = places[0]
     held = set(_subfolders(root / folder))
     if not held & set(synsets):
-        # One folder: the first word of a solution's second column is the image's WordNet id.
-        rows = csv.reader(read_lines(root / "LOC_val_solution.csv")[1:])
-        labels = {image: boxes.split()[0] for image, boxes in rows}
+        labels = _solutions(root / "LOC_val_solution.csv")
         files = image_files(root / folder)
         if unlisted := sum(Path(file).stem not in labels for file in files):
             found.notes.append(f"{unlisted} images of {folder} are not in LOC_val_solution.csv and left out")
@@ -179,6 +177,16 @@ def read_folder(config: DataConfig, part: SplitPart) -> Listing:
 
 def _subfolders(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+
+
+def _solutions(path: Path) -> dict[str, str]:
+    """Image -> its WordNet id, the first word of the second column; a ``SekdError`` that names a row without one."""
+    labels = {}
+    for number, row in enumerate(csv.reader(read_lines(path)[1:]), start=2):
+        if len(row) != 2 or not row[1].split():
+            raise SekdError(f"{path}, row {number}: expected an image and its boxes, got {row}; copy the file again")
+        labels[row[0]] = row[1].split()[0]
+    return labels
 
 
 def _in_class_folders(root: Path, part: Path, found: Leaves) -> Listing:

@@ -176,6 +176,10 @@ def test_flat_validation_images_that_the_solution_does_not_list_are_counted(load
     dataset = load("imagenet_animal", splits={"train": "flat", "val": None, "test": None})
     assert [example.image.stem for example in dataset.examples] == ["listed"]
     assert "2 images of flat are not in LOC_val_solution.csv and left out" in dataset.notes
+    for row in ("listed", "listed,", "listed,n02012849,3"):
+        (tmp_path / "LOC_val_solution.csv").write_text(f"ImageId,PredictionString\nother,n03126707 1 2 3 4\n{row}")
+        with pytest.raises(SekdError, match=r"LOC_val_solution\.csv, row 3: expected an image and its boxes"):
+            load("imagenet_animal", splits={"train": "flat", "val": None, "test": None})
 
 
 def test_class_folders_in_the_root_itself_are_read_by_shares(load: Load, tmp_path: Path) -> None:
