@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
 
 from sekd.errors import SekdError, exit_on_error
@@ -111,10 +112,11 @@ def _controls(words: Words, own: Sequence[str]) -> Iterator[Step]:
     the scores too, and all else for the students. Both the passes and the students take ``artifacts``.
     """
     from sekd.recent import inherited, newest_pass
-    from stage1_teacher.config import TeacherConfig
-    from stage2_student.config import StudentConfig
 
-    teachers = {each.name for each in fields(TeacherConfig)} - {each.name for each in fields(StudentConfig)}
+    # By name, as the commands' own modules are: the shared package imports neither stage.
+    teacher, student = import_module("stage1_teacher.config"), import_module("stage2_student.config")
+    teachers = {each.name for each in fields(teacher.TeacherConfig)}
+    teachers -= {each.name for each in fields(student.StudentConfig)}
     parts = {each: _name(each).partition(".")[0] for each in own}
     shared = [each for each in own if parts[each] in ("data", "model")]
     taught = [each for each in own if parts[each] in teachers | {"artifacts"}]
