@@ -159,7 +159,7 @@ def test_lmms_eval_scores_the_embedded_base_and_a_task_that_is_not_there_is_an_e
     for name, value in {**quick, "HF_HOME": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}.items():
         monkeypatch.setenv(name, value)
     assert not {"OPENAI_API_KEY"} & set(os.environ)
-    arguments = "gpu_memory_utilization=0.05,enforce_eager=True"
+    arguments = "gpu_memory_utilization=0.15,enforce_eager=True"
     harness = Harness(*real, arguments=arguments, max_model_len=512, include_path=tmp_path / "task")
     results = harness.run(BASE, task, tmp_path / "base")
     scores = {metric: scored for (_, metric), scored in read_results(results).items()}
