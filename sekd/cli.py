@@ -54,6 +54,7 @@ TRAINING_ENVIRONMENT = {
 # Word -> the setting that it stands for.
 SETTINGS = {"DATA": "data", "MODEL": "model", "ROOT": "data.root", "TAXONOMY": "data.hierarchy", "RUN": "name"}
 SETTINGS |= {"CLUSTER": "cluster"}
+THREADS = "engine.threads"
 Words = dict[str, str]
 Step = tuple[str, ...]  # a module and its arguments
 
@@ -153,9 +154,8 @@ def _workers(words: Words, own: Sequence[str]) -> list[str]:
     """Engines of a pass: on CPU one for each ``engine.threads`` cores, up to four; on GPU as many as are asked for."""
     if any(_name(each) == "workers" for each in own):
         return []
-    threads = [each.partition("=")[2] for each in own if _name(each) == "engine.threads"] or ["1"]
-    # A number of threads that is none is refused by the pass.
-    usual = usual_engines(int(threads[-1]) or 1 if threads[-1].isdigit() else 1)
+    threads = [int(value) for each in own if (value := each.partition("=")[2]).isdigit() and _name(each) == THREADS]
+    usual = usual_engines(max([1, *threads[-1:]]))  # what is no number of threads is refused by the pass
     return [f"workers={words.get('WORKERS', 1 if engine_extra() == 'gpu' else usual)}"]
 
 

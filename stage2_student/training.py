@@ -84,31 +84,28 @@ def assemble(config: StudentConfig, store: Store, rehearsed: Store | None = None
         check_rehearsal(config, store, rehearsed)
     encoder = Encoder(config.model, Path(config.data.root), config.rehearsal)
     letter_ids = check_letters(Prompter.named(config.model.wording), encoder.tokenizer, store.layout)
-    stores = [store] if rehearsed is None else [store, rehearsed]
-    skipped = [_skipped(config, each) for each in stores]  # once: it reads the whole dataset
-    _estimate_memory(config, SplitView(store, skipped=skipped[0]), encoder)
+    # Once for each pass: the dataset is read for it.
+    passes = [SplitView(each, skipped=_skipped(config, each)) for each in (store, rehearsed) if each is not None]
+    _estimate_memory(config, passes[0], encoder)
     vlm = load_vlm(config.model, dtype=weights_dtype(config.trainer))
     student = Student(vlm, config.lora, gradient_checkpointing=config.trainer.gradient_checkpointing).train()
     vocab_size, hidden_size = student.head.weight.shape
     check_model(config, store, n_layers=student.n_layers, vocab_size=vocab_size, hidden_size=hidden_size)
     objective = Objective(config.loss, n_layers=student.n_layers)
     module = StudentModule(student, objective, config, tokenizer=encoder.tokenizer, letter_ids=letter_ids)
-    return module, StudentData(config, parts=_parts(config, objective, stores, skipped), encoder=encoder)
+    return module, StudentData(config, parts=_parts(config, objective, passes), encoder=encoder)
 
 
-def _parts(
-    config: StudentConfig, objective: Objective, stores: Sequence[Store], skipped: Sequence[frozenset[int]]
-) -> list[SplitView]:
+def _parts(config: StudentConfig, objective: Objective, passes: Sequence[SplitView]) -> list[SplitView]:
     """The paths and the rehearsed pass, if any, each with the fields that the losses need."""
-    store = stores[0]
+    store = passes[0].store
     prefixes = store.identity.get("prefixes")
-    paths = SplitView(
-        store,
+    paths = replace(
+        passes[0],
         candidates=wants_candidates(config.loss),
         layers=tuple(store.layout.layers.index(layer) for layer in objective.stored_layers),
         stride=held_out_stride(config.validation, store.plan.n_examples),
         min_path_probability=config.min_path_probability,
-        skipped=skipped[0],
         prefixes=Store.open(store.path.parent / prefixes) if prefixes else None,
     )
     if config.min_path_probability:
@@ -119,8 +116,7 @@ def _parts(
             print(f"{kept} of {of} images have a path of probability {config.min_path_probability} or more", flush=True)
     share = config.rehearsal.share
     rehearsed = [
-        replace(paths, store=each, rehearsed=share, skipped=own, prefixes=None)
-        for each, own in zip(stores[1:], skipped[1:], strict=True)
+        replace(paths, store=each.store, skipped=each.skipped, rehearsed=share, prefixes=None) for each in passes[1:]
     ]
     return [paths, *rehearsed]
 

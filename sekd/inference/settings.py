@@ -32,7 +32,7 @@ def build(
 ) -> tuple[LLMEngine, RowReader | None]:
     """A started engine and the ring of its hidden states; makes all checks before weights are loaded."""
     # The other way round works: an engine with the CPU's settings runs on a GPU, as in the tests there.
-    if engine.device == "cuda" != current_platform.device_type:
+    if engine.device == "cuda" and current_platform.device_type != "cuda":
         raise SekdError(
             f"engine.device=cuda, but the vLLM that is installed runs here on "
             f"{current_platform.device_type or 'nothing'}: set engine={engine_of_this_machine()}, or install the "
