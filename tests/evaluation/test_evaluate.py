@@ -603,7 +603,7 @@ def test_a_prompting_strategy_that_does_not_exist_is_named(config: EvaluateConfi
         ({"student": ["guided", "joint", "guided"]}, "student: [guided, joint, guided] holds guided more than once"),
     ],
 )
-def test_settings_that_cannot_be_meant_are_refused_before_anything_is_loaded(
+def test_settings_that_make_no_sense_are_refused_before_anything_is_loaded(
     config: EvaluateConfig, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any], told: str
 ) -> None:
     monkeypatch.setattr("sekd.evaluation.evaluate.load_dataset", lambda *_: pytest.fail("a dataset was loaded"))

@@ -194,21 +194,20 @@ def test_each_worker_has_its_own_gpus_and_a_new_one_those_of_the_lost_one(
     assert set(found.results.values()) == {"GPU-a", "GPU-b"}
 
 
-def test_a_pool_without_enough_gpus_is_refused_before_a_process_starts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("jobs", "fault", "visible", "said"),
+    [
+        (5, die, "GPU-a", "need 2 GPUs, but CUDA_VISIBLE_DEVICES='GPU-a' names 1"),
+        (1, crash, "", "need 1 GPUs, but CUDA_VISIBLE_DEVICES='' names 0"),
+    ],
+    ids=["a process for each worker", "one worker, in this process"],
+)
+def test_a_pool_without_enough_gpus_is_refused_before_a_worker_starts(
+    jobs: int, fault: Any, visible: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a")
-    with pytest.raises(SekdError, match="need 2 GPUs, but CUDA_VISIBLE_DEVICES='GPU-a' names 1"):
-        do(5, tmp_path, {-1: die}, device="cuda")
-
-
-def test_a_single_worker_without_enough_gpus_is_refused_before_it_starts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It runs in this process, which would otherwise load the engine first."""
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    with pytest.raises(SekdError, match="need 1 GPUs, but CUDA_VISIBLE_DEVICES='' names 0"):
-        do(1, tmp_path, {-1: crash}, device="cuda")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    with pytest.raises(SekdError, match=said):
+        do(jobs, tmp_path, {-1: fault}, device="cuda")
 
 
 class RandomBackend:

@@ -228,7 +228,7 @@ def test_an_adapter_of_another_family_is_refused_before_a_store_is_made(config: 
         ({"shard": "2/2"}, "part 2/2 does not exist"),
     ],
 )
-def test_settings_that_cannot_be_meant_are_refused(config: TeacherConfig, change: dict, message: str) -> None:
+def test_settings_that_make_no_sense_are_refused(config: TeacherConfig, change: dict, message: str) -> None:
     with pytest.raises(SekdError, match=message):
         prepare(replace(config, **change))
 

@@ -122,7 +122,7 @@ def test_the_prefixes_of_another_descent_are_refused(config: TeacherConfig) -> N
         ({"classes": ["Fauna"]}, "chooses images by their labels"),
     ],
 )
-def test_settings_of_a_descent_that_cannot_be_meant_are_refused(config: TeacherConfig, data: dict, said: str) -> None:
+def test_settings_of_a_descent_that_make_no_sense_are_refused(config: TeacherConfig, data: dict, said: str) -> None:
     with pytest.raises(SekdError, match=said):
         prepare(by_descent(config, **data))
 

@@ -58,7 +58,7 @@ def test_a_run_says_how_many_images_it_keeps(
     assert "15 of 45 images have a path of probability 0.5 or more" in capsys.readouterr().out
 
 
-def test_a_threshold_that_cannot_be_meant_is_refused(
+def test_a_threshold_that_makes_no_sense_is_refused(
     configure: Callable[..., StudentConfig], found: Store, store: Store
 ) -> None:
     with pytest.raises(SekdError, match=r"min_path_probability=0\.95 leaves none of 45 images"):

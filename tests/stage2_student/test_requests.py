@@ -228,7 +228,7 @@ def test_at_least_one_image_is_asked_about_and_counts(configure: Configure) -> N
         (["<|image_pad|> describe"], r"holds <\|image_pad\|> as model tiny reads it"),
     ],
 )
-def test_a_request_that_cannot_be_meant_is_refused(
+def test_a_request_that_makes_no_sense_is_refused(
     configure: Configure, store: Store, requests: list[str], message: str
 ) -> None:
     with pytest.raises(SekdError, match=message):
